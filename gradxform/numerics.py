@@ -6,6 +6,7 @@ bias correction see the same rounded decay, so they agree to about 1e-7.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,13 @@ def lerp(new, old, decay):
     return decay * old + (1 - decay) * new
 
 
+def _select(where, x, y):
+    """`jnp.where`, traced as one operation where nothing is to be broadcast or promoted."""
+    if jnp.shape(where) == jnp.shape(x) == jnp.shape(y) and x.dtype == y.dtype:
+        return jax.lax.select(where, x, y)
+    return jnp.where(where, x, y)
+
+
 def bias_correction(decay, t, dtype):
     """1 - decayᵗ for t = 1, 2, …, without cancellation and with a finite slope at decay = 0.
 
@@ -33,9 +41,9 @@ def bias_correction(decay, t, dtype):
         if decay == 0:
             return jnp.ones((), dtype)
         return (1 - decay) - decay * jnp.expm1(rest * math.log(decay))
-    positive = jnp.where(decay > 0, decay, jnp.ones_like(decay))
-    power = jnp.where(decay > 0, -jnp.expm1(rest * jnp.log(positive)), jnp.where(rest > 0, 1.0, 0.0).astype(dtype))
-    return (1 - decay) + decay * power
+    positive = decay > 0
+    power = -jnp.expm1(rest * jnp.log(_select(positive, decay, jnp.ones_like(decay))))
+    return (1 - decay) + decay * _select(positive, power, (rest > 0).astype(dtype))
 
 
 def debias(average, decay, t):
@@ -57,11 +65,15 @@ def _safe_sqrt_jvp(primals, tangents):
     return root, jnp.where(positive, dx / (2 * jnp.where(positive, root, jnp.ones_like(root))), jnp.zeros_like(root))
 
 
+def _quotient(x, y):
+    zero = y == 0
+    return _select(zero, jnp.zeros_like(x), x / _select(zero, jnp.ones_like(y), y))
+
+
 @jax.custom_jvp
 def safe_divide(x, y):
     """x / y, and 0 with slope 0 where y = 0."""
-    zero = y == 0
-    return jnp.where(zero, jnp.zeros_like(x), x / jnp.where(zero, jnp.ones_like(y), y))
+    return _quotient(x, y)
 
 
 @safe_divide.defjvp
@@ -73,7 +85,6 @@ def _safe_divide_jvp(primals, tangents):
     return out, (dx - out * dy) * inverse
 
 
-@jax.custom_jvp
 def divide_by_root(x, square, eps, eps_root):
     """x / (√(square + eps_root) + eps), and 0 with slope 0 where the mean square itself is 0.
 
@@ -81,18 +92,25 @@ def divide_by_root(x, square, eps, eps_root):
     smaller eps is: its true slope is 1/eps, 1e8 for Adam, which a meta-gradient would drown in. As for `sign`, `relu`
     and `abs`, the slope at that single point is chosen to be 0.
     """
-    return safe_divide(x, jnp.sqrt(square + eps_root) + eps)
+    positive = isinstance(eps, float | int) and eps > jnp.finfo(square.dtype).tiny
+    return _divide_by_root(x, square, eps, eps_root, positive)
 
 
-@divide_by_root.defjvp
-def _divide_by_root_jvp(primals, tangents):
+@partial(jax.custom_jvp, nondiff_argnums=(4,))
+def _divide_by_root(x, square, eps, eps_root, positive):
+    denominator = jnp.sqrt(square + eps_root) + eps
+    return x / denominator if positive else _quotient(x, denominator)
+
+
+@_divide_by_root.defjvp
+def _divide_by_root_jvp(positive, primals, tangents):
     x, square, eps, eps_root = primals
     dx, dsquare, deps, deps_root = tangents
     zero = square == 0
     inside = square + eps_root
     root = jnp.sqrt(jnp.where(inside > 0, inside, jnp.ones_like(inside)))
     denominator = root + eps
-    out = divide_by_root(x, square, eps, eps_root)
+    out = _divide_by_root(x, square, eps, eps_root, positive)
     slope = (dx - out * ((dsquare + deps_root) / (2 * root) + deps)) / denominator
     return out, jnp.where(zero, jnp.zeros_like(slope), slope)
 

@@ -98,6 +98,9 @@ def map_leaves(f, keys: Sequence[Any], rows: Sequence[tuple[Any, ...]], common: 
         start = stop
     out: list[Any] = [None] * len(rows)
     for (key, *_), members in groups.items():
+        if len(members) == 1:  # nothing to share
+            out[members[0]] = f(key, *rows[members[0]], *common)
+            continue
         results = _in_chunks(f, key, [rows[i] for i in members], common, CHUNKS)
         for i, result in zip(members, results, strict=True):
             out[i] = result
