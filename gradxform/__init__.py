@@ -1,8 +1,40 @@
 """gradxform: gradient transformations for JAX, as pytrees of their hyperparameters."""
 
-from gradxform import sweep, tree
+from gradxform import plot, schedules, sweep, tree, tree_utils
 from gradxform.accumulate import MultiSteps, accumulate, microbatch
 from gradxform.agreement import cautious, grams
+from gradxform.aliases import (
+    ConditionFn,
+    EmptyState,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    MaskOrFn,
+    OptState,
+    Params,
+    ScalarOrSchedule,
+    ShouldSkipUpdateFunction,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    TransformUpdateFn,
+    Updates,
+    bias_correction,
+    incremental_update,
+    init_empty_state,
+    named_chain,
+    normalize,
+    periodic_update,
+    safe_increment,
+    safe_int32_increment,
+    safe_norm,
+    safe_root_mean_squares,
+    scale_gradient,
+    schedule_free_eval_params,
+    unitwise_clip,
+    update_infinity_moment,
+    update_moment,
+    update_moment_per_elem_norm,
+    with_extra_args_support,
+)
 from gradxform.average import eval_params, lawa, lookahead, params_ema, swa
 from gradxform.betting import mechanize, scale_by_cocob
 from gradxform.clip_adaptive import adagc, adaptive_grad_clip, unitwise_norm, zclip
@@ -31,7 +63,9 @@ from gradxform.distance import dadapt_adamw, prodigy, scale_by_distance_over_gra
 from gradxform.dual_averaging import reduce_variance, scale_by_asgd, scale_by_madgrad
 from gradxform.factored import scale_by_block_rms, scale_by_came, scale_by_factored_rms
 from gradxform.gradient_shape import centralize, keep_params_nonnegative, normalize_by_update_norm
-from gradxform.hyper import by_path, from_function, schedule
+from gradxform.hyper import Schedule, by_path, from_function, schedule
+from gradxform.import_optax import import_optax_state
+from gradxform.import_torch import import_torch_state
 from gradxform.layerwise import (
     scale_by_novograd,
     scale_by_param_block_norm,
@@ -182,18 +216,30 @@ from gradxform.skip import apply_if_finite, skip_large_updates, skip_nonfinite, 
 from gradxform.slots import real_zeros, zeros
 from gradxform.state import get, migrate, numbers, reset, set
 from gradxform.stepsize import reduce_on_plateau, scale, scale_by_learning_rate, scale_by_schedule
+from gradxform.store import master_weights
 from gradxform.sweep import hypergradient
 from gradxform.train import EarlyStopping, Training, batches, fit
 from gradxform.tree import global_norm
+from gradxform.tree_utils import tree_map_params
 from gradxform.tunable import inject_hyperparams, tunable
 from gradxform.wrap import apply_every, conditionally_mask, conditionally_transform, every, restart
 
 __version__ = "0.1.0"
 
+_BESIDE = (  # in Optax's module of schedules too
+    cosine_onecycle_schedule,
+    inject_hyperparams,
+    linear_onecycle_schedule,
+    piecewise_interpolate_schedule,
+    sgdr_schedule,
+)
+schedules.__dict__.update({made.__name__: made for made in _BESIDE})
+
 
 def __getattr__(name: str):
-    """Losses, which are Optax's, under the top-level names that Optax gives them."""
+    """Optax's modules of names, and what is Optax's own: losses, projections, linear algebra."""
     import importlib
 
-    losses = importlib.import_module("gradxform.losses")
-    return losses if name == "losses" else getattr(losses, name)
+    if name in ("compatibility", "contrib", "losses", "transforms"):
+        return importlib.import_module(f"gradxform.{name}")
+    return importlib.import_module("gradxform.compatibility").find(name)

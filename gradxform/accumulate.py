@@ -127,6 +127,13 @@ def MultiSteps(
 
     Differences: the inner optimizer really runs only at every k-th step, and a micro-batch that is not finite is dropped.
 
+    >>> tx = gx.MultiSteps(gx.sgd(1.0), every_k_schedule=2)
+    >>> state = tx.init(jnp.zeros(()))
+    >>> first, state = tx.update(jnp.array(1.0), state)
+    >>> second, state = tx.update(jnp.array(3.0), state)
+    >>> float(first), float(second)
+    (0.0, -2.0)
+
     Memory: 4 bytes per parameter.
 
     Source: M. Ott et al., Scaling Neural Machine Translation (2018), section 3.2.

@@ -4,7 +4,7 @@ A step and the gradient of the moment agree where moving along the step lowers t
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -16,21 +16,17 @@ from gradxform.transform import Transform
 from gradxform.wrap import Inner, Wrapper
 
 
-def _keep(u, agree):
-    scale = u.size / (jnp.sum(agree, dtype=jnp.int32).astype(real_dtype(u.dtype)) + 1)
-    return jnp.where(agree, u * scale, jnp.zeros_like(u))
+class _Cautious(NamedTuple):
+    """Keeps what goes up (sign 1) or down (-1) along the gradient, divided by the share that is kept."""
 
+    sign: int
+    convention: str
 
-def _along(u, at):
-    return jnp.real(u * jnp.conj(at.g))
-
-
-def _cautious_up(u, at):
-    return _keep(u, _along(u, at) > 0)
-
-
-def _cautious_down(u, at):
-    return _keep(u, _along(u, at) < 0)
+    def __call__(self, u, at):
+        agree = self.sign * jnp.real(u * jnp.conj(at.g)) > 0
+        kept = jnp.sum(agree, dtype=jnp.int32).astype(real_dtype(u.dtype))
+        kept = kept + 1 if self.convention == "paper" else jnp.maximum(kept, 1e-5 * u.size)
+        return jnp.where(agree, u * (u.size / kept), jnp.zeros_like(u))
 
 
 def _grams_up(u, at):
@@ -57,22 +53,26 @@ class Agreement(Wrapper):
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         step, state = self.run(updates, state, params, gradient, extra)
         compared = updates if gradient is None else gradient
-        step, _ = leafwise(self.rule).update(step, RuleState(jnp.zeros((), jnp.int32), {}), gradient=compared)
+        step, _ = leafwise(self.rule, name="agreement").update(
+            step, RuleState(jnp.zeros((), jnp.int32), {}), gradient=compared
+        )
         return step, state
 
 
-@transformation
-def cautious(inner: Inner, *, descends: bool = True):
+@transformation(conventions={"paper": {}, "lion_pytorch": {}})
+def cautious(inner: Inner, *, descends: bool = True, convention: str = "paper"):
     """Keep only the entries of a step that agree with the gradient, lengthened by the share that is kept.
 
         φ = 1 where the step descends along the gradient, else 0
         u ← u φ n / (Σφ + 1)                  n entries in the leaf, Σφ of them kept
+        u ← u φ / max(Σφ / n, 1e-5)           convention="lion_pytorch"
 
     Args:
         inner: any optimizer, whose updates go downhill: `cautious(adam(1e-3))`.
         descends: False for what stands before the learning rate and goes uphill, such as `scale_by_adam()`. So weight
             decay stays outside: `chain(cautious(scale_by_adam(), descends=False), add_decayed_weights(λ),
             scale_by_learning_rate(α))`.
+        convention: "paper", and so pytorch_optimizer, or "lion_pytorch".
 
     Memory: none beside the inner state.
 
@@ -80,7 +80,7 @@ def cautious(inner: Inner, *, descends: bool = True):
 
     Not: `add_decayed_weights(kind="cautious")`, which compares the decay with the step.
     """
-    return Agreement(inner, _cautious_down if descends else _cautious_up)
+    return Agreement(inner, _Cautious(-1 if descends else 1, convention))
 
 
 @transformation

@@ -191,6 +191,12 @@ def eval_params(state, params):
     Works for any state, however the wrappers are nested. Of several averages of one leaf the outermost counts, the one that
     was last in the chain. Leaves that are frozen, or in a group that keeps none, are given back as they are.
 
+    >>> tx, params = gx.params_ema(gx.sgd(1.0), 0.5, debias=False), jnp.array(1.0)
+    >>> updates, state = tx.update(jnp.array(1.0), tx.init(params), params)
+    >>> params = gx.apply_updates(params, updates)
+    >>> float(params), float(gx.eval_params(state, params))
+    (0.0, 0.5)
+
     Returns:
         A tree like params, in the parameters' dtypes.
     """

@@ -73,6 +73,11 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "--families", action="store_true", help="every public constructor, by idea, as a Markdown table"
     )
+    listing.add_argument(
+        "--compatibility",
+        action="store_true",
+        help="every public name of Optax, and what it is here, as Markdown: the page docs/compatibility.md",
+    )
     listing.add_argument("--markdown", action="store_true", help="as a Markdown table, the one in the README")
     show = commands.add_parser(
         "show",
@@ -233,6 +238,12 @@ def _catalogue(arguments) -> int:
     known = dict(METHODS)
     if arguments.command == "show":
         print(catalogue.showing(arguments.name, known))
+    elif arguments.compatibility:
+        from gradxform import compatibility
+        from gradxform.report.problems import need
+
+        need("optax")
+        print(compatibility.markdown())
     elif arguments.families:
         import gradxform
 

@@ -110,6 +110,12 @@ def chain(*parts) -> Chain:
     `chain(ema(0.9, debias=False), scale_by_rms(0.999))` is Adam without bias correction. Where no direction comes first, a
     chain means what it means in Optax. A nested chain means the same as its parts written out.
 
+    >>> tx = gx.chain(gx.clip_by_global_norm(1.0), gx.adam(1e-3))
+    >>> tx["adam"].learning_rate
+    0.001
+    >>> list(tx.init({"w": jnp.ones(2)}))
+    ['clip_by_global_norm', 'adam']
+
     Memory: the sum of its parts; a step makes one pass over the leaves, and no temporary the size of the parameters.
     """
     items: dict[str, Transform] = {}
@@ -222,14 +228,14 @@ class Stateless(Transform):
         return self.function(updates, params), state
 
 
-def stateless(function) -> Transform:
-    """A transformation without state from `function(updates, params) -> updates` on whole trees."""
-    return Stateless(function)
+def stateless(f) -> Transform:
+    """A transformation without state from `f(updates, params) -> updates` on whole trees."""
+    return Stateless(f)
 
 
-def stateless_with_tree_map(function) -> Transform:
-    """A transformation without state from `function(u, p) -> u` on one leaf and its parameter (None when not given)."""
-    return leafwise(_Stateless(function), name=getattr(function, "__name__", "stateless").strip("_<>"))
+def stateless_with_tree_map(f) -> Transform:
+    """A transformation without state from `f(u, p) -> u` on one leaf and its parameter (None when not given)."""
+    return leafwise(_Stateless(f), name=getattr(f, "__name__", "stateless").strip("_<>"))
 
 
 class _Stateless(NamedTuple):
@@ -241,6 +247,11 @@ class _Stateless(NamedTuple):
 
 def stack(transforms) -> Any:
     """One optimizer whose numbers are arrays with a leading axis, to `jax.vmap` over: `stack([adam(lr) for lr in rates])`.
+
+    >>> params = jnp.zeros(())
+    >>> first_step = lambda tx: tx.update(jnp.ones(()), tx.init(params), params)[0]
+    >>> jax.vmap(first_step)(gx.stack([gx.sgd(0.1), gx.sgd(0.2)]))
+    Array([-0.1, -0.2], dtype=float32)
 
     Raises:
         ValueError: the optimizers differ in more than their numbers.

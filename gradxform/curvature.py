@@ -101,12 +101,21 @@ class Sophia(Transform):
     convention: str
     name: str = "scale_by_sophia"
 
-    def number(self, name: str, step):
-        """One of its numbers at a step; it is one number for the whole tree."""
+    def numbers(self, name: str, step, params):
+        """One of its numbers at a step, for each leaf: a tree like the parameters."""
         x = at_step(getattr(self, name), step)
+        leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
+        rows = x.rows(self.name, trees.paths(params), leaves) if isinstance(x, ByPath) else [x] * len(leaves)
+        return structure.unflatten([scalar(self.name, name, row) for row in rows])
+
+    def interval(self, step):
+        """How many steps apart the curvature is estimated, of all leaves at once."""
+        x = at_step(self.update_interval, step)
         if isinstance(x, ByPath):
-            raise ValueError(f"{self.name}: {name} is one number for the whole tree; it takes no by_path table")
-        return scalar(self.name, name, x)
+            raise ValueError(
+                f"{self.name}: update_interval is one number for the whole tree; it takes no by_path table"
+            )
+        return jnp.asarray(scalar(self.name, "update_interval", x), jnp.int32)
 
     def init(self, params):
         mu = trees.tree_map(zeros(self.mu_dtype), params)
@@ -116,35 +125,38 @@ class Sophia(Transform):
         if params is None:
             raise ValueError(f"{self.name}: update() needs the parameters: update(updates, state, params)")
         extra.pop("gradient", None)
-        b1, b2, eps, gamma = (self.number(name, state.step) for name in ("b1", "b2", "eps", "gamma"))
-        interval = jnp.asarray(self.number("update_interval", state.step), jnp.int32)
+        b1, b2, eps, gamma = (self.numbers(name, state.step, params) for name in ("b1", "b2", "eps", "gamma"))
+        interval = self.interval(state.step)
         step = state.step + jnp.ones((), jnp.int32)
 
         def fresh(hessian, nu):
             estimate, new = self.estimator.update(updates, hessian, params, **extra)
             nu = trees.tree_map(
-                lambda old, h: lerp(h.astype(old.dtype), old, _as(b2, old.dtype)).astype(old.dtype), nu, estimate
+                lambda old, h, b2: lerp(h.astype(old.dtype), old, _as(b2, old.dtype)).astype(old.dtype),
+                nu,
+                estimate,
+                b2,
             )
             return jax.tree.map(lambda n, o: n.astype(o.dtype), new, hessian), nu
 
         hessian, nu = jax.lax.cond(state.step % interval == 0, fresh, lambda h, n: (h, n), state.hessian, state.nu)
         paper = self.convention == "paper"
 
-        def average(old, u):
+        def average(old, u, b1):
             dtype = wide_dtype(old.dtype, u.dtype)
             return lerp(u.astype(dtype), old.astype(dtype), _as(b1, dtype))
 
-        mu = trees.tree_map(average, state.mu, updates)
+        mu = trees.tree_map(average, state.mu, updates, b1)
 
-        def descend(m, h, u):
+        def descend(m, h, u, b1, gamma, eps, *bounds):
             m = m if paper else debias(m, _as(b1, m.dtype), step)
             out = safe_divide(m, jnp.maximum(_as(gamma, m.dtype) * h.astype(m.dtype), _as(eps, m.dtype)))
-            if self.clip_threshold is not None:
-                bound = _as(self.number("clip_threshold", state.step), m.dtype)
-                out = jnp.clip(out, -bound, bound)
+            for bound in bounds:
+                out = jnp.clip(out, -_as(bound, m.dtype), _as(bound, m.dtype))
             return out.astype(u.dtype)
 
-        out = trees.tree_map(descend, mu, nu if paper else state.nu, updates)
+        bounds = () if self.clip_threshold is None else (self.numbers("clip_threshold", state.step, params),)
+        out = trees.tree_map(descend, mu, nu if paper else state.nu, updates, b1, gamma, eps, *bounds)
         kept = trees.tree_map(lambda m, old: m.astype(old.dtype), mu, state.mu)
         return out, SophiaState(step, kept, nu, hessian)
 
@@ -174,7 +186,7 @@ def scale_by_sophia(
         u ← clip(m̂ / max(γ h, ε), ±ρ),  m̂ = m / (1 - β₁ᵗ)
 
     ĥ comes from `hessian_diagonal_fn`, a transformation whose updates are the estimate: `hutchinson_estimator_diag_hessian()`, which
-    needs `update(..., obj_fn=loss)`. ρ = `clip_threshold`.
+    needs `update(..., obj_fn=loss)`. ρ = `clip_threshold`. k is one number for the whole tree; the others may be tables by path.
 
     Conventions: "optax" divides by the h of before this step's estimate, so the first steps are signs; "paper" estimates
     first, and does not correct m.

@@ -155,11 +155,20 @@ class Call(Value):
         return {name: given[name] for name in inspect.signature(self._function).parameters if name in given}
 
     def replace(self, **changes):
-        """The same call with other arguments, checked as at construction: `tx.replace(learning_rate=3e-4)`."""
-        unknown = [name for name in changes if name not in self.arguments]
+        """The same call with other arguments, checked as at construction: `tx.replace(learning_rate=3e-4)`.
+
+        With another `convention`, arguments that are still the old one's defaults become the new one's.
+        """
+        kept = self.arguments
+        unknown = [name for name in changes if name not in kept]
         if unknown:
-            raise TypeError(f"{self.name}: no argument named {unknown[0]!r}; it has {list(self.arguments)}")
-        return self._function(**(self.arguments | changes))
+            raise TypeError(f"{self.name}: no argument named {unknown[0]!r}; it has {list(kept)}")
+        if "convention" in changes:
+            conventions, parameters = self._function.conventions, inspect.signature(self._function).parameters
+            defaults = {name: p.default for name, p in parameters.items()} | conventions.get(kept["convention"], {})
+            follow = {name for values in conventions.values() for name in values}
+            kept = {k: x for k, x in kept.items() if k not in follow or not _leaf_equal(x, defaults[k])}
+        return self._function(**(kept | changes))
 
     def __repr__(self):
         parameters = inspect.signature(self._function).parameters

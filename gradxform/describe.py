@@ -109,10 +109,13 @@ def _rules(tx, state, params, name=None) -> Iterator[tuple[str, dict[str, Any], 
 def describe(tx: Transform, params) -> Description:
     """One row per parameter: path, shape, dtype, the rules and numbers that apply, and what they remember, in bytes.
 
-        >>> describe(freeze("embed", adam(1e-3)), params)
-        path   shape     dtype    slots                     bytes  rules
-        embed  [100, 8]  float32  none                          0  set_to_zero
-        head   [8]       float32  ema/m, scale_by_rms/v        64  ema(decay=0.9) > scale_by_rms(…) > scale_by_learning_rate(…)
+    >>> params = {"embed": jnp.ones((100, 8)), "head": jnp.ones(8)}
+    >>> gx.describe(gx.freeze("embed", gx.sgd(0.1, momentum=0.9)), params)
+    path          shape     dtype    slots                bytes  rules
+    embed         [100, 8]  float32  none                     0  set_to_zero
+    head          [8]       float32  momentum/v              32  momentum(decay=0.9, dampening=0) > ...
+    (whole tree) ...
+    total ...
 
     Works with shapes alone (`jax.eval_shape`) as well as with arrays, and computes nothing.
 

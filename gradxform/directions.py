@@ -49,7 +49,8 @@ def momentum(
 
     Memory: one slot `v`, 4 bytes per parameter (`accumulator_dtype` to change).
 
-    Conventions: "optax" as above. "torch" leaves the first gradient undamped: v₁ = g₁.
+    Conventions: "optax" as above. "torch" leaves the first gradient undamped: v₁ = g₁. Keras and the papers have the learning rate
+    inside v: put `scale_by_learning_rate` before it, as `sgd(convention="keras")` does.
 
     Raises:
         ValueError: decay outside [0, 1); an unknown convention; torch's convention together with nesterov and dampening.

@@ -214,22 +214,26 @@ def _gain(g, s, v, eps):
     return inner(g, divide_by_root(s, v, eps, jnp.zeros_like(eps)))
 
 
-def _dadapt_step(updates, at, s, v, estim_lr, numerator, *, learning_rate, b1, b2, eps):
-    dtype = estim_lr.dtype
-    learning_rate, b1, b2, eps = _cast(dtype, learning_rate, b1, b2, eps)
-    root = safe_sqrt(b2)
-    rate = estim_lr * learning_rate * _adam_correction(b1, b2, at.t, dtype)
-    old = leaves_of(v)
-    numerator = lerp(rate * total(_gain, updates, leaves_of(s), old, numbers=(eps,)).astype(dtype), numerator, root)
-    sums = _each(
-        lambda g, x: lerp(rate.astype(jnp.real(x).dtype) * g.astype(x.dtype), x, root.astype(jnp.real(x).dtype)),
-        updates,
-        leaves_of(s),
-    )
-    squares = _each(lambda g, x: lerp(abs_sq(g).astype(x.dtype), x, b2.astype(x.dtype)), updates, old)
-    estimate = safe_divide(numerator, (1 - root) * total(_l1, sums).astype(dtype))
-    scalars = PerLeaf([None if x is None else (x, rate) for x in squares])
-    return scalars, like(s, sums), like(v, squares), jnp.maximum(estim_lr, estimate), numerator
+@dataclass(frozen=True)
+class _DadaptStep:
+    corrected: bool
+
+    def __call__(self, updates, at, s, v, estim_lr, numerator, *, learning_rate, b1, b2, eps):
+        dtype = estim_lr.dtype
+        learning_rate, b1, b2, eps = _cast(dtype, learning_rate, b1, b2, eps)
+        root = safe_sqrt(b2)
+        rate = estim_lr * learning_rate * (_adam_correction(b1, b2, at.t, dtype) if self.corrected else 1)
+        old = leaves_of(v)
+        numerator = lerp(rate * total(_gain, updates, leaves_of(s), old, numbers=(eps,)).astype(dtype), numerator, root)
+        sums = _each(
+            lambda g, x: lerp(rate.astype(jnp.real(x).dtype) * g.astype(x.dtype), x, root.astype(jnp.real(x).dtype)),
+            updates,
+            leaves_of(s),
+        )
+        squares = _each(lambda g, x: lerp(abs_sq(g).astype(x.dtype), x, b2.astype(x.dtype)), updates, old)
+        estimate = safe_divide(numerator, (1 - root) * total(_l1, sums).astype(dtype))
+        scalars = PerLeaf([None if x is None else (x, rate) for x in squares])
+        return scalars, like(s, sums), like(v, squares), jnp.maximum(estim_lr, estimate), numerator
 
 
 def _dadapt(u, at, m, *, b1, eps, weight_decay):
@@ -238,22 +242,28 @@ def _dadapt(u, at, m, *, b1, eps, weight_decay):
     return -(weight_decay * rate) * at.p - divide_by_root(m, v, eps, 0.0), m
 
 
-@transformation
+@transformation(conventions={"optax": {}, "pytorch_optimizer": {}})
 def dadapt_adamw(
     learning_rate: LearningRate = 1.0,
     betas: Decays = (0.9, 0.999),
     eps: Epsilon = 1e-8,
     estim_lr0: Positive = 1e-6,
     weight_decay: WeightDecay = 0.0,
+    *,
+    convention: str = "optax",
 ):
     """AdamW whose learning rate is a bound on the distance to the solution, learned from below.
 
         λ = d α √(1 - β₂ᵗ) / (1 - β₁ᵗ)
+        λ = d α                                                     convention="pytorch_optimizer"
         r ← √β₂ r + (1 - √β₂) λ ⟨g, s / (√v + ε)⟩                   (v and s before this step)
         m ← β₁ m + (1 - β₁) λ g,  v ← β₂ v + (1 - β₂) g²,  s ← √β₂ s + (1 - √β₂) λ g
         p ← p - m / (√v + ε) - w λ p,  d ← max(d, r / ((1 - √β₂) ‖s‖₁))
 
     d begins at `estim_lr0`, w = `weight_decay`. α is 1, or a schedule that ends at 0.
+
+    Conventions: "pytorch_optimizer", unless asked for bias_correction, leaves the correction out. A decay that enters the gradient
+    is `add_decayed_weights(w)` before it.
 
     Memory: 12 bytes per parameter and two scalars.
 
@@ -263,7 +273,7 @@ def dadapt_adamw(
     return leafwise(
         _dadapt,
         slots={"m": zeros()},
-        measure=_dadapt_step,
+        measure=_DadaptStep(convention == "optax"),
         memory={"s": zeros_like, "v": real_zeros_like, "estim_lr": _first_rate, "numerator": _zero},
         learning_rate=learning_rate,
         b1=b1,
@@ -278,31 +288,29 @@ def _way(g, x0, p):
     return inner(g, x0 - p)
 
 
-def _prodigy_step(updates, at, s, x0, estim_lr, numerator, *, learning_rate, b1, b2, estim_lr0, estim_lr_coef, b3=None):
-    return _prodigy(updates, at, s, x0, estim_lr, numerator, learning_rate, b1, b2, b3, estim_lr0, estim_lr_coef, False)
+@dataclass(frozen=True)
+class _ProdigyStep:
+    safeguard: bool
+    corrected: bool
 
-
-def _prodigy_step_safe(
-    updates, at, s, x0, estim_lr, numerator, *, learning_rate, b1, b2, estim_lr0, estim_lr_coef, b3=None
-):
-    return _prodigy(updates, at, s, x0, estim_lr, numerator, learning_rate, b1, b2, b3, estim_lr0, estim_lr_coef, True)
-
-
-def _prodigy(updates, at, s, x0, estim_lr, numerator, learning_rate, b1, b2, b3, estim_lr0, estim_lr_coef, safeguard):
-    dtype = estim_lr.dtype
-    learning_rate, b1, b2, estim_lr0, estim_lr_coef = _cast(dtype, learning_rate, b1, b2, estim_lr0, estim_lr_coef)
-    b3 = safe_sqrt(b2) if b3 is None else jnp.asarray(b3, dtype)
-    rate = estim_lr * learning_rate * _adam_correction(b1, b2, at.t, dtype)
-    numerator = b3 * numerator + (estim_lr / estim_lr0) * rate * total(_way, updates, leaves_of(x0), at.p).astype(dtype)
-    weight = (estim_lr if safeguard else rate) * estim_lr / estim_lr0
-    sums = _each(
-        lambda g, x: b3.astype(jnp.real(x).dtype) * x + weight.astype(jnp.real(x).dtype) * g.astype(x.dtype),
-        updates,
-        leaves_of(s),
-    )
-    estimate = estim_lr_coef * safe_divide(numerator, total(_l1, sums).astype(dtype))
-    following = jnp.maximum(estim_lr, estimate)
-    return (estim_lr, following, rate), like(s, sums), x0, following, numerator
+    def __call__(
+        self, updates, at, s, x0, estim_lr, numerator, *, learning_rate, b1, b2, estim_lr0, estim_lr_coef, b3=None
+    ):
+        dtype = estim_lr.dtype
+        learning_rate, b1, b2, estim_lr0, estim_lr_coef = _cast(dtype, learning_rate, b1, b2, estim_lr0, estim_lr_coef)
+        b3 = safe_sqrt(b2) if b3 is None else jnp.asarray(b3, dtype)
+        rate = estim_lr * learning_rate * (_adam_correction(b1, b2, at.t, dtype) if self.corrected else 1)
+        way = total(_way, updates, leaves_of(x0), at.p).astype(dtype)
+        numerator = b3 * numerator + (estim_lr / estim_lr0) * rate * way
+        weight = (estim_lr if self.safeguard else rate) * estim_lr / estim_lr0
+        sums = _each(
+            lambda g, x: b3.astype(jnp.real(x).dtype) * x + weight.astype(jnp.real(x).dtype) * g.astype(x.dtype),
+            updates,
+            leaves_of(s),
+        )
+        estimate = estim_lr_coef * safe_divide(numerator, total(_l1, sums).astype(dtype))
+        following = jnp.maximum(estim_lr, estimate)
+        return (estim_lr, following, rate), like(s, sums), x0, following, numerator
 
 
 def _prodigy_adam(u, at, m, v, *, b1, b2, eps, weight_decay):
@@ -311,7 +319,7 @@ def _prodigy_adam(u, at, m, v, *, b1, b2, eps, weight_decay):
     return -(weight_decay * rate) * at.p - rate * divide_by_root(m, v, following * eps, 0.0), m, v
 
 
-@transformation
+@transformation(conventions={"optax": {}, "prodigyopt": {}})
 def prodigy(
     learning_rate: LearningRate = 1.0,
     betas: Decays = (0.9, 0.999),
@@ -321,10 +329,13 @@ def prodigy(
     estim_lr_coef: NonNegative = 1.0,
     weight_decay: WeightDecay = 0.0,
     safeguard_warmup: bool = False,
+    *,
+    convention: str = "optax",
 ):
     """AdamW whose learning rate is a bound on the distance to the solution, learned faster than by D-Adaptation.
 
         λ = d α √(1 - β₂ᵗ) / (1 - β₁ᵗ)
+        λ = d α                                                          convention="prodigyopt"
         r ← β₃ r + (d / d₀) λ ⟨g, p₀ - p⟩,  s ← β₃ s + (d / d₀) λ g      (d in place of λ with `safeguard_warmup`)
         m ← β₁ m + (1 - β₁) d g,  v ← β₂ v + (1 - β₂) d² g²
         d ← max(d, c r / ‖s‖₁)
@@ -334,15 +345,17 @@ def prodigy(
 
     Memory: 16 bytes per parameter (m, v, s, p₀) and two scalars.
 
-    Source: K. Mishchenko, A. Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner (2024), algorithm 4. The authors'
-    package leaves the correction √(1 - β₂ᵗ) / (1 - β₁ᵗ) out unless asked for it.
+    Conventions: "prodigyopt", the authors' package unless asked for use_bias_correction, leaves the correction out. Its
+    decouple=False is `add_decayed_weights(w)` before it.
+
+    Source: K. Mishchenko, A. Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner (2024), algorithm 4.
     """
     b1, b2 = betas
     given = {} if beta3 is None else {"b3": beta3}
     return leafwise(
         _prodigy_adam,
         slots={"m": zeros(), "v": real_zeros},
-        measure=_prodigy_step_safe if safeguard_warmup else _prodigy_step,
+        measure=_ProdigyStep(bool(safeguard_warmup), convention == "optax"),
         memory={"s": zeros_like, "x0": copy, "estim_lr": _first_rate, "numerator": _zero},
         learning_rate=learning_rate,
         b1=b1,

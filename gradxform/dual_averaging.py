@@ -1,13 +1,16 @@
 """Sums instead of the last gradient: dual averaging, averages of the iterates, differences of gradients."""
 
+import jax
 import jax.numpy as jnp
 
+from gradxform import tree as trees
 from gradxform.core import transformation
 from gradxform.distance import _copy_leaf
 from gradxform.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive
-from gradxform.leafwise import leafwise
+from gradxform.leafwise import PerLeaf, leafwise
 from gradxform.numerics import abs_sq, safe_divide, safe_sqrt
 from gradxform.slots import real_zeros, zeros
+from gradxform.whole import copy, leaves_of, like
 
 
 def _cube_root(x):
@@ -83,17 +86,38 @@ def _mars(u, at, last, *, b1, gamma, max_norm):
     return corrected / jnp.maximum(safe_sqrt(jnp.sum(abs_sq(corrected))) / max_norm, 1), u
 
 
+def _gradient_before(updates, at, previous):
+    """This batch's gradient at the parameters of the step before."""
+    loss = at.need("obj_fn")
+    now = like(previous, at.p)
+    before = jax.grad(loss)(trees.tree_map(lambda x, p: x.astype(p.dtype), previous, now))
+    return PerLeaf(leaves_of(before)), now
+
+
+def _mars_exact(u, at, *, b1, gamma, max_norm):
+    return _mars(u, at, at.scalars.astype(u.dtype), b1=b1, gamma=gamma, max_norm=max_norm)[0]
+
+
 @transformation
-def reduce_variance(b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: Positive = 1.0):
+def reduce_variance(b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: Positive = 1.0, *, exact: bool = False):
     """Correct the gradient by how it changed: the variance reduction of MARS.
 
         c = g + γ β₁ / (1 - β₁) (g - g₋₁)
         u ← c / max(1, ‖c‖ / n)                  the norm of the leaf, n = `max_norm`
 
-    g₋₁ is the gradient of the step before, 0 at first; the exact method takes it on the batch of this step.
+    g₋₁ is the gradient of the step before, 0 at first. `exact` takes it as the paper does, on the batch of this step at the
+    parameters of the step before, which costs another gradient and needs `update(..., obj_fn=loss)`, where `loss(params)` is the
+    loss of this batch.
 
-    Memory: slot `last`, 4 bytes per parameter.
+    Memory: slot `last`, or `previous` (the parameters) for `exact`, 4 bytes per parameter.
+
+    Raises:
+        TypeError: `exact`, and update() without obj_fn.
 
     Source: H. Yuan et al., MARS: Unleashing the Power of Variance Reduction for Training Large Models (2024), equations 8 and 9.
     """
-    return leafwise(_mars, slots={"last": zeros()}, name="reduce_variance", b1=b1, gamma=gamma, max_norm=max_norm)
+    numbers = {"b1": b1, "gamma": gamma, "max_norm": max_norm}
+    if not exact:
+        return leafwise(_mars, slots={"last": zeros()}, name="reduce_variance", **numbers)
+    memory = {"previous": copy}
+    return leafwise(_mars_exact, measure=_gradient_before, memory=memory, name="reduce_variance", **numbers)

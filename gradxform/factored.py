@@ -178,6 +178,27 @@ def factored_rms_torch(decay_rate):
     )
 
 
+def factored_rms_keras(decay_rate, epsilon):
+    """Keras' form of `scale_by_factored_rms`: the last two axes, whatever their size."""
+    factoring = Factoring(True, 1, "last")
+    rule = _FactoredRms(factoring, _power_decay)
+    numbers = {"decay_rate": decay_rate, "step_offset": 0.0, "epsilon": epsilon}
+    return leafwise(rule, slots=_slots(factoring), name="factored_rms_keras", **numbers)
+
+
+def _block_rms_decayed(u, at, *, min_scale, rate, weight_decay):
+    shrunk = (1 - rate * weight_decay) * safe_sqrt(jnp.mean(abs_sq(at.p)))
+    return u * jnp.maximum(shrunk, min_scale) + rate * weight_decay * at.p
+
+
+def relative_step_decayed(min_scale, learning_rate, weight_decay, where):
+    """Keras' form: decoupled decay first, then a step relative to the size of what is left."""
+    table = weight_decay if where is None else ByPath((where, "**"), (weight_decay, 0.0))
+    return leafwise(
+        _block_rms_decayed, name="relative_step", min_scale=min_scale, rate=learning_rate, weight_decay=table
+    )
+
+
 def _block_rms(u, at, *, min_scale):
     return u * jnp.maximum(safe_sqrt(jnp.mean(abs_sq(at.p))), min_scale)
 
@@ -196,14 +217,14 @@ def falling_rate(learning_rate):
     return leafwise(_falling, name="falling_rate", learning_rate=learning_rate)
 
 
-def _decay_by_rate(u, at, *, learning_rate, weight_decay):
-    return u + learning_rate * weight_decay * at.p
+def _decay_by_rate(u, at, *, rate, weight_decay):
+    return u + rate * weight_decay * at.p
 
 
 def decay_by_rate(learning_rate, weight_decay, where):
     """u ← u + α λ p: decoupled decay, for a chain that has its learning rate elsewhere."""
     table = weight_decay if where is None else ByPath((where, "**"), (weight_decay, 0.0))
-    return leafwise(_decay_by_rate, name="decay_by_rate", learning_rate=learning_rate, weight_decay=table)
+    return leafwise(_decay_by_rate, name="decay_by_rate", rate=learning_rate, weight_decay=table)
 
 
 def _rms(x):

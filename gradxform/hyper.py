@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradxform.define import Call, Value, code, define
+from gradxform.mathematics import to_mathematics
 from gradxform.tree import matches
 
 
@@ -24,9 +25,12 @@ class Schedule(Call):
         """The value at `step`, a Python int or an integer array."""
         return self._function.build(step, **self.arguments)
 
+    def _repr_latex_(self) -> str:
+        return to_mathematics(self)
+
     def table(self, steps) -> dict[int, float]:
-        """The values at the given steps: `schedule.table(range(0, 100, 10))`."""
-        return {int(step): float(self(step)) for step in steps}
+        """The values at the given steps, as their dtype prints them: `schedule.table(range(0, 100, 10))`."""
+        return {int(step): float(str(np.asarray(self(step)))) for step in steps}
 
 
 def schedule(function) -> Callable[..., Schedule]:
@@ -66,8 +70,9 @@ class ByPath(Value):
     def rows(self, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
         """The table's value for each leaf. An idle pattern, or a leaf that no pattern covers, is an error that lists it."""
         rows, used, uncovered = [], set(), []
-        for path, leaf in zip(paths, leaves, strict=True):
-            hits = [i for i, p in enumerate(self.patterns) if (p(path, leaf) if callable(p) else matches(p, path))]
+        columns = [_flags(pattern, owner, paths, leaves) for pattern in self.patterns]
+        for j, path in enumerate(paths):
+            hits = [i for i, column in enumerate(columns) if column[j]]
             used.update(hits)
             if hits:
                 rows.append(self.values[hits[0]])
@@ -77,10 +82,7 @@ class ByPath(Value):
             raise ValueError(
                 f"{owner}: by_path: no pattern of {list(self.patterns)} covers {uncovered[:8]}; add '**' for the rest"
             )
-        idle = [p for i, p in enumerate(self.patterns) if i not in used and p != "**" and not hasattr(p, "check")]
-        for pattern in self.patterns:
-            if hasattr(pattern, "check"):  # a tree of booleans, which must be one of these parameters
-                pattern.check(owner, paths)
+        idle = [p for i, p in enumerate(self.patterns) if i not in used and p != "**" and not hasattr(p, "flags")]
         if idle and paths:
             raise ValueError(f"{owner}: by_path: pattern {idle[0]!r} matches no leaf; the leaves are {paths[:8]}")
         for value in self.values:  # a table in a table sees only the leaves that came to it
@@ -92,6 +94,14 @@ class ByPath(Value):
         return rows
 
 
+def _flags(pattern, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
+    """Whether a pattern matches each leaf: a pattern of paths, a predicate, or a mask of the whole tree."""
+    if hasattr(pattern, "flags"):
+        return pattern.flags(owner, paths, leaves)
+    test = pattern if callable(pattern) else lambda path, leaf: matches(pattern, path)
+    return [test(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+
+
 Hyper = Any  # float | jax.Array | np.ndarray | Schedule | ByPath | Callable[[step], number], and the number it comes to in a rule
 
 
@@ -101,6 +111,12 @@ def by_path(table: Mapping[Any, Any]) -> ByPath:
     Patterns are matched against paths like `encoder/0/kernel`: `*` stands for anything within one segment, `**` for any number
     of segments. A pattern may also be a predicate `f(path, leaf)`. The first match wins; every leaf must be covered,
     and every pattern but `**` must match something. Values are numbers, arrays or schedules.
+
+    >>> params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
+    >>> tx = gx.sgd(gx.by_path({"**/kernel": 0.1, "**": 1.0}))
+    >>> updates, _ = tx.update(params, tx.init(params), params)
+    >>> updates["kernel"], updates["bias"]
+    (Array([-0.1, -0.1], dtype=float32), Array([-1., -1.], dtype=float32))
     """
     if not table:
         raise ValueError("by_path: the table is empty")

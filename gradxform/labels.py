@@ -64,14 +64,14 @@ class Table(Labels):
         return ByPath(patterns, labels).rows(owner, paths, leaves)
 
 
-def _of_params(x) -> bool:
-    """Whether a function takes the parameters, as Optax's do, and not a path and a leaf."""
+def is_predicate(x) -> bool:
+    """Whether it is a function of a path and a leaf, and not of the parameters, as Optax's are."""
     try:
         parameters = signature(x).parameters.values()
     except (TypeError, ValueError):
-        return True
+        return False
     kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in kinds and p.default is p.empty for p in parameters) < 2
+    return sum(p.kind in kinds and p.default is p.empty for p in parameters) >= 2
 
 
 def _labels(owner: str, name: str, x: Any, booleans: bool) -> Any:
@@ -85,7 +85,8 @@ def _labels(owner: str, name: str, x: Any, booleans: bool) -> Any:
         return x
     if booleans and not all(isinstance(flag, bool) or getattr(flag, "dtype", "") == "bool" for _, flag in flat):
         raise TypeError(
-            f"{owner}: {name} must be a path pattern, a predicate, a tree of booleans or a function that gives one; got {code(x)}"
+            f"{owner}: {name} must be a path pattern, a predicate f(path, leaf), a tree of booleans or a function that gives one; "
+            f"got {code(x)}"
         )
     return Labels((trees.path_string(path), bool(label) if booleans else label) for path, label in flat)
 
@@ -121,10 +122,10 @@ def label_leaves(owner: str, labels: Any, tree, booleans: bool) -> list[Any]:
     if isinstance(labels, str):
         labels = Table(((labels, True), ("**", False)))
     elif callable(labels):
-        if _of_params(labels):
-            labels = _labels(owner, labels.__class__.__name__, labels(tree), booleans)
-        else:
+        if is_predicate(labels):
             labels = Labels((path, labels(path, leaf)) for path, leaf in zip(*at, strict=True))
+        else:
+            labels = _labels(owner, getattr(labels, "__name__", type(labels).__name__), labels(tree), booleans)
     out: list[Any] = [None] * len(leaves)
     for i, label in zip(present, labels.rows(owner, *at), strict=True):
         out[i] = bool(label) if booleans else label

@@ -99,6 +99,11 @@ def _trust_ratio_where(u, at, *, selected, trust_coefficient, eps):
     return jnp.where(selected > 0, _trust(u, _norm(at.p), trust_coefficient, 0.0, eps), u)
 
 
+def _lamb_keras(u, at, *, learning_rate, weight_decay):
+    p = (1 - learning_rate * weight_decay) * at.p
+    return -learning_rate * (_trust(u, _norm(p), 1.0, 0.0, 0.0) + weight_decay * at.p)
+
+
 def _lars_ratio(u, at, *, selected, trust_coefficient, eps, weight_decay):
     p_norm, u_norm = _norm(at.p), _norm(u)
     ratio = trust_coefficient * safe_divide(p_norm, u_norm + weight_decay * p_norm + eps)

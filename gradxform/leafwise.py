@@ -20,13 +20,17 @@ from gradxform.hyper import ByPath, at_step, scalar
 from gradxform.numerics import real_dtype, wide_dtype
 from gradxform.transform import Fused, check_leaf
 
+RECORDED = "learning_rate"  # the number whose last value a state keeps
+
 
 class RuleState(NamedTuple):
     """The state of one rule.
 
     Attributes:
         step: [] int32, the number of updates made.
-        slots: named trees. Each mirrors the parameters leaf by leaf, except what the rule keeps once for the whole tree.
+        slots: named trees. Each mirrors the parameters leaf by leaf, except what the rule keeps once for the whole tree. A
+            rule with a learning rate keeps in `slots["learning_rate"]` the one used last: a scalar, or one for each leaf
+            where it is a table by path.
     """
 
     step: jax.Array
@@ -97,12 +101,17 @@ class Leafwise(Fused):
     def measures(self) -> bool:
         return self.measure is not None
 
+    @property
+    def records(self) -> bool:
+        """Whether its state keeps the learning rate used last."""
+        return RECORDED in self.hypers and RECORDED not in dict(self.slots + self.memory)
+
     def renamed(self, name: str) -> "Leafwise":
         """The same under another name."""
         return dataclasses.replace(self, name=name)
 
     def check_state(self, path: tuple[str, ...], state):
-        names = [name for name, _ in self.slots + self.memory]
+        names = [name for name, _ in self.slots + self.memory] + [RECORDED] * self.records
         have = sorted(state.slots) if isinstance(state, RuleState) else type(state).__name__
         if have != sorted(names):
             where = "/".join(path) or self.name
@@ -118,13 +127,15 @@ class Leafwise(Fused):
         leaves = [check_leaf(self.name, "parameter", trees.path_string(path), leaf) for path, leaf in flat]
         step = jnp.zeros((), jnp.int32)
         hypers = {name: at_step(x, step) for name, x in self.hypers.items()}
-        tables = _Hypers(self.name, hypers, lambda: [trees.path_string(path) for path, _ in flat], leaves)
+        tables = _Hypers(self.name, hypers, lambda: trees.paths(params), leaves)
         slots = {}
         for name, make in self.slots:
             made = [None if p is None else make(p, **tables.of(make, i)) for i, p in enumerate(leaves)]
             slots[name] = treedef.unflatten(made)
         for name, make in self.memory:
             slots[name] = make(params, **tables.of(make, None))
+        if self.records:
+            slots[RECORDED] = tables.recorded(treedef, params if RECORDED in tables.rows else step)
         return RuleState(step, slots)
 
 
@@ -147,6 +158,19 @@ class _Hypers:
         if index is None:
             return common
         return common | {k: scalar(self.owner, k, v[index]) for k, v in self.rows.items() if k in names}
+
+    def recorded(self, treedef, old):
+        """The learning rate in buffers of its own, where the old one or, for a table, the parameters have leaves."""
+        if RECORDED in self.common:
+            return jax.tree.map(lambda _: _own(self.common[RECORDED]), old)
+        leaves = trees.align(treedef, old, self.owner, f"the leaves of slot {RECORDED!r}", "the updates")
+        rows = zip(leaves, self.rows[RECORDED], strict=True)
+        return treedef.unflatten([None if o is None else _own(scalar(self.owner, RECORDED, x)) for o, x in rows])
+
+
+def _own(x):
+    """A number as an array that no optimizer holds, so that a state can be donated."""
+    return jnp.array(x, float, copy=True)
 
 
 @lru_cache(maxsize=4096)
@@ -244,6 +268,8 @@ def _run_segment(segment, u, g, p, treedef, updates, extra, last):
     states = {}
     for rule in rules:
         new = {name: treedef.unflatten(values) for (name, _), values in zip(rule.part.slots, rule.flat, strict=True)}
+        if rule.part.records:
+            new[RECORDED] = rule.hypers.recorded(treedef, rule.kept[RECORDED])
         states[rule.path] = RuleState(rule.t, rule.kept | new)
     return u, g, states
 

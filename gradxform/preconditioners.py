@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from gradxform.core import transformation
 from gradxform.hyper import Decay, Epsilon, NonNegative
 from gradxform.leafwise import leafwise
-from gradxform.numerics import abs_sq, bias_correction, debias, divide_by_root, lerp, safe_divide
+from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_divide
+from gradxform.numerics import bias_correction as _correction
 from gradxform.slots import real_full, real_zeros, zeros
 
 
@@ -49,7 +50,12 @@ def _rms_debiased(u, at, v, *, decay, eps, eps_root):
     return divide_by_root(u, debias(v, decay, at.t), eps, eps_root), v
 
 
-@transformation
+def _rms_keras(u, at, v, *, decay, eps, eps_root):
+    v = lerp(abs_sq(at.g), v, decay)
+    return divide_by_root(u, v, eps, eps_root) * jnp.sqrt(_correction(decay, at.t, v.dtype)), v
+
+
+@transformation(conventions={"optax": {}, "keras": {}})
 def scale_by_rms(
     decay: Decay = 0.9,
     eps: Epsilon = 1e-8,
@@ -58,6 +64,7 @@ def scale_by_rms(
     bias_correction: bool = False,
     *,
     eps_root: Epsilon = 0.0,
+    convention: str = "optax",
 ):
     """Divide by the root of an average of squared gradients: the preconditioner of RMSprop and Adam.
 
@@ -65,6 +72,8 @@ def scale_by_rms(
         u ← u / √(v + ε)            eps_in_sqrt, as in the lecture
         u ← u / (√(v + ε₀) + ε)     otherwise, as in Adam; ε₀ = `eps_root`
         v / (1 - βᵗ) in place of v  bias_correction
+
+    Conventions: "optax" as above; "keras" corrects the quotient and so not ε: u ← u √(1 - βᵗ) / (√(v + ε₀) + ε).
 
     After a direction it measures the gradient that entered it: `chain(ema(0.9), scale_by_rms(0.999, eps_in_sqrt=False,
     bias_correction=True))` is Adam.
@@ -76,7 +85,7 @@ def scale_by_rms(
 
     Source: T. Tieleman, G. Hinton, Lecture 6.5 of Neural Networks for Machine Learning (2012); D. P. Kingma, J. Ba (2015).
     """
-    rule = _rms_debiased if bias_correction else _rms
+    rule = (_rms_debiased if convention == "optax" else _rms_keras) if bias_correction else _rms
     roots = _roots(eps, True) if eps_in_sqrt else {"eps": eps, "eps_root": eps_root}
     return leafwise(rule, slots={"v": real_full}, initial=initial_scale, decay=decay, **roots)
 
@@ -180,7 +189,7 @@ def _max(u, at, v, v_max, *, decay, eps, eps_root):
 
 def _max_keras(u, at, v, v_max, *, decay, eps, eps_root):
     u, v, v_max = _max(u, at, v, v_max, decay=decay, eps=eps, eps_root=eps_root)
-    return u * jnp.sqrt(bias_correction(decay, at.t, v.dtype)), v, v_max
+    return u * jnp.sqrt(_correction(decay, at.t, v.dtype)), v, v_max
 
 
 _MAXIMA = {"optax": _max_of_debiased, "torch": _max_debiased, "keras": _max_keras, "paper": _max}
@@ -216,12 +225,18 @@ def _inf_norm(u, at, v, *, decay, eps):
     return safe_divide(u, v), v
 
 
-@transformation
-def scale_by_inf_norm(decay: Decay = 0.999, eps: Epsilon = 1e-8):
+def _inf_norm_keras(u, at, v, *, decay, eps):
+    v = jnp.maximum(decay * v, jnp.abs(at.g))
+    # where no gradient was ever other than zero, the quotient is as steep as 1/ε: see `divide_by_root`
+    return jnp.where(v == 0, jnp.zeros_like(u), safe_divide(u, v + eps)), v
+
+
+@transformation(conventions={"optax": {}, "keras": {}})
+def scale_by_inf_norm(decay: Decay = 0.999, eps: Epsilon = 1e-8, *, convention: str = "optax"):
     """Divide by a decaying maximum of absolute gradients: AdaMax's preconditioner.
 
-        v ← max(β v, |g| + ε)
-        u ← u / v
+        v ← max(β v, |g| + ε),  u ← u / v            convention="optax", and so torch
+        v ← max(β v, |g|),      u ← u / (v + ε)      "keras"
 
     The paper has no ε; with `eps=0` a gradient that was always zero gives a zero update.
 
@@ -229,7 +244,8 @@ def scale_by_inf_norm(decay: Decay = 0.999, eps: Epsilon = 1e-8):
 
     Source: D. P. Kingma, J. Ba, Adam (2015), algorithm 2.
     """
-    return leafwise(_inf_norm, slots={"v": real_zeros}, decay=decay, eps=eps)
+    rule = _inf_norm if convention == "optax" else _inf_norm_keras
+    return leafwise(rule, slots={"v": real_zeros}, decay=decay, eps=eps)
 
 
 def _yogi(u, at, v, *, decay, eps, eps_root):

@@ -3,14 +3,14 @@
 Leaves have one axis more than the parameters, the first: the examples, as `jax.vmap(jax.grad(loss), (None, 0))` gives them.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from gradxform import tree as trees
 from gradxform.clipping import _shrink
-from gradxform.core import chain, identity
+from gradxform.core import chain, transformation
 from gradxform.define import pytree
 from gradxform.directions import momentum as heavy_ball
 from gradxform.hyper import LearningRate, Momentum, NonNegative, at_step, scalar
@@ -82,6 +82,7 @@ def per_example_layer_norm_clip(grads, global_l2_norm_clip, uniform: bool = True
 class Aggregate(Transform):
     """Built by `differentially_private_aggregate`."""
 
+    per_example: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
     l2_norm_clip: Any
     noise_multiplier: Any
     key: Any
@@ -126,28 +127,7 @@ def differentially_private_aggregate(l2_norm_clip: NonNegative, noise_multiplier
     return Aggregate(l2_norm_clip, noise_multiplier, key)
 
 
-@pytree(static=("name",))
-class PerExample(Transform):
-    """Examples' gradients made one, then any transformation."""
-
-    aggregate: Transform
-    inner: Transform
-    name: str = "per_example"
-
-    @property
-    def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.inner.direction
-
-    def init(self, params):
-        return {"aggregate": self.aggregate.init(params), "inner": self.inner.init(params)}
-
-    def update(self, updates, state, params=None, **extra):
-        mean, aggregate = self.aggregate.update(updates, state["aggregate"], params)
-        out, inner = self.inner.update(mean, state["inner"], params, **extra)
-        return out, {"aggregate": aggregate, "inner": inner}
-
-
-@whole
+@transformation
 def dpsgd(
     learning_rate: LearningRate,
     l2_norm_clip: NonNegative,
@@ -167,8 +147,8 @@ def dpsgd(
 
     Source: M. Abadi et al., Deep Learning with Differential Privacy (2016), algorithm 1.
     """
-    inner = chain(
-        identity() if momentum is None else heavy_ball(momentum, nesterov=nesterov),
+    return chain(
+        differentially_private_aggregate(l2_norm_clip, noise_multiplier, key),
+        None if momentum is None else heavy_ball(momentum, nesterov=nesterov),
         scale_by_learning_rate(learning_rate),
     )
-    return PerExample(differentially_private_aggregate(l2_norm_clip, noise_multiplier, key), inner, name="dpsgd")

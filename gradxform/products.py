@@ -9,7 +9,7 @@ scale_by_simplified_ademamix = momentum plus gradient × rms
 import jax.numpy as jnp
 
 from gradxform.core import chain, transformation
-from gradxform.directions import correct_bias, ema, two_emas
+from gradxform.directions import correct_bias, ema, nesterov_ema_scheduled, two_emas
 from gradxform.hyper import Decay, Epsilon, Momentum, NonNegative, Positive, Steps, schedule
 from gradxform.leafwise import leafwise
 from gradxform.moments import momentum_plus_gradient, scale_by_rectified_rms
@@ -17,11 +17,17 @@ from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, wide_dtype
 from gradxform.preconditioners import (
     scale_by_deviation,
     scale_by_inf_norm,
+    scale_by_nadam_rms,
     scale_by_rms,
     scale_by_rms_max,
     scale_by_yogi_rms,
 )
 from gradxform.slots import real_full, real_zeros, zeros
+
+
+def keras_or_not(convention: str) -> str:
+    """The convention of a preconditioner that only Keras has differently."""
+    return "keras" if convention == "keras" else "optax"
 
 
 @transformation
@@ -48,17 +54,31 @@ def scale_by_adam(
     )
 
 
-@transformation
-def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8):
+def nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention):
+    """Direction and preconditioner of `nadam`, in one of its conventions."""
+    precondition = scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root)
+    if convention == "optax":
+        return ema(b1, True, mu_dtype, nesterov=True), precondition
+    warming = 1.0 if convention == "keras" else 0.004
+    if convention != "paper":
+        return nesterov_ema_scheduled(b1, warming, accumulator_dtype=mu_dtype), precondition
+    published = nesterov_ema_scheduled(b1, warming, accumulator_dtype=mu_dtype, convention="paper")
+    return published, scale_by_nadam_rms(b2, eps, eps_root)
+
+
+@transformation(conventions={"optax": {}, "keras": {"eps": 1e-7}})
+def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8, *, convention: str = "optax"):
     """`adamax` without its learning rate.
 
-        u = m̂ / v,  m ← β₁ m + (1 - β₁) g,  v ← max(β₂ v, |g| + ε)
+        m ← β₁ m + (1 - β₁) g
+        v ← max(β₂ v, |g| + ε),  u = m̂ / v            optax, and so torch
+        v ← max(β₂ v, |g|),      u = m̂ / (v + ε)      keras: ε = 1e-7
 
     Memory: 8 bytes per parameter.
 
     Source: D. P. Kingma, J. Ba, Adam: A Method for Stochastic Optimization (2015), algorithm 2, which has ε = 0.
     """
-    return chain(ema(b1), scale_by_inf_norm(b2, eps))
+    return chain(ema(b1), scale_by_inf_norm(b2, eps, convention=convention))
 
 
 @transformation

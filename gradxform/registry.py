@@ -29,6 +29,10 @@ def _quartic(params):
     return sum((jnp.sum(p**4) / 12 + jnp.sum(p**2) / 2 for p in leaves), together**2 / 4)
 
 
+def _slope(params, i):
+    return jax.grad(_quartic)(params)
+
+
 def _loss():
     return {"obj_fn": _quartic}
 
@@ -56,7 +60,7 @@ _WEIGHED = {"table": "the weights of the average are the same for the whole tree
 _SPIKING = {"table": "the bound is one number for the whole tree"} | _CHOOSING
 
 _WHOLE_TREE_TABLE = {"table": "it measures the whole tree"}
-_SOPHIA = {"table": "the curvature of all leaves is estimated at once, its numbers are theirs together"}
+_WHOLE_TREE_LOSS = {"subtree": "the gradient before is that of the loss of the whole tree"}
 _BETTING = {"temporary": "the step and the new reward both read the old ones, of which XLA:CPU keeps a copy"}
 _SUMMED = {"temporary": "XLA:CPU stores quotients before it adds them up"}
 _PROJECTING = {
@@ -93,6 +97,10 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "scale_by_rss_outside": Entry(lambda: gx.scale_by_rss(0.0, 1e-7, eps_in_sqrt=False)),
     "scale_by_rms": Entry(lambda: gx.scale_by_rms(0.9)),
     "scale_by_rms_debiased": Entry(lambda: gx.scale_by_rms(0.9, eps_in_sqrt=False, bias_correction=True)),
+    "scale_by_rms_keras": Entry(
+        lambda: gx.scale_by_rms(0.9, eps_in_sqrt=False, bias_correction=True, convention="keras")
+    ),
+    "scale_by_inf_norm_keras": Entry(lambda: gx.scale_by_inf_norm(0.9, convention="keras")),
     "scale_by_stddev": Entry(lambda: gx.scale_by_stddev(0.9)),
     "scale_by_stddev_debiased": Entry(lambda: gx.scale_by_stddev(0.9, 1.0, bias_correction=True)),
     "scale_by_adadelta": Entry(lambda: gx.scale_by_adadelta(0.9), exceptions=_COPYING),
@@ -153,6 +161,7 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "scale_by_galore": Entry(lambda: gx.scale_by_galore(1, 2), exceptions=_PROJECTING),
     "adafactor": Entry(lambda: gx.adafactor(0.1, 2, momentum=0.9, weight_decay_rate=0.01), exceptions=_LENGTH),
     "adafactor_torch": Entry(lambda: gx.adafactor(convention="torch", weight_decay_rate=0.01), exceptions=_LENGTH),
+    "adafactor_keras": Entry(lambda: gx.adafactor(convention="keras", weight_decay_rate=0.01), exceptions=_LENGTH),
     "adafactor_paper": Entry(lambda: gx.adafactor(convention="paper"), exceptions=_LENGTH),
     "came": Entry(lambda: gx.came(0.1, b3=0.99, weight_decay=0.01), exceptions=_LENGTH),
     "adam_mini": Entry(lambda: gx.adam_mini(0.1, blocks=(0,))),
@@ -169,6 +178,9 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "scale_by_distance_over_gradients": Entry(lambda: gx.scale_by_distance_over_gradients(0.01)),
     "scale_by_dowg": Entry(lambda: gx.scale_by_dowg(0.1), exceptions=_STEP_FREE),
     "dowg": Entry(lambda: gx.dowg(), exceptions=_STEP_FREE),
+    "prodigy_prodigyopt": Entry(
+        lambda: gx.prodigy(estim_lr0=0.1, estim_lr_coef=10.0, convention="prodigyopt"), exceptions=_STEP_FREE
+    ),
     "dadapt_adamw": Entry(lambda: gx.dadapt_adamw(estim_lr0=0.01), exceptions=_STEP_FREE | _SUMMED),
     "prodigy": Entry(lambda: gx.prodigy(estim_lr0=0.1, estim_lr_coef=10.0, weight_decay=0.01), exceptions=_STEP_FREE),
     "prodigy_safeguarded": Entry(
@@ -183,18 +195,19 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "scale_by_asgd": Entry(lambda: gx.scale_by_asgd(0.1, t0=0.0)),
     "asgd": Entry(lambda: gx.asgd(0.1, weight_decay=0.01)),
     "reduce_variance": Entry(lambda: gx.reduce_variance(), exceptions=_LENGTH),
+    "reduce_variance_exact": Entry(lambda: gx.reduce_variance(exact=True), _loss(), _LENGTH | _WHOLE_TREE_LOSS),
     "mars": Entry(lambda: gx.mars(0.1, weight_decay=0.01), exceptions=_LENGTH),
     # curvature
     "hutchinson_estimator_diag_hessian": Entry(lambda: gx.hutchinson_estimator_diag_hessian(0), _loss(), _RANDOM),
     "scale_by_sophia": Entry(
         lambda: gx.scale_by_sophia(b2=0.5, eps=0.1, gamma=1.0, clip_threshold=100.0, update_interval=2),
         _loss(),
-        _RANDOM | _SOPHIA,
+        _RANDOM,
     ),
     "sophia": Entry(
         lambda: gx.sophia(0.1, eps=1e-3, gamma=1.0, clip_threshold=100.0, update_interval=2, convention="paper"),
         _loss(),
-        _RANDOM | _SOPHIA,
+        _RANDOM,
     ),
     # composition
     "identity": Entry(lambda: gx.identity()),
@@ -225,8 +238,12 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "restart": Entry(lambda: gx.restart(gx.adam(0.1), 2), exceptions=_CHOOSING),
     "skip_nonfinite": Entry(lambda: gx.skip_nonfinite(gx.adam(0.1)), exceptions=_CHOOSING),
     "apply_if_finite": Entry(lambda: gx.apply_if_finite(gx.adam(0.1), 3), exceptions=_CHOOSING),
+    "master_weights": Entry(lambda: gx.master_weights(gx.adamw(0.1))),
     "skip_spikes": Entry(lambda: gx.skip_spikes(gx.adam(0.1), 1.5, warmup=1), exceptions=_SPIKING),
     "skip_spikes_zscore": Entry(lambda: gx.skip_spikes(gx.adam(0.1), 2.0, warmup=1, by="zscore"), exceptions=_SPIKING),
+    "sam_opaque": Entry(
+        lambda: gx.sam(gx.adam(0.1), gx.sgd(0.1), opaque_mode=True), {"grad_fn": _slope}, _WHOLE_TREE_LOSS
+    ),
     "sam": Entry(lambda: gx.sam(gx.adam(0.1), gx.sgd(0.1)), exceptions=_BRANCHING),
     "params_ema": Entry(lambda: gx.params_ema(gx.adam(0.1), 0.9)),
     "params_ema_biased": Entry(lambda: gx.params_ema(gx.adam(0.1), 0.9, debias=False)),
@@ -237,6 +254,12 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "schedule_free": Entry(lambda: gx.schedule_free(gx.sgd(0.1), 0.1), exceptions=_WEIGHED),
     "schedule_free_sgd": Entry(lambda: gx.schedule_free_sgd(0.1, 2, weight_decay=0.1), exceptions=_WEIGHED),
     "schedule_free_adamw": Entry(lambda: gx.schedule_free_adamw(0.1, 2, convention="paper"), exceptions=_WEIGHED),
+    "schedule_free_sgd_at_z": Entry(
+        lambda: gx.schedule_free_sgd(0.1, 2, weight_decay=0.1, r=1.0, decay_at="z"), exceptions=_WEIGHED
+    ),
+    "schedule_free_adamw_keras": Entry(
+        lambda: gx.schedule_free_adamw(0.1, 2, weight_decay=0.1, convention="keras"), exceptions=_WEIGHED
+    ),
     "gpa": Entry(lambda: gx.gpa(gx.adam(0.1)), exceptions=_WEIGHED),
     # named optimizers
     "sgd": Entry(lambda: gx.sgd(0.1)),
@@ -252,6 +275,7 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "adam": Entry(lambda: gx.adam(0.1)),
     "adam_nesterov": Entry(lambda: gx.adam(0.1, nesterov=True)),
     "adam_uncorrected": Entry(lambda: gx.adam_uncorrected(0.1)),
+    "adamw_paper": Entry(lambda: gx.adamw(0.1, weight_decay=0.1, convention="paper")),
     "adamw": Entry(lambda: gx.adamw(0.1, weight_decay=0.1)),
     "adam_l2": Entry(lambda: gx.adam_l2(0.1, l2=0.1)),
     "nadam": Entry(lambda: gx.nadam(0.1)),

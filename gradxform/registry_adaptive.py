@@ -50,6 +50,7 @@ ADAPTIVE: dict[str, Entry] = {
     "ademamix": Entry(lambda: gx.ademamix(0.1, weight_decay=0.1)),
     "adopt": Entry(lambda: gx.adopt(0.1), exceptions=_LATE),
     "laprop": Entry(lambda: gx.laprop(0.1, weight_decay=0.1)),
+    "laprop_pytorch_optimizer": Entry(lambda: gx.laprop(0.1, weight_decay=0.1, convention="pytorch_optimizer")),
     "nadamw": Entry(lambda: gx.nadamw(0.1, weight_decay=0.1)),
     "noisy_sgd": Entry(lambda: gx.noisy_sgd(0.1, key=1), exceptions=_RANDOM),
     "optimistic_adam": Entry(lambda: gx.optimistic_adam(0.1), exceptions=_LATE),
@@ -86,12 +87,14 @@ ADAPTIVE: dict[str, Entry] = {
     "lamb_pytorch_optimizer": Entry(
         lambda: gx.lamb(0.1, weight_decay=0.1, convention="pytorch_optimizer"), exceptions=_SCALED
     ),
+    "lamb_keras": Entry(lambda: gx.lamb(0.1, weight_decay=0.1, convention="keras"), exceptions=_SCALED),
     "lars": Entry(lambda: gx.lars(0.1, weight_decay=0.1), exceptions=_SCALED),
     "lars_paper": Entry(lambda: gx.lars(0.1, weight_decay=0.1, convention="paper")),
     "novograd": Entry(lambda: gx.novograd(0.1, weight_decay=0.1)),
     "sm3": Entry(lambda: gx.sm3(0.1), exceptions=_SCALED),
     # agreement with the gradient
     "cautious": Entry(lambda: gx.cautious(gx.adam(0.1)), exceptions=_SCALED),
+    "cautious_lion_pytorch": Entry(lambda: gx.cautious(gx.adam(0.1), convention="lion_pytorch"), exceptions=_SCALED),
     "cautious_part": Entry(
         lambda: gx.chain(gx.cautious(gx.scale_by_adam(), descends=False), gx.scale(-0.1)), exceptions=_SCALED
     ),

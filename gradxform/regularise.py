@@ -1,61 +1,50 @@
 """What is added to a gradient, and what is cleaned from it: weight decay and L2, noise, NaN."""
 
-from inspect import signature
-from typing import Annotated, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradxform import tree
 from gradxform.core import transformation
 from gradxform.define import code
 from gradxform.hyper import ByPath, NonNegative, Real, WeightDecay
+from gradxform.labels import as_mask, is_predicate, label_leaves
 from gradxform.leafwise import PerLeaf, leafwise
 
 
-class _Mask(NamedTuple):
-    """The paths that a tree of booleans selects, among those it has, as a predicate on paths."""
+@dataclass(frozen=True, repr=False)
+class _Flags:
+    """A mask as a pattern of a table: a tree of booleans, or a function of the parameters that gives one."""
 
-    selected: tuple[str, ...]
-    among: tuple[str, ...]
+    mask: Any
 
-    def __call__(self, path, leaf):
-        return path in self.selected
+    def __repr__(self):
+        return code(self.mask)
 
-    def check(self, owner: str, paths: list[str]) -> None:
-        """Raise when these are not the paths of the tree of booleans."""
-        unknown = sorted(set(self.among) ^ set(paths))
-        if unknown:
-            raise ValueError(f"{owner}: the tree of booleans and the parameters differ at {unknown[:8]}")
+    def flags(self, owner: str, paths: Any, leaves: list[Any]) -> list[bool]:
+        """Whether each leaf is chosen; a tree that does not fit the parameters is an error."""
+        return label_leaves(owner, self.mask, paths.structure.unflatten(leaves), True)
 
 
 class _Where:
-    """Which leaves: a path pattern, a predicate f(path, leaf), or a tree of booleans like the parameters."""
+    """Which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans, or a function f(params) that gives one."""
 
     static = True
-    text = "which leaves: a path pattern, a predicate f(path, leaf), or a tree of booleans"
+    text = (
+        "which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans like the parameters or a prefix of it, "
+        "or a function f(params) that gives one"
+    )
 
     def __repr__(self):
         return "leaves"
 
     def convert(self, owner: str, name: str, x: Any):
-        if isinstance(x, str):
+        if isinstance(x, _Flags):
             return x
-        if callable(x):
-            if len(signature(x).parameters) != 2:
-                raise TypeError(
-                    f"{owner}: {name} must be a predicate f(path, leaf); of a function of the parameters, pass what it returns"
-                )
-            return x
-        flags = jax.tree.leaves(x)
-        if not flags or not all(isinstance(flag, bool) for flag in flags):
-            raise TypeError(
-                f"{owner}: {name} must be a path pattern, a predicate f(path, leaf) or a tree of booleans; got {code(x)}"
-            )
-        flagged = zip(tree.paths(x), jax.tree.leaves(x, is_leaf=tree.is_none), strict=True)
-        known = [(path, flag) for path, flag in flagged if flag is not None]
-        return _Mask(tuple(path for path, flag in known if flag), tuple(path for path, _ in known))
+        mask = as_mask.convert(owner, name, x)
+        return mask if isinstance(mask, str) or is_predicate(mask) else _Flags(mask)
 
 
 Where = Annotated[Any, _Where()]
@@ -95,8 +84,9 @@ def add_decayed_weights(
 
     Args:
         weight_decay: λ, a number, a schedule or a table by path.
-        where: which leaves: a path pattern ("**/kernel"), a predicate `f(path, leaf)`, or a tree of booleans.
-        mask: Optax's name for the same. Optax's mask may also be a function of the parameters: pass what it returns.
+        where: which leaves: a path pattern ("**/kernel"), a predicate `f(path, leaf)`, a tree of booleans or a prefix of it, or a
+            function `f(params)` that gives one.
+        mask: Optax's name for the same.
         kind: which of the three.
 
     Memory: none.

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from gradxform import tree as trees
 from gradxform.core import apply_updates, transformation
-from gradxform.define import pytree
-from gradxform.hyper import Count, NonNegative
+from gradxform.define import Value, pytree
+from gradxform.hyper import Count, NonNegative, scalar
 from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.slots import copied
 from gradxform.transform import Transform
@@ -72,14 +72,14 @@ class OpaqueSamState(NamedTuple):
     adversary: Any
 
 
-@pytree(static=("sync_period", "reset_state", "axis_name"))
+@pytree(static=("reset_state", "axis_name"))
 class OpaqueSam(Wrapper):
     """Built by `sam` with `opaque_mode=True`."""
 
     State: ClassVar[Any] = OpaqueSamState
     inner: Transform
     adversary: Transform
-    sync_period: int
+    sync_period: Any
     reset_state: bool
     axis_name: str | None
 
@@ -95,15 +95,26 @@ class OpaqueSam(Wrapper):
         if params is None or grad_fn is None:
             missing = "the parameters" if params is None else "the keyword argument grad_fn="
             raise ValueError(f"sam: update() in opaque mode needs {missing}: update(updates, state, params, grad_fn=f)")
-        if not isinstance(self.sync_period, int):
-            raise TypeError("sam: sync_period is the length of a loop in opaque mode, and must be a Python integer")
-        point, slope, adversary = params, updates, state.adversary
-        for i in range(self.sync_period - 1):
-            ascent, adversary = self.adversary.update(slope, adversary, point, **extra)
-            point = apply_updates(point, jax.tree.map(jnp.negative, ascent))
+
+        def ascend(i, carry):
+            point, slope, adversary = carry
+            ascent, new = self.adversary.update(slope, adversary, point, **extra)
+            point = cast(apply_updates(point, jax.tree.map(jnp.negative, ascent)), point)
             slope = cast(grad_fn(point, i), updates)
             if self.axis_name is not None:
                 slope = jax.lax.pmean(slope, self.axis_name)
+            return point, slope, cast(new, adversary)
+
+        carry = params, updates, state.adversary
+        if isinstance(self.sync_period, int):
+            for i in range(self.sync_period - 1):
+                carry = ascend(i, carry)
+        else:
+            if isinstance(self.sync_period, Value):
+                raise TypeError("sam: sync_period is a number in opaque mode, which counts no steps")
+            ascents = jnp.asarray(scalar("sam", "sync_period", self.sync_period), jnp.int32) - 1
+            carry = jax.lax.fori_loop(0, ascents, ascend, carry)
+        _, slope, adversary = carry
         if self.reset_state:
             adversary = self.adversary.init(params)
         out, inner = self.run(slope, state.inner, params, None, extra)
@@ -127,12 +138,13 @@ def sam(
 
     Transparent, the default: each call makes one of these steps, the parameters are p̃ in between, and every k-th call comes
     back to p. Opaque: one call makes them all, given `update(g, state, params, grad_fn=f)`, where `f(params, i)` is the gradient
-    for the i-th of the k - 1 ascents.
+    for the i-th of the k - 1 ascents; i is traced where k is.
 
     Args:
         optimizer: the outer optimizer, which runs once per k gradients.
         adv_optimizer: its step, negated, is the ascent.
-        sync_period: k; in opaque mode a Python integer.
+        sync_period: k. In opaque mode a number: a Python integer is written out and can be differentiated through; an array, or an
+            argument of a compiled function, makes a loop.
         reset_state: begin each ascent with a fresh state of `adv_optimizer`; otherwise it goes on from the last.
         opaque_mode: as above.
         batch_axis_name: in opaque mode, the mapped axis over which the gradients are averaged.

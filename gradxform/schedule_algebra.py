@@ -196,6 +196,10 @@ def stretch(step, schedule: Real, steps: Steps):
 def warmup(step, steps: Steps, init_value: Real = 0.0, peak_value: Real = 1.0):
     """A straight line from `init_value` to `peak_value` in so many steps.
 
+    >>> schedule = 0.1 * (gx.warmup(2) >> gx.constant(3) >> gx.cooldown(2))
+    >>> [round(float(schedule(step)), 2) for step in range(8)]
+    [0.0, 0.05, 0.1, 0.1, 0.1, 0.1, 0.05, 0.0]
+
     a(step) = init + (peak - init) step / steps; at step `steps`, where the next stretch begins, the peak.
     """
     return init_value + (peak_value - init_value) * _progress(step, 0, steps)

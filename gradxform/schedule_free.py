@@ -15,22 +15,35 @@ from gradxform.stepsize import scale_by_learning_rate
 from gradxform.wrap import Inner
 
 Share = Annotated[Any, Range("(0, 1]", "share of the average in the point where the gradient is taken")]
+Power = Annotated[Any, Range("[0, inf)", "power")]
+
+
+def _moved(y, u, z, share, b1):
+    x = (y - (1 - b1) * z) / b1
+    z = z + u
+    x = (1 - share) * x + share * z
+    return b1 * x + (1 - b1) * z, z
 
 
 def _primal(u, at, z):
-    share, b1 = at.scalars
-    x = (at.p - (1 - b1) * z) / b1
-    z = z + u
-    x = (1 - share) * x + share * z
-    return b1 * x + (1 - b1) * z - at.p, z
+    y, z = _moved(at.p, u, z, *at.scalars)
+    return y - at.p, z
 
 
-def _weigh(updates, at, kept, weight_sum, max_lr, *, b1, learning_rate, weight_lr_power):
-    b1, learning_rate, weight_lr_power = (
-        jnp.asarray(x, weight_sum.dtype) for x in (b1, learning_rate, weight_lr_power)
-    )
-    max_lr = jnp.maximum(max_lr, learning_rate)
-    weight = max_lr**weight_lr_power
+def _primal_decaying_z(u, at, z, *, step_size, weight_decay):
+    y, z = _moved(at.p, u - step_size * weight_decay * z, z, *at.scalars)
+    return y - at.p, z
+
+
+def _primal_keras(u, at, z, *, step_size, weight_decay):
+    y, z = _moved((1 - step_size * weight_decay) * at.p, u, z, *at.scalars)
+    return y - at.p, z
+
+
+def _weigh(updates, at, kept, weight_sum, max_lr, *, b1, rate, weight_lr_power, r):
+    b1, rate, weight_lr_power, r = (jnp.asarray(x, weight_sum.dtype) for x in (b1, rate, weight_lr_power, r))
+    max_lr = jnp.maximum(max_lr, rate)
+    weight = at.t.astype(weight_sum.dtype) ** r * max_lr**weight_lr_power
     weight_sum = weight_sum + weight
     return (safe_divide(weight, weight_sum), b1), b1, weight_sum, max_lr
 
@@ -53,20 +66,31 @@ def _ahead(step, schedule: Any):
     return schedule(step + 1)
 
 
-@transformation
+def _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, rule=_primal, **numbers):
+    """`schedule_free`, whose rule may decay z or y by itself."""
+    if convention == "optax" and isinstance(rate, Schedule):
+        rate = _ahead(rate)
+    memory = {"b1": _b1, "weight_sum": _zero, "max_lr": _zero}
+    numbers |= {"b1": b1, "rate": rate, "weight_lr_power": weight_lr_power, "r": r}
+    slots = {"z": copied(dtype_name(state_dtype))}
+    return chain(base, leafwise(rule, slots=slots, measure=_weigh, memory=memory, name="schedule_free", **numbers))
+
+
+@transformation(conventions={"optax": {}, "paper": {}})
 def schedule_free(
     base_optimizer: Inner,
     learning_rate: LearningRate,
     b1: Share = 0.9,
-    weight_lr_power: Annotated[Any, Range("[0, inf)", "power")] = 2.0,
+    weight_lr_power: Power = 2.0,
     state_dtype=None,
     *,
+    r: Power = 0.0,
     convention: str = "optax",
 ):
     """Replace schedule and momentum by an average: the gradient is taken between it and the base optimizer's own iterate.
 
         z ← z + u(y)                       u the base optimizer's update, at the gradient in y
-        c = w / Σ w,  w = (max α)^r        the largest learning rate so far
+        c = w / Σ w,  w = tʳ (max α)^q     the largest learning rate so far
         x ← (1 - c) x + c z
         y = β x + (1 - β) z                β = `b1`
 
@@ -76,25 +100,17 @@ def schedule_free(
         base_optimizer: without momentum of its own; its weight decay acts at y.
         learning_rate: that of the base optimizer, a number or a warm-up, for the weights.
         b1: β.
-        weight_lr_power: r.
+        weight_lr_power: q.
         state_dtype: of z; float32 or wider by default.
-        convention: "optax" weighs with the learning rate of the next step, "paper" with that of the step itself; the same
-            where it is constant.
+        r: r.
+        convention: "optax" weighs with the learning rate of the next step, "paper", as the package schedulefree, with that of the
+            step itself; the same where it is constant.
 
     Memory: one slot `z`, 4 bytes per parameter, and three scalars.
 
     Source: A. Defazio et al., The Road Less Scheduled (2024), equations 6 to 8; weights: its section 2.4.
     """
-    if convention not in ("optax", "paper"):
-        raise ValueError(f"schedule_free: convention must be 'optax' or 'paper'; got {convention!r}")
-    if convention == "optax" and isinstance(learning_rate, Schedule):
-        learning_rate = _ahead(learning_rate)
-    memory = {"b1": _b1, "weight_sum": _zero, "max_lr": _zero}
-    numbers = {"b1": b1, "learning_rate": learning_rate, "weight_lr_power": weight_lr_power}
-    slots = {"z": copied(dtype_name(state_dtype))}
-    return chain(
-        base_optimizer, leafwise(_primal, slots=slots, measure=_weigh, memory=memory, name="schedule_free", **numbers)
-    )
+    return _averaged(base_optimizer, learning_rate, b1, weight_lr_power, state_dtype, r, convention)
 
 
 @schedule
@@ -111,31 +127,50 @@ def _rate(learning_rate, warmup_steps, convention):
     return rise if convention == "optax" else _ahead(rise)
 
 
-@transformation
+def _decay(weight_decay, decay_at, rate, learning_rate, convention):
+    """A part of the base optimizer, if the decay is one; else the rule that decays, and its numbers."""
+    if decay_at not in ("y", "z"):
+        raise ValueError(f"schedule_free: decay_at must be 'y' or 'z'; got {decay_at!r}")
+    if weight_decay is None:
+        return None, {}
+    if convention == "keras":
+        return None, {"rule": _primal_keras, "step_size": learning_rate, "weight_decay": weight_decay}
+    if decay_at == "z":
+        return None, {"rule": _primal_decaying_z, "step_size": rate, "weight_decay": weight_decay}
+    return add_decayed_weights(weight_decay), {}
+
+
+@transformation(conventions={"optax": {}, "paper": {}})
 def schedule_free_sgd(
     learning_rate: LearningRate = 1.0,
     warmup_steps: Steps | None = None,
     b1: Share = 0.9,
     weight_decay: WeightDecay | None = None,
-    weight_lr_power: Annotated[Any, Range("[0, inf)", "power")] = 2.0,
+    weight_lr_power: Power = 2.0,
     state_dtype=None,
     *,
+    r: Power = 0.0,
+    decay_at: str = "y",
     convention: str = "optax",
 ):
-    """Schedule-free gradient descent: `schedule_free` around p ← p - α (g + λ p).
+    """Schedule-free gradient descent: `schedule_free` around a step of z.
+
+        z ← z - α (g + λ y)          decay_at="y"
+        z ← z - α (g + λ z)          decay_at="z"
 
     Memory: 4 bytes per parameter.
 
-    Conventions: with a warm-up, "optax" begins with a step of 0, "paper" with one of α / warmup_steps.
+    Conventions: with a warm-up, "optax" begins with a step of 0, "paper", as the package schedulefree, with one of α / warmup_steps.
 
     Source: A. Defazio et al., The Road Less Scheduled (2024), equations 6 to 8.
     """
     rate = _rate(learning_rate, warmup_steps, convention)
-    base = chain(None if weight_decay is None else add_decayed_weights(weight_decay), scale_by_learning_rate(rate))
-    return schedule_free(base, rate, b1, weight_lr_power, state_dtype, convention=convention)
+    decay, numbers = _decay(weight_decay, decay_at, rate, learning_rate, convention)
+    base = chain(decay, scale_by_learning_rate(rate))
+    return _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, **numbers)
 
 
-@transformation
+@transformation(conventions={"optax": {}, "paper": {}, "keras": {"weight_lr_power": 0.0}})
 def schedule_free_adamw(
     learning_rate: LearningRate = 0.0025,
     warmup_steps: Steps | None = None,
@@ -143,26 +178,29 @@ def schedule_free_adamw(
     b2: Decay = 0.999,
     eps: Epsilon = 1e-8,
     weight_decay: WeightDecay = 0.0,
-    weight_lr_power: Annotated[Any, Range("[0, inf)", "power")] = 2.0,
+    weight_lr_power: Power = 2.0,
     state_dtype=None,
     *,
+    r: Power = 0.0,
+    decay_at: str = "y",
     convention: str = "optax",
 ):
     """Schedule-free AdamW: `schedule_free` around RMS scaling with bias correction and decoupled weight decay.
 
+        z ← z - α (g / (√v̂ + ε) + λ y)          decay_at="y"
+        z ← z - α (g / (√v̂ + ε) + λ z)          decay_at="z"
+
     Memory: 8 bytes per parameter.
 
-    Conventions: with a warm-up, "optax" begins with a step of 0, "paper" with one of α / warmup_steps.
+    Conventions: with a warm-up, "optax" begins with a step of 0, "paper", as the package schedulefree, with one of α / warmup_steps;
+    so does "keras", which weighs all steps alike (q = 0) and decays y but not z: y ← y - α λ y first, α without warm-up.
 
     Source: A. Defazio et al., The Road Less Scheduled (2024), algorithm 1.
     """
     rate = _rate(learning_rate, warmup_steps, convention)
-    base = chain(
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
-        add_decayed_weights(weight_decay),
-        scale_by_learning_rate(rate),
-    )
-    return schedule_free(base, rate, b1, weight_lr_power, state_dtype, convention=convention)
+    decay, numbers = _decay(weight_decay, decay_at, rate, learning_rate, convention)
+    base = chain(scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True), decay, scale_by_learning_rate(rate))
+    return _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, **numbers)
 
 
 @transformation

@@ -19,7 +19,6 @@ from gradxform.core import stateless, transformation
 from gradxform.define import code, pytree
 from gradxform.labels import Mask, ParamLabels, label_leaves
 from gradxform.leafwise import Leafwise
-from gradxform.stepsize import scale_by_learning_rate
 from gradxform.transform import Transform
 from gradxform.wrap import AnyTransform, Inner, Wrapper, as_inner
 
@@ -159,6 +158,12 @@ def multi_transform(
 ):
     """Optax's older name for `partition`.
 
+    >>> params = {"embed": jnp.ones(2), "head": jnp.ones(2)}
+    >>> tx = gx.multi_transform({"slow": gx.sgd(0.1), "fast": gx.sgd(1.0)}, {"embed": "slow", "head": "fast"})
+    >>> updates, _ = tx.update(params, tx.init(params), params)
+    >>> updates["embed"], updates["head"]
+    (Array([-0.1, -0.1], dtype=float32), Array([-1., -1.], dtype=float32))
+
     Memory: as `partition`.
 
     Source: Optax (I. Babuschkin et al., The DeepMind JAX Ecosystem, 2020).
@@ -166,13 +171,10 @@ def multi_transform(
     return partition(transforms, param_labels, mask_compatible_extra_args=mask_compatible_extra_args)
 
 
-_DESCEND: Any = scale_by_learning_rate(1.0)
-
-
 def _steps(tx) -> bool:
-    """Whether a learning-rate step is among its parts: then it is a whole optimizer."""
+    """Whether a rule with a learning rate is among its parts: then it is a whole optimizer."""
     for _, part in tx.parts():
-        if isinstance(part, Leafwise) and part.rule is _DESCEND.expand().rule:
+        if isinstance(part, Leafwise) and part.records:
             return True
         fields = [y for x in vars(part).values() for y in (x.values() if isinstance(x, dict) else [x])]
         if any(_steps(x) for x in fields if isinstance(x, Transform)):
@@ -209,6 +211,12 @@ def masked(inner: Annotated[Any, _Masked()], mask: Mask, *, mask_compatible_extr
             `f(params)` that gives one.
         mask_compatible_extra_args: mask extra arguments that have the structure of the updates as well.
 
+    >>> params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
+    >>> tx = gx.masked(gx.add_decayed_weights(0.5), "kernel")
+    >>> updates, _ = tx.update(gx.tree.tree_map(jnp.zeros_like, params), tx.init(params), params)
+    >>> updates["kernel"], updates["bias"]
+    (Array([0.5, 0.5], dtype=float32), Array([0., 0.], dtype=float32))
+
     Memory: that of the inner transformation on the chosen leaves.
 
     Raises:
@@ -242,6 +250,12 @@ def freeze(mask: Mask, inner: Inner | None = None):
         mask: which leaves to freeze: a path pattern, a predicate `f(path, leaf)`, a tree of booleans or a prefix of it, or a function
             `f(params)` that gives one.
         inner: the optimizer of the other leaves, which runs as if the frozen ones were not there; None leaves their updates as they are.
+
+    >>> params = {"embed": jnp.ones(2), "head": jnp.ones(2)}
+    >>> tx = gx.freeze("embed", gx.sgd(0.1))
+    >>> updates, _ = tx.update(params, tx.init(params), params)
+    >>> updates["embed"], updates["head"]
+    (Array([0., 0.], dtype=float32), Array([-0.1, -0.1], dtype=float32))
 
     Memory: that of the inner optimizer on the leaves that are trained.
 

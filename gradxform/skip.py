@@ -25,12 +25,12 @@ def all_finite(tree):
     return jnp.all(jnp.stack(flags)) if flags else jnp.array(True)
 
 
-def skip_not_finite(updates, step, params):
+def skip_not_finite(updates, gradient_step, params):
     """For `accumulate`: drop a micro-batch whose gradient has an infinite or NaN entry."""
     return ~all_finite(updates)
 
 
-def skip_large_updates(updates, step, params, max_squared_norm):
+def skip_large_updates(updates, gradient_step, params, max_squared_norm):
     """For `accumulate`: drop a micro-batch whose squared norm is not below a bound (NaN is not)."""
     return ~(trees.sum_of_squares(jax.tree.leaves(updates)) < max_squared_norm)
 

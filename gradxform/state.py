@@ -3,10 +3,10 @@
 A state is a tree, and every node of it has a path: `ema/m`, `scale_by_rms/step`, `inner/adam/ema/m/encoder/kernel`. A name is the end of
 a path, as long as is needed to tell which is meant; of nodes at different depths the outermost is meant.
 
-The numbers of an optimizer are not in its state but in the optimizer, which is a pytree of them: so a state never holds a stale
-copy, and no checkpoint changes with them. What was used at a step is the optimizer's number at the step count of the state:
-`numbers(tx, state)`, or `get(state, "learning_rate", tx)`. Only `tunable` keeps the numbers in the state, and there
-`get(state, "learning_rate")` finds them.
+The numbers of an optimizer are not in its state but in the optimizer, which is a pytree of them. What the last update used
+is the optimizer's number at the step count of the state: `numbers(tx, state)`, or `get(state, "b1", tx)`. Two things are in the
+state. Every rule with a learning rate records there the one it used last, scheduled or not: `get(state, "learning_rate")`
+reads it, and setting it is an error, since no update would read it. `tunable` keeps all numbers in the state, to be read and set.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from gradxform.core import Chain, Named
 from gradxform.define import Call
 from gradxform.hyper import ByPath, Schedule, at_step
 from gradxform.labels import as_mask, label_leaves
-from gradxform.leafwise import Leafwise, RuleState
+from gradxform.leafwise import RECORDED, Leafwise, RuleState
 from gradxform.transform import Transform
 from gradxform.tunable import Tunable, TunableState
 from gradxform.wrap import Wrapper
@@ -51,6 +51,21 @@ def _nodes(node, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield from _nodes(child, (*path, name))
 
 
+def _recorded(state) -> list[Path]:
+    """Where rules have recorded the number they used last, also in the plain dicts of a checkpoint."""
+    found = []
+    for path, node in [((), state), *_nodes(state)]:
+        if isinstance(node, RuleState) and RECORDED in node.slots:
+            found.append((*path, RECORDED))
+        if isinstance(node, dict) and node.keys() == {"step", "slots"} and RECORDED in node["slots"]:
+            found.append((*path, "slots", RECORDED))
+    return found
+
+
+def _within(path: Path, starts: list[Path]) -> bool:
+    return any(path[: len(start)] == start for start in starts)
+
+
 def _entries(node, path: Path = ()) -> Iterator[str]:
     """The paths an error lists: slots, counters and numbers, not the leaves of slots."""
     names, children, _ = _split(node)
@@ -67,7 +82,11 @@ def _find(paths: list[Path], name: str) -> list[Path]:
 
 
 def _locate(owner: str, state, name: str) -> Path | None:
-    found = _find([path for path, _ in _nodes(state)], name)
+    nodes = list(_nodes(state))
+    paths = [path for path, _ in nodes]
+    tunables = [path for path, node in [((), state), *nodes] if isinstance(node, TunableState)]
+    copies = [path for path in _recorded(state) if _within(path, tunables)]  # of numbers that the state itself has
+    found = _find([path for path in paths if not _within(path, copies)], name) or _find(paths, name)
     if len(found) > 1 and name != "step":  # the step counters at one depth run together
         raise KeyError(
             f"{owner}: {name!r} may be any of {['/'.join(path) for path in found][:8]}; give more of the path"
@@ -94,6 +113,16 @@ def _step(state):
     return jnp.zeros((), jnp.int32) if path is None else _at(state, path)
 
 
+def _last_of(state, path: Path, hyper):
+    """A schedule or table in the state of a `tunable`, as its last update used it."""
+    around = (_at(state, path[: -1 - i]) for i in range(len(path)))
+    tunable = next((x for x in around if isinstance(x, TunableState)), None)
+    if tunable is None:
+        return _last(hyper, _step(state))
+    known = _numbers(tunable.tx, tunable.inner, ())
+    return _last(hyper, next((step for _, x, step in known if x is hyper), _step(tunable.inner)))
+
+
 def _at(node, path: Path):
     for name in path:
         names, children, _ = _split(node)
@@ -107,12 +136,20 @@ def get(state, name: str, tx: Transform | None = None):
         get(state, "m")                          a slot, a tree like the parameters
         get(state, "ema/m/encoder/kernel")       one leaf of it
         get(state, "step")                       updates made
-        get(state, "learning_rate", tx)          what the last update used, also where it is scheduled
+        get(state, "learning_rate")              what the last update used, also where it is scheduled
+        get(state, "b1", tx)                     the same for any other number
+
+    >>> tx, params = gx.adam(1e-3), {"w": jnp.ones(2)}
+    >>> state = tx.init(params)
+    >>> gx.get(state, "m")
+    {'w': Array([0., 0.], dtype=float32)}
+    >>> gx.get(state, "b1", tx)
+    0.9
 
     Args:
         state: any state.
         name: the end of a path. Of several the outermost is meant.
-        tx: the optimizer, for its numbers. A `tunable` state holds its own.
+        tx: the optimizer, for its numbers other than the learning rate. A `tunable` state holds its own.
 
     Raises:
         KeyError: nothing has this name, or several things at one depth; it lists what there is.
@@ -120,7 +157,7 @@ def get(state, name: str, tx: Transform | None = None):
     path = _locate("get", state, name)
     if path is not None:
         found = _at(state, path)
-        return _last(found, _step(state)) if isinstance(found, Schedule | ByPath) else found
+        return _last_of(state, path, found) if isinstance(found, Schedule | ByPath) else found
     known = {} if tx is None else numbers(tx, state)
     found = _find([tuple(path.split("/")) for path in known], name)
     if len(found) == 1:
@@ -172,8 +209,12 @@ def set(state, name: str, value):
     """The state with another value under a name; nothing is retraced.
 
         set(state, "learning_rate", 3e-4)        of a `tunable` optimizer, checked as at construction
-        set(state, "step", 0)
+        set(state, "step", 0)                    every counter of that name; one by its path, "ema/step"
         set(state, "m", 0.0)                     every entry of the slot, or a tree like it
+
+    >>> state = gx.adam(1e-3).init({"w": jnp.ones(2)})
+    >>> gx.get(gx.set(state, "m", 0.5), "m")
+    {'w': Array([0.5, 0.5], dtype=float32)}
 
     Args:
         state: any state; it is not changed.
@@ -182,12 +223,20 @@ def set(state, name: str, value):
 
     Raises:
         KeyError: nothing has this name, or several things have; it lists what there is.
-        ValueError: the value has another shape or structure, or cannot replace a schedule.
+        ValueError: the value has another shape or structure, or cannot replace a schedule; the name is that of a record of
+            what was used.
     """
     path = _locate("set", state, name)
     if path is None:
         raise _missing("set", state, name)
-    return _replaced(state, path, name, value)
+    if _within(path, _recorded(state)):
+        raise ValueError(
+            f"set: {'/'.join(path)} records what the last update used, and no update reads it; call update of another optimizer "
+            f"(tx.replace({RECORDED}=...) makes one), or keep its numbers in the state by tunable(tx)"
+        )
+    for each in [path] if name != "step" else [path for path, _ in _nodes(state) if path[-1] == "step"]:
+        state = _replaced(state, each, name, value)
+    return state
 
 
 def _replaced(node, path: Path, name: str, value):
@@ -284,8 +333,9 @@ def migrate(state, into, *, strict: bool = True):
         state = migrate(saved, tx.init(params))
 
     For an optimizer that has gained or lost parts, or was wrapped. A part without slots of its own is no obstacle: its step count
-    becomes that of the saved state. Names match where one path is the end of the other, so that the state of `adam(1e-3)` fits into
-    `chain(clip_by_global_norm(1.0), adam(1e-3))`. The saved state may be the plain dicts and lists that a checkpoint gives.
+    becomes that of the saved state, its record of a learning rate stays fresh where none was saved. Names match where one path
+    is the end of the other, so that the state of `adam(1e-3)` fits into `chain(clip_by_global_norm(1.0), adam(1e-3))`. The
+    saved state may be the plain dicts and lists that a checkpoint gives.
 
     Args:
         state: the saved state.
@@ -295,7 +345,9 @@ def migrate(state, into, *, strict: bool = True):
     Raises:
         ValueError: as `strict` has it, or shapes that differ, each listed.
     """
-    saved = {tuple(name for name in path if name != "slots"): x for path, x in _leaves(state)}
+    plain = lambda path: tuple(name for name in path if name != "slots")  # noqa: E731
+    saved = {plain(path): x for path, x in _leaves(state)}
+    records = [*map(plain, _recorded(state)), *_recorded(into)]  # which the next update makes
     steps = sorted((path for path in saved if path[-1:] == ("step",)), key=len)
     used: list[Path] = []
     missing, unfit = [], []
@@ -306,7 +358,8 @@ def migrate(state, into, *, strict: bool = True):
         if len(longest) != 1:
             if path[-1:] == ("step",) and steps:
                 return _fit("migrate", "step", fresh, saved[steps[0]])
-            missing.append("/".join(path))
+            if not _within(path, records):
+                missing.append("/".join(path))
             return fresh
         used.append(longest[0])
         if jnp.shape(saved[longest[0]]) != jnp.shape(fresh):
@@ -315,7 +368,9 @@ def migrate(state, into, *, strict: bool = True):
         return jnp.asarray(saved[longest[0]], fresh.dtype)
 
     out = _mapped(into, (), value)
-    idle = ["/".join(path) for path in saved if path not in used and path[-1:] != ("step",)]
+    idle = [
+        "/".join(path) for path in saved if path not in used and path[-1:] != ("step",) and not _within(path, records)
+    ]
     if unfit or (strict and (missing or idle)):
         raise ValueError(
             f"migrate: shapes that differ: {unfit[:8]}; without a saved value: {missing[:8]}; saved without a place: {idle[:8]}"

@@ -16,6 +16,10 @@ def _descend(u, at, *, learning_rate):
     return -learning_rate * u
 
 
+def _ascend(u, at, *, learning_rate):
+    return learning_rate * u
+
+
 @transformation
 def scale(step_size: Real):
     """Multiply by a number or a schedule: u ← a u.
@@ -39,11 +43,9 @@ def scale_by_learning_rate(learning_rate: LearningRate, *, flip_sign: bool = Tru
     """Descend: u ← -α u (with `flip_sign=False`, u ← α u).
 
     Units: α has the parameter's units per unit of update.
-    Memory: none.
+    Memory: one scalar, the α used last; one for each leaf where it is a table by path.
     """
-    if flip_sign:
-        return leafwise(_descend, learning_rate=learning_rate)
-    return leafwise(_scale, step_size=learning_rate)
+    return leafwise(_descend if flip_sign else _ascend, learning_rate=learning_rate)
 
 
 def _watch(

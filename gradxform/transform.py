@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 from gradxform import tree as trees
 from gradxform.define import Value, code
+from gradxform.mathematics import to_mathematics
 
 KNOWN_EXTRAS = ("value", "grad", "value_fn", "key", "loss", "hessian", "obj_fn")
 
@@ -19,6 +20,8 @@ class Transform(Value):
     """A transformation of gradients: `init_fn, update_fn = tx`, and a pytree whose leaves are its numbers."""
 
     direction: bool = False  # whether it freezes the gradient that later parts of a chain measure
+
+    per_example: bool = False  # whether it is given gradients with an axis of examples in front, and makes one of them
 
     name: str  # what its state goes by in a chain; without one, the name of the class
 
@@ -33,6 +36,9 @@ class Transform(Value):
     def parts(self) -> Iterator[tuple[tuple[str, ...], "Transform"]]:
         """The rules it consists of, nested chains written out, each with the path of its state."""
         yield (), self
+
+    def _repr_latex_(self) -> str:
+        return to_mathematics(self)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
@@ -80,7 +86,9 @@ def _run(tx: Run, updates, state, params, gradient, extra):
         near = difflib.get_close_matches(name, KNOWN_EXTRAS, n=1, cutoff=0.75)
         if near and name not in KNOWN_EXTRAS and near[0] not in extra:
             raise TypeError(f"{tx.name}: update() got an unknown keyword argument {name!r}; did you mean {near[0]!r}?")
-    u, p, treedef = check_updates(tx.name, updates, params)
+    parts = list(tx.parts())
+    per_example = any(part.per_example for _, part in parts)
+    u, p, treedef = check_updates(tx.name, updates, params, shapes=not per_example)
     g = None if gradient is None else trees.align(treedef, gradient, tx.name, "the gradients", "the updates")
     new_states: dict[tuple[str, ...], Any] = {}
     segment: list[tuple[tuple[str, ...], Fused, Any]] = []
@@ -92,7 +100,7 @@ def _run(tx: Run, updates, state, params, gradient, extra):
             segment.clear()
         return u, g
 
-    for path, part in tx.parts():
+    for path, part in parts:
         part_state = _at_path(state, path)
         if isinstance(part, Fused):
             part.check_state(path, part_state)
@@ -106,6 +114,8 @@ def _run(tx: Run, updates, state, params, gradient, extra):
         if g is None and part.direction:
             g = u
         u = trees.align(treedef, out, name_of(part), "the new updates", "the updates")
+        if part.per_example:
+            check_updates(tx.name, out, params)
     u, g = flush(u, g, last=True)
     return treedef.unflatten(u), _rebuild(state, new_states, ())
 
@@ -144,7 +154,7 @@ def check_leaf(owner: str, what: str, path: str, leaf):
     return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
 
-def check_updates(owner, updates, params):
+def check_updates(owner, updates, params, shapes: bool = True):
     """Leaves of updates and params side by side, or an error that names the leaf that does not fit."""
     leaves, treedef = jax.tree.flatten(updates, is_leaf=trees.is_none)
     u: list[Any] = list(leaves)
@@ -155,7 +165,7 @@ def check_updates(owner, updates, params):
             continue
         if not isinstance(leaf, jax.Array) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             u[i] = leaf = check_leaf(owner, "update", trees.paths(updates)[i], leaf)
-        if p is not None and np.shape(leaf) != np.shape(p[i]):
+        if p is not None and shapes and np.shape(leaf) != np.shape(p[i]):
             path = trees.paths(updates)[i]
             raise ValueError(f"{owner}: update {path!r} has shape {np.shape(leaf)}, its parameter has {np.shape(p[i])}")
         if p is not None and isinstance(p[i], np.ndarray | np.generic | float):

@@ -11,6 +11,14 @@ from jax.tree_util import GetAttrKey, keystr
 
 from gradxform.numerics import abs_sq, safe_sqrt, wide_dtype
 
+MORE: dict[str, Any] = {}  # Optax's names, `tree_add` and `add`: filled by `tree_utils`, which stands floors above
+
+
+def __getattr__(name: str) -> Any:
+    if name in MORE:
+        return MORE[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 def is_none(x) -> bool:
     """None marks an absent leaf (Equinox filters trees that way)."""
@@ -24,9 +32,18 @@ def path_string(path: Sequence[Any]) -> str:
     return keystr(tuple(path), simple=True, separator="/")
 
 
-def paths(tree) -> list[str]:
+class Paths(list[str]):
+    """Paths of leaves, and the structure of the tree that they were taken from."""
+
+    structure: Any = None
+
+
+def paths(tree) -> Paths:
     """The path of each leaf, None included, in the order of `jax.tree.leaves`."""
-    return [path_string(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_none)[0]]
+    flat, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_none)
+    found = Paths(path_string(path) for path, _ in flat)
+    found.structure = structure
+    return found
 
 
 @lru_cache(maxsize=1024)
@@ -121,9 +138,9 @@ def sum_of_squares(leaves: Sequence[Any], axis_name: str | None = None):
     return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
-def global_norm(tree):
+def global_norm(updates):
     """√(Σ |x|²) over every entry of every leaf, a scalar; its slope at a zero tree is 0."""
-    return safe_sqrt(sum_of_squares(jax.tree.leaves(tree)))
+    return safe_sqrt(sum_of_squares(jax.tree.leaves(updates)))
 
 
 def tree_map(f: Callable[..., Any], tree, *rest):

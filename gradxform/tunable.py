@@ -1,5 +1,6 @@
 """An optimizer that lives in its own state, where a running program can change its numbers."""
 
+from collections.abc import MutableMapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradxform.define import Call, Value, code, pytree
+from gradxform.hyper import Schedule, at_step
 from gradxform.transform import Transform, name_of
 
 
@@ -39,6 +41,52 @@ class TunableState(NamedTuple):
                 ]
             )
         return self._replace(tx=type(tx)(tx._function, tx._dynamic | new, tx._static))
+
+    @property
+    def hyperparams(self) -> "Hyperparams":
+        """The numbers by name, under the name of Optax's `inject_hyperparams`."""
+        return Hyperparams(self)
+
+
+class Hyperparams(MutableMapping[str, Any]):
+    """The numbers of a `tunable` optimizer by name, a schedule as the number that the last update used.
+
+    As in Optax, assigning changes this very state: `state.hyperparams["learning_rate"] = 3e-4`. A pure program says
+    `state = state.replace(learning_rate=3e-4)`.
+    """
+
+    def __init__(self, state: TunableState):
+        self._state = state
+
+    def __getitem__(self, name):
+        number = self._state.tx._dynamic[name]
+        return (
+            at_step(number, jnp.maximum(_steps(self._state.inner) - 1, 0)) if isinstance(number, Schedule) else number
+        )
+
+    def __setitem__(self, name, value):
+        new = self._state.replace(**{name: value}).tx
+        vars(self._state.tx).clear()  # with the composition it had built from the old numbers
+        vars(self._state.tx).update(vars(new))
+
+    def __delitem__(self, name):
+        raise TypeError(f"{self._state.tx.name}: its numbers cannot be deleted")
+
+    def __iter__(self):
+        return iter(getattr(self._state.tx, "_dynamic", {}))
+
+    def __len__(self):
+        return len(list(iter(self)))
+
+    def __repr__(self):
+        return repr(dict(self))
+
+
+def _steps(state):
+    """The outermost step counter of a state; 0 where it has none."""
+    flat = jax.tree_util.tree_leaves_with_path(state)
+    counters = [(len(path), x) for path, x in flat if getattr(path[-1] if path else None, "name", "") == "step"]
+    return min(counters, key=lambda found: found[0])[1] if counters else jnp.zeros((), jnp.int32)
 
 
 def _is_number(node) -> bool:
@@ -78,14 +126,15 @@ class Tunable(Transform):
         return updates, TunableState(state.tx, inner)
 
 
-def inject_hyperparams(inner_factory, static_args=()):
+def inject_hyperparams(inner_factory, static_args=(), hyperparam_dtype=None):
     """Optax's name for `tunable`: `inject_hyperparams(adam)(1e-3)` is `tunable(adam(1e-3))`.
 
-    `static_args` is accepted and not needed: what is a number and what is structure, a constructor's types say.
+    `static_args` and `hyperparam_dtype` are accepted and not needed: what is a number and what is structure, a constructor's
+    types say, and numbers are float32 whatever the parameters' dtype.
 
     Memory: a few scalars more than the optimizer.
     """
-    del static_args
+    del static_args, hyperparam_dtype
 
     def construct(*args, **kwargs) -> Tunable:
         return tunable(inner_factory(*args, **kwargs))
@@ -98,6 +147,11 @@ def tunable(tx) -> Tunable:
 
     For frameworks that hold the optimizer as static metadata (Flax's `TrainState`, `nnx.Optimizer`):
     `state.tx.learning_rate` reads, `state.replace(learning_rate=3e-4)` sets. Scalars are float32 whatever the parameters' dtype.
+
+    >>> tx = gx.tunable(gx.adam(1e-3))
+    >>> state = tx.init({"w": jnp.ones(2)}).replace(learning_rate=0.5)
+    >>> float(state.tx.learning_rate)
+    0.5
 
     Memory: a few scalars more than the optimizer.
     """

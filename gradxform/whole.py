@@ -12,6 +12,10 @@ from gradxform.numerics import real_dtype, wide_dtype
 class Whole(Named):
     """A name for a transformation that looks at trees as they are; nothing is checked before it runs."""
 
+    @property
+    def per_example(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.expand().per_example
+
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         return self.expand().update(updates, state, params, **extra)
 

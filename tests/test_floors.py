@@ -17,10 +17,14 @@ PACKAGE = Path(gx.__file__).parent
 # A file or a folder of gradxform -> its floor. A new one must be given its place here.
 FLOORS = {
     "tree.py": 0,
+    "tree_math.py": 0,
     "numerics.py": 0,
     "slots.py": 0,
     "matrices.py": 0,
     "define.py": 1,
+    "notation.py": 0,
+    "equations.py": 1,
+    "mathematics.py": 1,
     "hyper.py": 1,
     "schedules.py": 1,
     "schedule_algebra.py": 1,
@@ -63,14 +67,22 @@ FLOORS = {
     "sam.py": 4,
     "schedule_free.py": 4,
     "state.py": 4,
+    "tree_utils.py": 4,
     "describe.py": 4,
+    "aliases.py": 5,
     "optimizers": 5,
     "train": 6,
+    "plot": 7,  # matplotlib, when a picture is drawn
     "sweep": 7,  # its results come as pandas tables
     "__init__.py": 7,  # what users type, and the loop around it
     "interop": 7,
     "interop.py": 7,
+    "import_optax.py": 7,
+    "import_torch.py": 7,
     "losses.py": 7,
+    "compatibility.py": 7,
+    "contrib.py": 7,
+    "transforms.py": 7,
     "report": 7,
     "registry.py": 7,
     "registry_adaptive.py": 7,

@@ -12,7 +12,8 @@ from gradxform.differences import fourth_root, scale_by_acprop, scale_by_adan, s
 from gradxform.hyper import ByPath, Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive, WeightDecay
 from gradxform.leafwise import leafwise
 from gradxform.products import (
-    scale_by_adam,
+    keras_or_not,
+    nadam_parts,
     scale_by_adamax,
     scale_by_ademamix,
     scale_by_belief,
@@ -24,7 +25,7 @@ from gradxform.regularise import Where, add_decayed_weights
 from gradxform.stepsize import scale_by_learning_rate
 
 
-@transformation
+@transformation(conventions={"optax": {}, "torch": {}, "keras": {"eps": 1e-7}, "paper": {}})
 def nadamw(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -34,11 +35,16 @@ def nadamw(
     mu_dtype=None,
     weight_decay: WeightDecay = 1e-4,
     mask: Where | None = None,
+    *,
+    convention: str = "optax",
 ):
     """Nadam with decoupled weight decay.
 
         u = [β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)] / (√(v̂ + ε₀) + ε)
         p ← p - α (u + λ p)
+
+    Conventions: "optax" as above; "torch" (its NAdam with decoupled_weight_decay), "keras" (ε = 1e-7) and "paper" have the u of
+    `nadam` with that convention. torch and Keras decay only when given a λ.
 
     Memory: 8 bytes per parameter (`mu_dtype` changes the first 4).
 
@@ -49,13 +55,13 @@ def nadamw(
     I. Loshchilov, F. Hutter (2019).
     """
     return chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=True),
+        *nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
 
 
-@transformation
+@transformation(conventions={"optax": {}, "torch": {}, "paper": {"eps": 0.0}, "keras": {"eps": 1e-7}})
 def adamaxw(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -63,11 +69,14 @@ def adamaxw(
     eps: Epsilon = 1e-8,
     weight_decay: WeightDecay = 1e-4,
     mask: Where | None = None,
+    *,
+    convention: str = "optax",
 ):
     """AdaMax with decoupled weight decay.
 
-        m ← β₁ m + (1 - β₁) g,  v ← max(β₂ v, |g| + ε)
-        p ← p - α (m̂ / v + λ p)
+        m ← β₁ m + (1 - β₁) g
+        v ← max(β₂ v, |g| + ε),  p ← p - α (m̂ / v + λ p)            optax and torch; paper: ε = 0
+        v ← max(β₂ v, |g|),      p ← p - α (m̂ / (v + ε) + λ p)      keras: ε = 1e-7
 
     Memory: 8 bytes per parameter.
 
@@ -78,7 +87,9 @@ def adamaxw(
     Regularization (2019).
     """
     return chain(
-        scale_by_adamax(b1, b2, eps), add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)
+        scale_by_adamax(b1, b2, eps, convention=keras_or_not(convention)),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
     )
 
 
@@ -98,7 +109,7 @@ def adabelief(
         s ← β₂ s + (1 - β₂) (g - m)² + ε₀
         p ← p - α m̂ / (√ŝ + ε)
 
-    The paper has one ε for both. `nesterov` looks ahead as `nadam` does.
+    The paper, and so pytorch_optimizer, has one ε for both: `eps_root=eps`. `nesterov` looks ahead as `nadam` does.
 
     Memory: 8 bytes per parameter.
 

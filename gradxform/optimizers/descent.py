@@ -3,12 +3,16 @@
 Notation: g gradient, p parameter, α learning rate, β decays; every optimizer ends in p ← p - α u.
 """
 
+import jax.numpy as jnp
+
 from gradxform.core import chain, transformation
 from gradxform.differences import scale_by_optimistic_gradient
 from gradxform.hyper import Decay, Epsilon, Fraction, LearningRate, NonNegative, Real
+from gradxform.leafwise import leafwise
 from gradxform.moments import quasi_hyperbolic
 from gradxform.products import scale_by_adam
 from gradxform.regularise import Key, add_noise
+from gradxform.slots import zeros
 from gradxform.stepsize import scale_by_learning_rate
 
 
@@ -37,6 +41,11 @@ def optimistic_gradient_descent(learning_rate: LearningRate, alpha: Real = 1.0, 
     return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_learning_rate(learning_rate))
 
 
+def _descend_optimistically(u, at, previous, *, learning_rate, optimism):
+    before = jnp.where(at.t == 1, u, previous)
+    return optimism * before - (learning_rate + optimism) * u, u
+
+
 @transformation
 def optimistic_adam(
     learning_rate: LearningRate,
@@ -60,8 +69,12 @@ def optimistic_adam(
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
-        scale_by_optimistic_gradient(learning_rate, learning_rate if optimism is None else optimism),
-        scale_by_learning_rate(1.0),
+        leafwise(
+            _descend_optimistically,
+            slots={"previous": zeros()},
+            learning_rate=learning_rate,
+            optimism=learning_rate if optimism is None else optimism,
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from gradxform.directions import momentum as heavy_ball
 from gradxform.hyper import ByPath, Decay, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
 from gradxform.layerwise import (
     _fromage,
+    _lamb_keras,
     _lars_ratio,
     _trust_ratio_where,
     scale_by_novograd,
@@ -22,7 +23,7 @@ from gradxform.regularise import Where, add_decayed_weights
 from gradxform.stepsize import scale_by_learning_rate
 
 
-@transformation(conventions={"optax": {}, "pytorch_optimizer": {}})
+@transformation(conventions={"optax": {}, "pytorch_optimizer": {}, "keras": {"eps": 1e-7}})
 def lamb(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -40,7 +41,8 @@ def lamb(
         p ← p - α r ‖p‖ / ‖r‖
 
     Conventions: "optax", as the paper with φ(z) = z. "pytorch_optimizer" has m and v in r, without corrections, φ(z) =
-    min(z, 10), ε added to ‖r‖, and a learning rate of α / (1 - β₁ᵗ).
+    min(z, 10), ε added to ‖r‖, and a learning rate of α / (1 - β₁ᵗ). "keras" (ε = 1e-7) decays before it measures:
+    p ← p - α λ p, then p ← p - α r ‖p‖ / ‖r‖ with no λ p in r.
 
     Memory: 8 bytes per parameter.
 
@@ -49,6 +51,14 @@ def lamb(
 
     Source: Y. You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes (2020), algorithm 2.
     """
+    if convention == "keras":
+        table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
+        numbers = {"learning_rate": learning_rate, "weight_decay": table}
+        return chain(
+            ema(b1),
+            scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
+            leafwise(_lamb_keras, name="scale_by_trust_ratio", **numbers),
+        )
     corrected = convention == "optax"
     return chain(
         ema(b1, corrected),
@@ -80,7 +90,7 @@ def lars(
         w ← μ w - α u,  p ← p + w
 
     η = `trust_coefficient`. The masks say where decay and ratio apply, everywhere for None; where the ratio does not,
-    it is 1.
+    it is 1. pytorch_optimizer's is "paper" with the ratio for matrices only, and multiplies by α after the momentum.
 
     Memory: 4 bytes per parameter.
 
@@ -106,7 +116,7 @@ def lars(
 def fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6):
     """Fromage: steps of the parameter's own length, on a sphere that they do not leave.
 
-        p ← [p - α g max(‖p‖, n) / max(‖g‖, n)] / √(1 + α²)             n = `min_norm`
+        p ← [p - α g max(‖p‖, n) / max(‖g‖, n)] / √(1 + α²)             n = `min_norm`, 0 in the paper and pytorch_optimizer
 
     Memory: none.
 
@@ -139,7 +149,8 @@ def novograd(
     Raises:
         ValueError: update() without params.
 
-    Source: B. Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments (2019), algorithm 1.
+    Source: B. Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments (2019), algorithm 1; there, and in
+    pytorch_optimizer, β₁ = 0.95 and β₂ = 0.98.
     """
     return chain(scale_by_novograd(b1, b2, eps, eps_root, weight_decay), scale_by_learning_rate(learning_rate))
 
@@ -150,7 +161,7 @@ def sm3(learning_rate: LearningRate, momentum: Decay = 0.9):
 
         v(i) = min over the axes r of μᵣ(iᵣ) + g(i)²,  μᵣ(j) ← max of v(i) over the entries with iᵣ = j
         m ← β m + (1 - β) g / √(v + 1e-8)
-        p ← p - α m
+        p ← p - α m                                 another ε than Optax's 1e-8: `scale_by_sm3`
 
     Memory: 4 bytes per parameter for m, and 4 bytes per row, column, ….
 

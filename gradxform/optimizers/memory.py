@@ -8,9 +8,11 @@ from gradxform.core import chain, transformation
 from gradxform.directions import ema
 from gradxform.factored import (
     decay_by_rate,
+    factored_rms_keras,
     factored_rms_torch,
     falling_rate,
     relative_step,
+    relative_step_decayed,
     scale_by_block_rms,
     scale_by_came,
     scale_by_factored_rms,
@@ -34,7 +36,9 @@ from gradxform.stepsize import scale, scale_by_learning_rate
 _PUBLISHED = {"learning_rate": 1e-2, "min_dim_size_to_factor": 1}
 
 
-@transformation(conventions={"optax": {}, "torch": _PUBLISHED, "paper": _PUBLISHED})
+@transformation(
+    conventions={"optax": {}, "torch": _PUBLISHED, "paper": _PUBLISHED, "keras": _PUBLISHED | {"learning_rate": 1e-3}}
+)
 def adafactor(
     learning_rate: LearningRate | None = None,
     min_dim_size_to_factor: int = 128,
@@ -47,7 +51,7 @@ def adafactor(
     weight_decay_rate: WeightDecay | None = None,
     eps: Epsilon = 1e-30,
     factored: bool = True,
-    weight_decay_where: Where | None = None,
+    weight_decay_mask: Where | None = None,
     *,
     convention: str = "optax",
 ):
@@ -63,18 +67,19 @@ def adafactor(
 
     Conventions: "optax" as above, factoring the two largest axes where both are at least `min_dim_size_to_factor`. "paper" and
     "torch" factor from size 1 on and have min(α, 1/√t) in place of α, α = 0.01 by default. "torch" factors the two
-    last axes, bounds the second moment from below where the others add ε, and decays by α λ p.
+    last axes, bounds the second moment from below where the others add ε, and decays by α λ p. "keras" is "paper" on the two last
+    axes with α = 0.001; it decays by α λ p first, and measures p after that.
 
     Memory: 4 (i + j) bytes for a matrix of i j parameters, 4 bytes per other parameter; with momentum 4 more each.
 
     Raises:
-        ValueError: update() without params; torch's convention with momentum or without factoring.
+        ValueError: update() without params; the convention of torch or Keras with momentum or without factoring.
 
     Source: N. Shazeer, M. Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost (2018), algorithms 4 and 5.
     """
-    torch = convention == "torch"
-    if torch and (momentum is not None or not factored):
-        raise ValueError("adafactor: torch has neither momentum nor a second moment that is not factored")
+    torch, keras = convention == "torch", convention == "keras"
+    if (torch or keras) and (momentum is not None or not factored):
+        raise ValueError(f"adafactor: {convention} has neither momentum nor a second moment that is not factored")
     rate = (
         scale_by_learning_rate(learning_rate, flip_sign=False)
         if convention == "optax" and learning_rate is not None
@@ -82,16 +87,23 @@ def adafactor(
     )
     if convention != "optax" and learning_rate is not None:
         rate = falling_rate(learning_rate)
-    decay = None if weight_decay_rate is None else add_decayed_weights(weight_decay_rate, weight_decay_where)
-    if torch and decay is not None:
-        decay = decay_by_rate(1.0 if learning_rate is None else learning_rate, weight_decay_rate, weight_decay_where)
+    decay = None if weight_decay_rate is None else add_decayed_weights(weight_decay_rate, weight_decay_mask)
+    relative = relative_step(1e-3) if multiply_by_parameter_scale else None
+    if (torch or keras) and decay is not None:
+        numbers = (1.0 if learning_rate is None else learning_rate, weight_decay_rate, weight_decay_mask)
+        if keras and relative is not None:
+            relative, decay = relative_step_decayed(1e-3, *numbers), None
+        else:
+            decay = decay_by_rate(*numbers)
     return chain(
         factored_rms_torch(decay_rate)
         if torch
+        else factored_rms_keras(decay_rate, eps)
+        if keras
         else scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps),
         None if clipping_threshold is None else clip_by_block_rms(clipping_threshold),
         rate,
-        relative_step(1e-3) if multiply_by_parameter_scale else None,
+        relative,
         None if momentum is None else ema(momentum, False, dtype_momentum),
         decay,
         scale(-1.0),
@@ -167,7 +179,7 @@ def galore(
     scale: Real = 1.0,
     base_optimizer: Inner | None = None,
     weight_decay: WeightDecay = 0.0,
-    where: Where | None = None,
+    mask: Where | None = None,
     weight_dimension_numbers: Dimensions | None = None,
     *,
     convention: str = "optax",
@@ -183,6 +195,6 @@ def galore(
     """
     return chain(
         scale_by_galore(rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers, convention=convention),
-        add_decayed_weights(weight_decay, where),
+        add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

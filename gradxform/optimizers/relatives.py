@@ -7,6 +7,7 @@ m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `mask` limits the decay: "**
 from gradxform.core import chain, transformation
 from gradxform.directions import ema
 from gradxform.hyper import ByPath, Decay, Epsilon, Fraction, LearningRate, Positive, WeightDecay
+from gradxform.leafwise import leafwise
 from gradxform.moments import (
     quasi_hyperbolic,
     scale_by_atan2,
@@ -19,7 +20,12 @@ from gradxform.regularise import Where, add_decayed_weights
 from gradxform.stepsize import scale_by_learning_rate
 
 
-@transformation
+def _decay_after(u, at, *, learning_rate, weight_decay):
+    step = learning_rate * u
+    return -(step + learning_rate * weight_decay * (at.p - step))
+
+
+@transformation(conventions={"paper": {}, "pytorch_optimizer": {}})
 def laprop(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -27,14 +33,20 @@ def laprop(
     eps: Epsilon = 1e-15,
     weight_decay: WeightDecay = 0.0,
     mask: Where | None = None,
+    *,
+    convention: str = "paper",
 ):
     """LaProp: Adam in the other order, the average is taken of gradients that were divided already.
 
         v ← β₂ v + (1 - β₂) g²
-        m ← β₁ m + (1 - β₁) g / (√v̂ + ε)
-        p ← p - α (m̂ + λ p)
+        m ← β₁ m + (1 - β₁) g / (√v̂ + ε)                   paper
+        p ← p - α (m̂ + λ p)                                paper
+        m ← β₁ m + (1 - β₁) g √(1 - β₂ᵗ) / (√v + ε)         pytorch_optimizer
+        p ← (1 - α λ) (p - α m̂)                            pytorch_optimizer
 
     With momentum after the division, b1 and b2 may be chosen apart.
+
+    Conventions: "pytorch_optimizer" leaves ε uncorrected, and decays after the step. It also has 1e-15 inside the root.
 
     Memory: 8 bytes per parameter.
 
@@ -43,6 +55,13 @@ def laprop(
 
     Source: L. Ziyin, Z. T. Wang, M. Ueda, LaProp: Separating Momentum and Adaptivity in Adam (2020), algorithm 1.
     """
+    if convention == "pytorch_optimizer":
+        table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
+        return chain(
+            scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, convention="keras"),
+            ema(b1),
+            leafwise(_decay_after, learning_rate=learning_rate, weight_decay=table),
+        )
     return chain(
         scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
         ema(b1),

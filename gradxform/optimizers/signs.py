@@ -36,7 +36,7 @@ def signum(learning_rate: LearningRate, beta: Decay = 0.9, accumulator_dtype=Non
     return chain(ema(beta, False, accumulator_dtype), scale_by_sign(), scale_by_learning_rate(learning_rate))
 
 
-@transformation
+@transformation(conventions={"optax": {}, "keras": {"weight_decay": 0.0}, "lion_pytorch": {"weight_decay": 0.0}})
 def lion(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -44,6 +44,8 @@ def lion(
     mu_dtype=None,
     weight_decay: WeightDecay = 1e-3,
     mask: Where | None = None,
+    *,
+    convention: str = "optax",
 ):
     """Lion: the sign of a mean of the gradient and a longer average of it, with decoupled weight decay.
 
@@ -53,6 +55,9 @@ def lion(
 
     `mask` limits the decay: "**/kernel", a predicate f(path, leaf), or a tree of booleans. Its learning rate is about a
     tenth of AdamW's, and its weight decay ten times larger.
+
+    Conventions: defaults only. "optax" has λ = 1e-3; "keras" and "lion_pytorch", as the authors' code, λ = 0. lion_pytorch's
+    decoupled_weight_decay is `add_decayed_weights(λ, kind="independent")` at the end of a chain.
 
     Memory: 4 bytes per parameter (`mu_dtype` to change).
 

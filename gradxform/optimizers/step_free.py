@@ -64,7 +64,7 @@ def dog(
     init_step: FirstStep = ("heuristic", 1e-6),
     eps: Epsilon = 1e-8,
     weight_decay: WeightDecay | None = None,
-    where: Where | None = None,
+    mask: Where | None = None,
 ):
     """Distance over gradients: the step is the distance come over the root of the squared gradients so far.
 
@@ -78,7 +78,7 @@ def dog(
 
     Source: M. Ivgi, O. Hinder, Y. Carmon, DoG is SGD's Best Friend (2023), equation 1. They evaluate an average of the parameters.
     """
-    decay = None if weight_decay is None else add_decayed_weights(weight_decay, where)
+    decay = None if weight_decay is None else add_decayed_weights(weight_decay, mask)
     return chain(decay, scale_by_dog(init_step, eps), scale_by_learning_rate(learning_rate))
 
 
@@ -88,7 +88,7 @@ def dowg(
     init_estim_sq_dist: NonNegative | None = None,
     eps: Epsilon = 1e-4,
     weight_decay: WeightDecay | None = None,
-    where: Where | None = None,
+    mask: Where | None = None,
 ):
     """Distance over weighted gradients: as `dog`, with later gradients, from farther away, counting more.
 
@@ -100,7 +100,7 @@ def dowg(
 
     Source: A. Khaled, K. Mishchenko, C. Jin, DoWG Unleashed (2023), algorithm 1.
     """
-    decay = None if weight_decay is None else add_decayed_weights(weight_decay, where)
+    decay = None if weight_decay is None else add_decayed_weights(weight_decay, mask)
     return chain(decay, scale_by_dowg(init_estim_sq_dist, eps), scale_by_learning_rate(learning_rate))
 
 
@@ -110,7 +110,7 @@ def cocob(
     alpha: NonNegative = 100.0,
     eps: Epsilon = 1e-8,
     weight_decay: WeightDecay = 0.0,
-    where: Where | None = None,
+    mask: Where | None = None,
 ):
     """Coin betting on each coordinate: no learning rate at all.
 
@@ -121,7 +121,7 @@ def cocob(
     Source: F. Orabona, T. Tommasi, Training Deep Networks without Learning Rates Through Coin Betting (2017), algorithm 2.
     """
     return chain(
-        add_decayed_weights(weight_decay, where),
+        add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate, flip_sign=False),
         scale_by_cocob(alpha, eps),
     )
@@ -177,6 +177,7 @@ def mars(
     where: Where | None = None,
     *,
     max_norm: Positive = 1.0,
+    exact: bool = False,
 ):
     """AdamW on gradients of reduced variance.
 
@@ -184,12 +185,15 @@ def mars(
         m ← β₁ m + (1 - β₁) c,  v ← β₂ v + (1 - β₂) c²
         p ← p - α (m̂ / (√v̂ + ε) + λ p)
 
+    g₋₁ is the gradient of the step before (pytorch_optimizer too, with ε = 1e-15 inside the root as well), with `exact` this batch's
+    at the parameters of the step before: `update(..., obj_fn=loss)`, see `reduce_variance`.
+
     Memory: 12 bytes per parameter.
 
-    Source: H. Yuan et al., MARS (2024), algorithm 3, with the gradient of the step before.
+    Source: H. Yuan et al., MARS (2024), algorithm 3; `exact`: with equation 8 as it stands.
     """
     return chain(
-        reduce_variance(b1, gamma, max_norm),
+        reduce_variance(b1, gamma, max_norm, exact=exact),
         ema(b1),
         scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
         add_decayed_weights(weight_decay, where),
@@ -204,7 +208,7 @@ def sophia(
     b2: Decay = 0.99,
     eps: Epsilon = 1e-8,
     weight_decay: WeightDecay = 1e-4,
-    weight_decay_where: Where | None = None,
+    weight_decay_mask: Where | None = None,
     gamma: NonNegative = 0.01,
     clip_threshold: Positive | None = 1.0,
     update_interval: Count = 10,
@@ -219,6 +223,9 @@ def sophia(
 
     The update needs the loss as a function of the parameters, `update(..., obj_fn=loss)`.
 
+    Conventions: "optax" divides by the h of before this step's estimate and corrects m; "paper" does neither, and so
+    pytorch_optimizer with γ = 1, whose p is ρ.
+
     Memory: 8 bytes per parameter and a key.
 
     Raises:
@@ -230,6 +237,6 @@ def sophia(
         scale_by_sophia(
             b1, b2, eps, gamma, clip_threshold, update_interval, hessian_diagonal_fn, mu_dtype, convention=convention
         ),
-        add_decayed_weights(weight_decay, weight_decay_where),
+        add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -2,38 +2,45 @@
 
 Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, t = 1, 2, …; every optimizer ends in p ← p - α u,
 unless its equation says otherwise. Numbers may be schedules or tables by path. Where Optax has the name, signature and
-defaults are Optax's; `convention` gives the others.
+defaults are Optax's; `convention` gives the others: "torch" (2.13), "keras" (3) and "paper", where they differ from it.
 """
 
 from gradxform.core import chain, transformation
-from gradxform.directions import ema, nesterov_ema_scheduled
+from gradxform.directions import ema
 from gradxform.directions import momentum as heavy_ball
 from gradxform.hyper import Decay, DType, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
 from gradxform.preconditioners import (
     scale_by_adadelta,
     scale_by_inf_norm,
-    scale_by_nadam_rms,
     scale_by_rms,
     scale_by_rms_max,
     scale_by_rss,
     scale_by_stddev,
 )
+from gradxform.products import keras_or_not, nadam_parts
 from gradxform.regularise import Where, add_decayed_weights
 from gradxform.stepsize import scale_by_learning_rate
 
+_SAME: dict[str, dict[str, float]] = {"optax": {}, "torch": {}}  # their numbers are Optax's
 
-@transformation
+
+@transformation(conventions=_SAME | {"keras": {}, "paper": {}})
 def sgd(
     learning_rate: LearningRate,
     momentum: Momentum | None = None,
     nesterov: bool = False,
     accumulator_dtype: DType | None = None,
+    *,
+    convention: str = "optax",
 ):
     """Stochastic gradient descent, with heavy-ball or Nesterov momentum.
 
         p ← p - α g                                 momentum=None
         v ← β v + g,  p ← p - α v                   momentum=β
         v ← β v + g,  p ← p - α (g + β v)           nesterov=True
+
+    Conventions: "optax" and "torch" as above; "keras" and "paper" have the learning rate inside the velocity, v ← β v + α g, which
+    differs when it changes. torch's dampening is an argument of `momentum`.
 
     Memory: none; 4 bytes per parameter with momentum.
 
@@ -44,10 +51,11 @@ def sgd(
     """
     if nesterov and momentum is None:
         raise ValueError("sgd: nesterov=True needs a momentum")
-    return chain(
-        None if momentum is None else heavy_ball(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype),
-        scale_by_learning_rate(learning_rate),
+    velocity = (
+        None if momentum is None else heavy_ball(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
     )
+    descend = scale_by_learning_rate(learning_rate)
+    return chain(*((velocity, descend) if convention in ("optax", "torch") else (descend, velocity)))
 
 
 @transformation(
@@ -81,13 +89,17 @@ def adagrad(
     )
 
 
-@transformation
+@transformation(
+    conventions=_SAME | {"paper": {"rho": 0.95}, "keras": {"learning_rate": 1e-3, "rho": 0.95, "eps": 1e-7}}
+)
 def adadelta(
     learning_rate: LearningRate = 1.0,
     rho: Decay = 0.9,
     eps: Epsilon = 1e-6,
     weight_decay: WeightDecay = 0.0,
     weight_decay_mask: Where | None = None,
+    *,
+    convention: str = "optax",
 ):
     """Adadelta: steps in the parameter's own units, from the RMS of past steps over the RMS of gradients.
 
@@ -97,7 +109,8 @@ def adadelta(
         E[Δ²] ← ρ E[Δ²] + (1 - ρ) Δ²
         p ← p - α Δ
 
-    The learning rate α is 1 in the paper.
+    Conventions: defaults only. "optax" and "torch" have α = 1, ρ = 0.9, ε = 1e-6, "paper" ρ = 0.95, "keras" α = 0.001, ρ = 0.95,
+    ε = 1e-7.
 
     Memory: 8 bytes per parameter.
 
@@ -110,7 +123,14 @@ def adadelta(
     )
 
 
-@transformation(conventions={"optax": {}, "torch": {"decay": 0.99, "eps_in_sqrt": False}})
+@transformation(
+    conventions={
+        "optax": {},
+        "torch": {"decay": 0.99, "eps_in_sqrt": False},
+        "keras": {"eps": 1e-7},
+        "paper": {"eps": 0.0},
+    }
+)
 def rmsprop(
     learning_rate: LearningRate,
     decay: Decay = 0.9,
@@ -132,7 +152,8 @@ def rmsprop(
         w ← μ w - α u,  p ← p + w           momentum=μ
 
     Conventions: "optax" as above, the learning rate inside the momentum; "torch" has decay 0.99, ε outside the root, and
-    multiplies by the learning rate after the momentum (they differ when the learning rate changes).
+    multiplies by the learning rate after the momentum (they differ when the learning rate changes); "keras" has ε = 1e-7, "paper"
+    (the lecture) none.
 
     Memory: 4 bytes per parameter, 4 more for `centered`, 4 more for `momentum`.
 
@@ -149,7 +170,7 @@ def rmsprop(
     )
 
 
-@transformation
+@transformation(conventions=_SAME | {"paper": {}, "keras": {"eps": 1e-7}})
 def adam(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -160,6 +181,7 @@ def adam(
     *,
     nesterov: bool = False,
     bias_correction: bool = True,
+    convention: str = "optax",
 ):
     """Adam: an averaged gradient over the root of an averaged squared gradient.
 
@@ -169,7 +191,15 @@ def adam(
 
     Without `bias_correction` m̂ = m and v̂ = v: RMS scaling composed with momentum.
 
+    Conventions: "optax", "torch" and "paper" as above; "keras" has ε = 1e-7 and leaves it uncorrected, as the end of the paper's
+    section 2: p ← p - α √(1 - β₂ᵗ) m̂ / (√(v + ε₀) + ε).
+
     Memory: 8 bytes per parameter (`mu_dtype` changes the first 4).
+
+    >>> tx, params = gx.adam(1e-3), jnp.zeros(2)
+    >>> updates, state = tx.update(jnp.array([5.0, -0.2]), tx.init(params), params)
+    >>> updates.round(6)  # the first step is as long as the learning rate, whatever the gradient
+    Array([-0.001,  0.001], dtype=float32)
 
     Raises:
         ValueError: "adam: b1 must lie in [0, 1); got 1.5".
@@ -180,7 +210,7 @@ def adam(
     """
     return chain(
         ema(b1, bias_correction, mu_dtype, nesterov=nesterov),
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=bias_correction, eps_root=eps_root),
+        scale_by_rms(b2, eps, 0.0, False, bias_correction, eps_root=eps_root, convention=keras_or_not(convention)),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -200,7 +230,14 @@ def adam_uncorrected(learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0
     return chain(ema(b1, debias=False), scale_by_rms(b2, eps), scale_by_learning_rate(learning_rate))
 
 
-@transformation
+@transformation(
+    conventions={
+        "optax": {},
+        "torch": {"weight_decay": 1e-2},
+        "keras": {"weight_decay": 4e-3, "eps": 1e-7},
+        "paper": {},
+    }
+)
 def adamw(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -212,6 +249,7 @@ def adamw(
     mask: Where | None = None,
     *,
     nesterov: bool = False,
+    convention: str = "optax",
 ):
     """Adam with decoupled weight decay.
 
@@ -220,20 +258,24 @@ def adamw(
 
     `mask` limits the decay: "**/kernel", a predicate f(path, leaf), or a tree of booleans.
 
+    Conventions: "optax" has λ = 1e-4, "torch" 0.01, "keras" 0.004 and u as in `adam(convention="keras")`. "paper" decays
+    independently of α: p ← p - α u - λ p, where λ = `weight_decay` may be a schedule, the paper's ηₜ λ.
+
     Memory: 8 bytes per parameter.
 
     Raises:
         ValueError: update() without params.
 
-    Source: I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2. torch's default λ is 0.01.
+    Source: I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
 
     Not: Adam with L2 (`adam_l2`), whose decay passes through the preconditioner.
     """
+    descend = scale_by_learning_rate(learning_rate)
+    decay = add_decayed_weights(weight_decay, mask, kind="independent" if convention == "paper" else "decoupled")
     return chain(
         ema(b1, True, mu_dtype, nesterov=nesterov),
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
+        scale_by_rms(b2, eps, 0.0, False, True, eps_root=eps_root, convention=keras_or_not(convention)),
+        *((descend, decay) if convention == "paper" else (decay, descend)),
     )
 
 
@@ -251,7 +293,7 @@ def adam_l2(
         g ← g + λ p
         then `adam`
 
-    torch's `Adam(weight_decay=λ)`.
+    torch's `Adam(weight_decay=λ)`; Keras' is `adamw`.
 
     Memory: 8 bytes per parameter.
 
@@ -263,7 +305,7 @@ def adam_l2(
     return chain(add_decayed_weights(l2, mask), adam(learning_rate, b1, b2, eps))
 
 
-@transformation(conventions={"optax": {}, "torch": {}, "paper": {}, "keras": {"eps": 1e-7}})
+@transformation(conventions=_SAME | {"paper": {}, "keras": {"eps": 1e-7}})
 def nadam(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -286,43 +328,38 @@ def nadam(
 
     Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), algorithm 2; "optax" is without its momentum schedule.
     """
-    if convention == "optax":
-        return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True)
-    paper = convention == "paper"
-    momentum_decay = 1.0 if convention == "keras" else 0.004
     return chain(
-        nesterov_ema_scheduled(
-            b1, momentum_decay, accumulator_dtype=mu_dtype, convention="paper" if paper else "torch"
-        ),
-        scale_by_nadam_rms(b2, eps, eps_root)
-        if paper
-        else scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
+        *nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention),
         scale_by_learning_rate(learning_rate),
     )
 
 
-@transformation
-def adamax(learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8):
+@transformation(conventions=_SAME | {"paper": {"eps": 0.0}, "keras": {"eps": 1e-7}})
+def adamax(
+    learning_rate: LearningRate,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: Epsilon = 1e-8,
+    *,
+    convention: str = "optax",
+):
     """AdaMax: Adam with the infinity norm.
 
         m ← β₁ m + (1 - β₁) g
-        v ← max(β₂ v, |g| + ε)
-        p ← p - α m / ((1 - β₁ᵗ) v)
+        v ← max(β₂ v, |g| + ε),  p ← p - α m / ((1 - β₁ᵗ) v)            optax and torch; paper: ε = 0
+        v ← max(β₂ v, |g|),      p ← p - α m / ((1 - β₁ᵗ) (v + ε))      keras: ε = 1e-7
 
     Memory: 8 bytes per parameter.
 
-    Source: D. P. Kingma, J. Ba, Adam (2015), algorithm 2, which has ε = 0.
+    Source: D. P. Kingma, J. Ba, Adam (2015), algorithm 2.
     """
-    return chain(ema(b1), scale_by_inf_norm(b2, eps), scale_by_learning_rate(learning_rate))
+    precondition = scale_by_inf_norm(b2, eps, convention=keras_or_not(convention))
+    return chain(ema(b1), precondition, scale_by_learning_rate(learning_rate))
 
 
 @transformation(
-    conventions={
-        "optax": {},
-        "torch": {},
-        "keras": {"eps": 1e-7},
-        "paper": {"bias_correction_mu": False, "bias_correction_nu": False, "eps": 0.0},
-    }
+    conventions=_SAME
+    | {"keras": {"eps": 1e-7}, "paper": {"bias_correction_mu": False, "bias_correction_nu": False, "eps": 0.0}}
 )
 def amsgrad(
     learning_rate: LearningRate,

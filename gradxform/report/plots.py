@@ -5,35 +5,15 @@ can. Roles have a colour and a marker each (validation blue circles, training or
 a black diamond, divergence a vermilion cross), from the colour-blind-safe palette of Okabe and Ito.
 """
 
-import io
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from gradxform.plot.style import LIGHT, Theme, band, crosses, dress, png
 from gradxform.report.problems import need
 from gradxform.report.results import Result
 from gradxform.report.table import Goal, Row
-
-DPI = 130
-
-
-class Theme(NamedTuple):
-    """Colours on a light or a dark page."""
-
-    page: str
-    ink: str
-    faint: str
-    others: str
-    validation: str
-    training: str
-    diverged: str
-    works: str
-
-
-LIGHT = Theme("#ffffff", "#1b1f24", "#5b6470", "#c3c8ce", "#0072b2", "#d55e00", "#cc3311", "#009e73")
-DARK = Theme("#14181d", "#e6e8eb", "#9aa3ad", "#4a525b", "#56b4e9", "#e69f00", "#ff7f5c", "#2fc79a")
-THEMES = {"light": LIGHT, "dark": DARK}
 
 
 def sensitivity(goal: Goal, rows: list[Row], results: list[Result], theme: Theme = LIGHT, narrow=False) -> bytes:
@@ -95,16 +75,7 @@ def sensitivity(goal: Goal, rows: list[Row], results: list[Result], theme: Theme
         )
         axis.plot(rates, mean, "-o", color=theme.validation, linewidth=1.4, markersize=3, zorder=3)
         lost = rates[result.diverged.any(axis=1)]
-        axis.plot(
-            lost,
-            np.full(len(lost), 0.06),
-            "x",
-            color=theme.diverged,
-            markersize=5,
-            zorder=4,
-            clip_on=False,
-            transform=axis.get_xaxis_transform(),
-        )
+        crosses(axis, lost, 0.06, theme.diverged)
         if math.isfinite(row.validation):
             best = float(np.clip(scale * row.validation, low, high))
             axis.plot([row.learning_rate], [best], "D", color=theme.ink, markersize=5, zorder=5, clip_on=False)
@@ -163,9 +134,7 @@ def curves(goal: Goal, rows: list[Row], results: list[Result], theme: Theme = LI
         ):
             loss = chosen[row.method][name]
             epochs = np.arange(1, len(loss) + 1)
-            axis.fill_between(
-                epochs, loss.min(axis=1), loss.max(axis=1), color=color, alpha=0.22, linewidth=0, zorder=2
-            )
+            band(axis, epochs, loss.T, color, zorder=2)
             axis.plot(
                 epochs,
                 loss.mean(axis=1),
@@ -233,17 +202,9 @@ def _panels(
         if index >= len(rows):
             axis.set_visible(False)
             continue
-        axis.set_facecolor(theme.page)
+        dress(axis, theme)
         axis.set_title(rows[index].method, fontsize=9.5, color=theme.ink, loc="left", pad=4)
-        axis.tick_params(
-            which="both", labelsize=8, colors=theme.faint, length=3, labelbottom=index + columns >= len(rows)
-        )
-        axis.tick_params(which="minor", length=0)
-        axis.grid(True, color=theme.others, linewidth=0.4, alpha=0.6)
-        axis.set_axisbelow(True)
-        for side, spine in axis.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(theme.faint)
+        axis.tick_params(which="both", labelbottom=index + columns >= len(rows))
     middle = (bottom + (height - top - bottom) / 2) / height
     figure.text(0.12 / width, middle, ylabel, rotation=90, ha="left", va="center", fontsize=9.5, color=theme.ink)
     figure.text(
@@ -269,16 +230,3 @@ def _panels(
         labelspacing=0.35,
     )
     return figure, axes[: len(rows)]
-
-
-def png(figure) -> bytes:
-    """The figure as PNG with a palette of 255 colours that keeps the rare ones, at half the size."""
-    canvas = need("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    figure.set_dpi(DPI)
-    canvas.draw()
-    image = need("PIL.Image")
-    picture = image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture = picture.quantize(255, method=image.Quantize.MAXCOVERAGE, dither=image.Dither.NONE)
-    file = io.BytesIO()
-    picture.save(file, format="png", optimize=True, dpi=(DPI, DPI))
-    return file.getvalue()

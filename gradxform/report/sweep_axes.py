@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gradxform.report.plots import Theme
+from gradxform.plot.style import Theme, dress, upper_limit
 from gradxform.report.problems import need
 from gradxform.sweep.result import SweepResult, shown
 
@@ -21,23 +21,10 @@ def panels(count: int, theme: Theme, narrow: bool, height: float) -> tuple[Any, 
     figure.patch.set_facecolor(theme.page)
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis in axes:
-        axis.set_facecolor(theme.page)
-        axis.tick_params(which="both", labelsize=8, colors=theme.faint, length=3)
-        axis.tick_params(which="minor", length=0)
-        axis.grid(True, color=theme.others, linewidth=0.4, alpha=0.6)
-        axis.set_axisbelow(True)
-        for side, spine in axis.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(theme.faint)
+        dress(axis, theme)
     for axis in axes[count:]:
         axis.set_visible(False)
     return figure, axes[:count]
-
-
-def name_axes(axis, theme: Theme, x: str, y: str) -> None:
-    """What the two axes show."""
-    axis.set_xlabel(x, fontsize=9.5, color=theme.ink)
-    axis.set_ylabel(y, fontsize=9.5, color=theme.ink)
 
 
 def legend(axis, theme: Theme) -> None:
@@ -53,17 +40,6 @@ def legend(axis, theme: Theme) -> None:
     )
 
 
-def logarithmic_scale(axis, which: str, log: bool) -> None:
-    """Make an axis ("x" or "y") logarithmic, with plain numbers, if asked to."""
-    if not log:
-        return
-    ticker = need("matplotlib.ticker")
-    getattr(axis, f"set_{which}scale")("log")
-    of = getattr(axis, f"{which}axis")
-    of.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    of.set_minor_formatter(ticker.NullFormatter())
-
-
 def suits_logarithm(result: SweepResult, values: np.ndarray) -> bool:
     """Whether the metric is better seen in the logarithm: less is better, all positive, a wide span."""
     finite = values[np.isfinite(values)]
@@ -77,7 +53,7 @@ def limits(result: SweepResult, values: np.ndarray, log: bool) -> tuple[float, f
         return (0.1, 1.0) if log else (0.0, 1.0)
     low, high = float(finite[0]), float(finite[-1])
     if result.mode == "min":
-        high = min(high, float(np.quantile(finite, 0.9)) * (10 if log else 2))
+        high = upper_limit(finite, log)
     else:
         low = max(low, 2 * float(np.quantile(finite, 0.1)) - high)
     if log:

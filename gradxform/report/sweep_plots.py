@@ -9,7 +9,7 @@ cross.
 
 import numpy as np
 
-from gradxform.report.plots import LIGHT, Theme, png
+from gradxform.plot.style import LIGHT, Theme, crosses, logarithmic_scale, name_axes, png
 from gradxform.report.problems import need
 from gradxform.report.sweep_axes import (
     bins,
@@ -17,8 +17,6 @@ from gradxform.report.sweep_axes import (
     is_wide,
     legend,
     limits,
-    logarithmic_scale,
-    name_axes,
     panels,
     places,
     short,
@@ -71,7 +69,7 @@ def curves(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> b
     if len(steps) == 1:
         axis.set_xlim(0, 2)
     axis.xaxis.set_major_locator(need("matplotlib.ticker").MaxNLocator(integer=True))
-    name_axes(axis, theme, "step", result.metric)
+    name_axes(axis, "step", result.metric, theme=theme)
     legend(axis, theme)
     return png(figure)
 
@@ -90,9 +88,7 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
         x, labels = places([given[i] for i in kept])
         axis.plot(x, np.clip(scores[kept], low, high), ".", color=theme.validation, alpha=0.4, markersize=4, zorder=2)
         lost = result.diverged[kept]
-        top = axis.get_xaxis_transform()
-        if lost.any():
-            axis.plot(x[lost], np.full(lost.sum(), 0.04), "x", color=theme.diverged, markersize=4.5, transform=top)
+        crosses(axis, x[lost], 0.04, theme.diverged)
         rows = about["values"]
         at = (
             np.array([labels.index(row["value"]) for row in rows])
@@ -112,7 +108,7 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
             )
         elif is_wide(x):
             logarithmic_scale(axis, "x", True)
-    name_axes(axes[0], theme, "", f"final {result.metric}")
+    name_axes(axes[0], "", f"final {result.metric}", theme=theme)
     lines = need("matplotlib.lines").Line2D
     handles = [
         lines([], [], color=theme.ink, marker="o", markersize=3.5, label="best"),
@@ -240,7 +236,7 @@ def heat(
     bar = figure.colorbar(picture, ax=axis, pad=0.02)
     bar.ax.tick_params(labelsize=7.5, colors=theme.faint)
     bar.set_label(f"best {result.metric}", fontsize=9, color=theme.ink)
-    name_axes(axis, theme, x, y)
+    name_axes(axis, x, y, theme=theme)
     return png(figure)
 
 

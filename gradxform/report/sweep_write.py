@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import gradxform as gx
-from gradxform.report import html, plots, sweep_plots
+from gradxform.plot.style import THEMES
+from gradxform.report import html, sweep_plots
 from gradxform.report.problems import need
 from gradxform.report.results import write_atomically
 from gradxform.report.table import to_csv
@@ -53,7 +54,7 @@ def write(result: SweepResult, folder, title: str = "Sweep", command: str = "", 
     pictures = {
         name: {
             (theme, shape): draw(result, theme=colours, narrow=shape == "narrow")
-            for theme, colours in plots.THEMES.items()
+            for theme, colours in THEMES.items()
             for shape in ("wide", "narrow")
         }
         for name, (_, draw, _) in PICTURES.items()

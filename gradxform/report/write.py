@@ -5,6 +5,7 @@ import textwrap
 from importlib import metadata
 from pathlib import Path
 
+from gradxform.plot.style import THEMES
 from gradxform.report import html, plots, wording
 from gradxform.report.compare import Experiment, Outcome
 from gradxform.report.problems import need
@@ -30,7 +31,7 @@ def write(
     pictures = {
         name: {
             (theme, shape): draw(goal, rows, outcome.results, colours, shape == "narrow")
-            for theme, colours in plots.THEMES.items()
+            for theme, colours in THEMES.items()
             for shape in ("wide", "narrow")
         }
         for name, draw in (("sensitivity", plots.sensitivity), ("curves", plots.curves))

@@ -1,12 +1,15 @@
 """What a training is to a sweep: a function of its arguments that returns its results, or how to go on step by step.
 
-def train(tx=gx.adam(1e-3), key=None, l2=0.0):        the user's own pure function
-    ...
-    return params, {"loss": losses}                     parameters and metrics: also just metrics, or what `gx.fit`
-    returns
+The user's own pure function, which returns parameters and metrics, metrics alone, or what `gx.fit` returns:
 
-def train(tx=gx.adam(1e-3), key=None):                 one that can pause: its metrics stream, members stop early
-    return Paced(init, step, steps=20, params=lambda carry: carry.params)
+    def train(tx=gx.adam(1e-3), key=None, l2=0.0):
+        ...
+        return params, {"loss": losses}
+
+One that can pause, so that its metrics stream and members stop early:
+
+    def train(tx=gx.adam(1e-3), key=None):
+        return Paced(init, step, steps=20, params=lambda carry: carry.params)
 """
 
 import dataclasses

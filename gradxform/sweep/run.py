@@ -51,6 +51,13 @@ def sweep(
     With `out`, every finished chunk is kept in that folder, and the same call goes on where an earlier one was stopped.
     Under `jax.distributed`, processes that share the folder share the work, and each returns the whole result.
 
+    >>> from gradxform.sweep import grid, sweep
+    >>> def train(tx=gx.sgd(0.1)):
+    ...     return {"loss": (1 - tx.learning_rate) ** jnp.arange(1, 4)}  # three steps
+    >>> found = sweep(train, grid(learning_rate=[0.1, 0.5, 0.9]), metric="loss", mode="min")
+    >>> found.best.setting, found.best.optimizer
+    ({'learning_rate': 0.9}, sgd(learning_rate=0.9))
+
     Args:
         metric: what members are judged by, at their last step; by default a validation accuracy or loss, else the
         first. mode: "min" or "max"; by default "max" for a metric with "accuracy" in its name.

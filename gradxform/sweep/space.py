@@ -20,11 +20,16 @@ import jax
 import numpy as np
 
 
+def _plain(x):
+    """A number of NumPy as one of Python, which prints as what it is."""
+    return x.item() if isinstance(x, np.generic) else x
+
+
 class Space(Sequence):
     """Settings in order; `a + b` is one space after the other, `a * b` every setting of a with every one of b."""
 
     def __init__(self, settings: Iterable[Mapping[str, Any]]):
-        self.settings = tuple(dict(setting) for setting in settings)
+        self.settings = tuple({name: _plain(x) for name, x in setting.items()} for setting in settings)
 
     def __len__(self):
         return len(self.settings)

@@ -93,6 +93,9 @@ def batches(key, data, batch_size, *, drop_last=False):
 
         for batch in batches(jax.random.fold_in(key, epoch), (inputs, targets), 32): ...
 
+    >>> [batch.shape for batch in gx.batches(jax.random.key(0), jnp.zeros((7, 2)), 3)]
+    [(3, 2), (3, 2), (1, 2)]
+
     Shapes: each batch has leaves [batch_size, ...], the last one [n % batch_size, ...] when that is not 0.
     NumPy leaves give NumPy batches (views of the data when key is None).
     Raises: at the call, not at the first batch: ValueError as `partition` does.

@@ -280,6 +280,12 @@ def fit(
     patience None means no early stopping. A second call with other numbers, such as a new learning rate,
     retraces nothing when loss and evaluate are the same functions as before.
 
+    >>> data = {"x": jnp.arange(8.0), "y": 3 * jnp.arange(8.0)}
+    >>> loss = lambda params, batch, key: jnp.mean((params * batch["x"] - batch["y"]) ** 2)
+    >>> result = gx.fit(loss, gx.adam(0.1), jnp.zeros(()), data, key=jax.random.key(0), epochs=100, batch_size=4)
+    >>> round(float(result.params), 2)
+    3.0
+
     Shapes: data leaves [n, ...], validation leaves [m, ...]; returns a FitResult, its history [epochs].
     Raises: ValueError for epochs < 1, patience without validation, a watched metric that does not exist,
     and data as `batches` does.

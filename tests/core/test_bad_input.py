@@ -15,7 +15,7 @@ import pytest
 import gradxform as gx
 from gradxform.core import Named
 from gradxform.define import _converters
-from gradxform.hyper import Range
+from gradxform.hyper import Decay, Range
 from gradxform.registry import TRANSFORMATIONS
 from gradxform.testing import LAWS, check_law, check_transformation
 from gradxform.transform import Transform
@@ -255,10 +255,11 @@ def test_contradictory_choices():
         gx.manual_schedule((1.0, 2.0), (1, 2))(0)
 
 
-@pytest.mark.parametrize("where", [3, 1.5, [], {"a": 1}, {"a": jnp.ones(2)}, b"x"])
+@pytest.mark.parametrize("where", [3, 1.5, {"a": 1}, {"a": jnp.ones(2)}, b"x"])
 def test_where_is_a_pattern_a_predicate_or_a_tree_of_booleans(where):
     with pytest.raises(
-        TypeError, match="adamw: mask must be a path pattern, a predicate f\\(path, leaf\\) or a tree of booleans"
+        TypeError,
+        match="adamw: mask must be a path pattern, a predicate f\\(path, leaf\\), a tree of booleans or a func",
     ):
         gx.adamw(0.1, mask=where)
 
@@ -270,6 +271,8 @@ def test_where_of_another_structure_than_the_parameters():
         gx.add_decayed_weights(0.5, misspelt).init(PARAMS)
     with pytest.raises(ValueError, match="bias"):
         gx.add_decayed_weights(0.5, {"enc": {"kernel": True}}).init(PARAMS)
+    with pytest.raises(ValueError, match="no label for the leaves"):
+        gx.add_decayed_weights(0.5, []).init(PARAMS)
 
 
 @pytest.mark.parametrize("key", [True, 0.5, "0"])
@@ -702,6 +705,17 @@ def _signed(u, at, m, *, decay, size):
 
 def test_the_kit_passes_a_sound_transformation_of_a_user():
     check_transformation(gx.leafwise(_signed, slots={"m": gx.zeros()}, direction=True, decay=0.9, size=0.1))
+
+
+@gx.transformation
+def signed(decay: Decay = 0.9):
+    """u = sign(m)."""
+    return gx.leafwise(_signed, slots={"m": gx.zeros()}, direction=True, decay=decay, size=0.1)
+
+
+def test_the_kit_passes_a_named_transformation_of_a_user():
+    check_law("value", signed(0.8))
+    check_law("value", signed(gx.linear_schedule(0.5, 0.9, 10)))
 
 
 def test_exceptions_of_the_kit_must_be_real():

@@ -1,9 +1,29 @@
 """What Optax 0.2.8 does and gradxform must not: each test passes here and shows that Optax still behaves the other way.
 
-Field notes, section 2. When one of these fails in its Optax half, Optax has changed: drop the comparison, keep the law.
+When one of these fails in its Optax half, Optax has changed: drop the comparison, keep the law. `test_N_*` is for number N, here
+and, where the behaviour belongs to a wrapper, in the tests of that wrapper:
+
+     1  injected numbers take the dtype of bfloat16 parameters         here
+     2  the first update changes the dtypes of the state               here
+     3  the second moment of bfloat16 parameters never decays          here
+     4  small steps on bfloat16 parameters are lost                    here
+     5  accumulation runs the optimizer every time, and keeps an inf   wrappers/test_accumulate.py
+     6  a scheduled number cannot be read, and is overridden in vain   here, wrappers/test_state.py
+     7  lengths of schedules and plateau factors cannot be batched     here
+     8  parameters and a fresh state share buffers                     here, wrappers/test_average.py
+     9  a zero gradient makes the meta-gradient NaN                    here
+    10  what is masked from an optimizer gets its raw gradient         wrappers/test_select.py
+    11  bad numbers, shapes and arguments are accepted                 here
+    12  clipping makes NaN of zero and of infinity                     here
+    13  two equal optimizers are not equal; none is an argument        here
+    14  skipping under vmap is another program than without            wrappers/test_accumulate.py
+    15  labels are asked of the updates; a callable tree is none       wrappers/test_select.py
+    16  a clip inside a partition is one clip for each group           wrappers/test_select.py
 """
 
 import pickle
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -62,29 +82,35 @@ def drifts(tx, p_dtype, g_dtype):
     return [x.dtype for x in jax.tree.leaves(state)] != [x.dtype for x in jax.tree.leaves(after)]
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "amsgrad"])
+DRIFTING = [
+    "sgd",
+    "adam",
+    "adamw",
+    "nadamw",
+    "lion",
+    "lamb",
+    "lars",
+    "rmsprop",
+    "adagrad",
+    "amsgrad",
+    "adabelief",
+    "yogi",
+    "radam",
+    "adan",
+]
+DRIFTING_CONTRIB = ["ademamix", "prodigy", "dog", "madgrad"]
+
+
+@pytest.mark.parametrize("name", [*DRIFTING, *DRIFTING_CONTRIB])
 def test_2_state_dtypes_are_a_fixed_point(name):
     arguments = {"momentum": 0.9} if name == "sgd" else {}
-    theirs, mine = getattr(optax, name)(0.1, **arguments), getattr(gx, name)(0.1, **arguments)
+    theirs = getattr(optax.contrib if name in DRIFTING_CONTRIB else optax, name)(0.1, **arguments)
+    mine = getattr(gx, name)(0.1, **arguments)
     assert drifts(theirs, jnp.bfloat16, jnp.float32)
     dtypes = (jnp.bfloat16, jnp.float16, jnp.float32)
     assert not any(drifts(mine, p, g) for p in dtypes for g in dtypes)
     slots = [x for x in jax.tree.leaves(jax.eval_shape(mine.init, jnp.ones((2, 2), jnp.bfloat16))) if x.ndim]
     assert {x.dtype.name for x in slots} == {"float32"}, "float32 unless asked otherwise"
-
-
-@pytest.mark.parametrize("name", ["nadamw", "adabelief", "yogi"])
-def test_2_compositions_of_what_optax_names(name):
-    """The same for optimizers that have no name here yet, written as chains."""
-    mine = {
-        "nadamw": lambda: gx.adamw(0.1, nesterov=True),
-        "adabelief": lambda: gx.chain(
-            gx.ema(0.9, debias=False), gx.scale_by_deviation(0.999), gx.correct_bias(0.9), gx.scale(-0.1)
-        ),
-        "yogi": lambda: gx.chain(gx.ema(0.9), gx.scale_by_yogi_rms(0.999), gx.scale(-0.1)),
-    }[name]()
-    assert drifts(getattr(optax, name)(0.1), jnp.bfloat16, jnp.float32)
-    assert not drifts(mine, jnp.bfloat16, jnp.float32)
 
 
 def test_3_a_second_moment_of_bfloat16_parameters_decays():
@@ -103,6 +129,69 @@ def test_3_a_second_moment_of_bfloat16_parameters_decays():
     assert left == fed > 0.04
     fed, left = second_moment(gx.adam(1e-3), lambda state: state["scale_by_rms"].slots["v"])
     np.testing.assert_allclose([fed, left], [1 - 0.999**50, (1 - 0.999**50) * 0.999**3000], rtol=1e-3)
+
+
+def test_4_small_steps_on_bfloat16_parameters():
+    """1 - 0.001 is 1 in bfloat16; a float32 copy adds the steps up, and the parameters are its rounding."""
+
+    def after_a_hundred_steps(tx, apply):
+        params = {"w": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(2)}
+        state = tx.init(params)
+        for _ in range(100):
+            updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+            params = apply(params, updates)
+        return params, state
+
+    theirs, _ = after_a_hundred_steps(optax.sgd(1e-3), optax.apply_updates)
+    assert theirs["w"].tolist() == [1.0] * 3
+    mine, state = after_a_hundred_steps(gx.master_weights(gx.sgd(1e-3)), gx.apply_updates)
+    assert mine["w"].dtype == jnp.bfloat16
+    np.testing.assert_allclose(state.master["w"], 0.9, atol=1e-5)
+    np.testing.assert_array_equal(mine["w"], state.master["w"].astype(jnp.bfloat16))
+    np.testing.assert_allclose(mine["b"], 0.9, atol=1e-5)
+    assert state.master["b"] is None
+
+
+def test_4_master_weights_walk_the_float32_path():
+    """The inner optimizer sees float32 weights: its state and their rounding are those of a float32 training."""
+    start = jnp.linspace(-2, 2, 50)
+    wide, narrow = {"w": start.astype(jnp.bfloat16).astype(jnp.float32)}, {"w": start.astype(jnp.bfloat16)}
+    inner = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(3e-3, weight_decay=0.1))
+    tx = gx.master_weights(inner)
+    wide_state, state = inner.init(wide), tx.init(narrow)
+    for i in range(300):
+        g = {"w": jnp.sin(start * i).astype(jnp.bfloat16)}
+        updates, wide_state = inner.update({"w": g["w"].astype(jnp.float32)}, wide_state, wide)
+        wide = gx.apply_updates(wide, updates)
+        updates, state = tx.update(g, state, narrow)
+        assert updates["w"].dtype == jnp.bfloat16
+        narrow = gx.apply_updates(narrow, updates)
+    np.testing.assert_allclose(state.master["w"], wide["w"], atol=1e-6)
+    np.testing.assert_allclose(narrow["w"].astype(jnp.float32), wide["w"], rtol=2**-8)
+
+
+def test_6_a_schedule_cannot_be_overridden_in_silence():
+    """Setting the number of a schedule is an error that says so; the state stays whole."""
+    params = jnp.ones(2)
+
+    def injected(module):
+        tx = module.inject_hyperparams(module.sgd)(learning_rate=module.linear_schedule(1.0, 0.0, 10))
+        return tx, tx.init(params)
+
+    tx, state = injected(optax)
+    state = optax.tree.set(state, learning_rate=jnp.float32(0.5))
+    with pytest.raises(AttributeError):
+        tx.update(params, state, params)
+    tx, state = injected(optax)
+    state.hyperparams["learning_rate"] = jnp.float32(0.5)
+    np.testing.assert_allclose(tx.update(params, state, params)[0], -1.0)  # and not -0.5
+
+    tx, state = injected(gx)
+    with pytest.raises(ValueError, match=r"learning_rate is linear_schedule.* cannot become"):
+        gx.tree.set(state, learning_rate=jnp.float32(0.5))
+    with pytest.raises(ValueError, match=r"learning_rate is linear_schedule.* cannot become"):
+        state.hyperparams["learning_rate"] = 0.5
+    np.testing.assert_allclose(tx.update(params, state, params)[0], -1.0)
 
 
 SCHEDULES = {
@@ -173,6 +262,9 @@ def test_8_params_and_a_fresh_state_can_be_donated():
         gx.chain(gx.clip_by_global_norm(1.0), gx.zero_nans(), gx.nadam(0.1), gx.reduce_on_plateau()),
         gx.tunable(gx.adam(jnp.float32(0.1))),
         gx.add_noise(0.0, 0.5, jax.random.key(0)),
+        gx.dog(),
+        gx.prodigy(),
+        gx.lookahead(gx.sgd(0.1), 2, 0.5),
     ):
         assert np.isfinite(donated_step(mine)).all()
 
@@ -288,3 +380,19 @@ def test_13_pickle_and_repr():
     tx = gx.adam(1e-3)
     assert pickle.loads(pickle.dumps(tx)) == tx
     assert repr(tx) == "adam(learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0)"
+
+
+def test_the_table_tells_where_each_behaviour_is_tested():
+    found: dict[int, set[str]] = {}
+    folder = Path(__file__).parents[1]
+    for path in folder.rglob("test_*.py"):
+        text = path.read_text()
+        for number in re.findall(r"^def test_(\d+)_", text, re.MULTILINE):
+            assert "optax." in text, path
+            here = path == Path(__file__)
+            found.setdefault(int(number), set()).add("here" if here else path.relative_to(folder).as_posix())
+    rows = re.findall(r"^ +(\d+)  .{62} *(.+)$", __doc__, re.MULTILINE)
+    table = {int(number): set(where.split(", ")) for number, where in rows}
+    assert table.keys() == set(range(1, 17))
+    assert {number: where for number, where in table.items() if number in found} == found
+    assert all("none yet" in str(table[number]) for number in table.keys() - found.keys())

@@ -4,6 +4,8 @@ The textbook's transformations keep every law in the default run. Their variants
 to the laws that need no compilation, and to all the others in the slow tail.
 """
 
+from functools import cache
+
 import pytest
 
 import gradxform as gx
@@ -17,9 +19,15 @@ TEXTBOOK = {
 CHEAP = {"dtypes", "abstract_init", "value"}
 
 
+@cache
+def made(name):
+    """One instance for all laws, which share what they compile for it."""
+    return TRANSFORMATIONS[name].make()
+
+
 def cases():
-    for name, entry in TRANSFORMATIONS.items():
-        home = getattr(getattr(entry.make(), "_function", None), "__module__", None)
+    for name in TRANSFORMATIONS:
+        home = getattr(getattr(made(name), "_function", None), "__module__", None)
         for law in LAWS:
             every_time = law in CHEAP or (name in vars(gx) and (home in TEXTBOOK or home is None))
             yield pytest.param(name, law, id=f"{name}-{law}", marks=() if every_time else pytest.mark.slow)
@@ -28,4 +36,4 @@ def cases():
 @pytest.mark.parametrize(("name", "law"), list(cases()))
 def test_law(name, law):
     entry = TRANSFORMATIONS[name]
-    check_law(law, entry.make(), entry.extra, entry.exceptions)
+    check_law(law, made(name), entry.extra, entry.exceptions)

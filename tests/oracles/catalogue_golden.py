@@ -4,16 +4,16 @@ Needs torch 2.13.0, pytorch_optimizer 4.1.0 and lion-pytorch 0.2.5, none a depen
 python tests/oracles/catalogue_golden.py [--check]. Start and gradients are those in torch_2.13.npz.
 """
 
-import argparse
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import lion_pytorch
 import numpy as np
 import pytorch_optimizer
 import torch
-from torch_golden import STEPS, TOLERANCE, inputs
+from lion_pytorch import cautious_lion
+from recorded import main
+from torch_golden import STEPS, inputs
 
 FILE = Path(__file__).with_name("catalogue.npz")
 ADAM = {"lr": 0.05, "betas": (0.9, 0.95), "eps": 1e-3}
@@ -45,8 +45,7 @@ CASES = {
     "adabelief": (pytorch_optimizer, "AdaBelief", {**ADAM, "weight_decay": 0.0, "rectify": False}),
     "yogi": (pytorch_optimizer, "Yogi", {**ADAM, "weight_decay": 0.0, "initial_accumulator": 1e-6}),
     "padam": (pytorch_optimizer, "PAdam", {**ADAM, **DECAY, "partial": 0.2}),
-    # here eps stands before the correction: not compared
-    "laprop": (pytorch_optimizer, "LaProp", {**ADAM, "eps": 1e-15, "weight_decay": 0.0}),
+    "laprop": (pytorch_optimizer, "LaProp", {**ADAM, **DECAY}),
     "qhm": (pytorch_optimizer, "QHM", {"lr": 0.05, "momentum": 0.9, "nu": 0.7}),
     "qhadam": (pytorch_optimizer, "QHAdam", {**ADAM, **DECAY, "nus": (0.7, 0.8)}),
     "stable_adamw": (pytorch_optimizer, "StableAdamW", {**ADAM, **DECAY, "kahan_sum": False}),
@@ -57,6 +56,13 @@ CASES = {
     ),
     "sm3": (pytorch_optimizer, "SM3", {"lr": 0.05, "momentum": 0.9, "eps": 1e-3}),
     "fromage": (pytorch_optimizer, "Fromage", {"lr": 0.05}),
+    "lion_cautious_lion_pytorch": (
+        cautious_lion,
+        "Lion",
+        {"lr": 0.01, "betas": (0.9, 0.95), "weight_decay": 0.1, "cautious_factor": 0.0},
+    ),
+    "signum": (pytorch_optimizer, "SignSGD", {"lr": 0.05, "momentum": 0.9}),
+    "laprop_cautious": (pytorch_optimizer, "LaProp", {**ADAM, "cautious": True}),
     "grams": (pytorch_optimizer, "Grams", {**ADAM, **DECAY}),
 }
 
@@ -79,6 +85,8 @@ def path(name, start, grads):
 
 
 def compute():
+    """Everything the file holds, by key."""
+    torch.set_default_dtype(torch.float64)
     start, grads, _ = inputs()
     arrays = {}
     for name in CASES:
@@ -86,24 +94,6 @@ def compute():
     return arrays
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the committed file, write nothing")
-    check = parser.parse_args().check
-    versions = [version(name).partition("+")[0] for name in ("torch", "pytorch_optimizer", "lion-pytorch")]
-    if versions != ["2.13.0", "4.1.0", "0.2.5"]:
-        sys.exit(f"the file is of torch 2.13.0, pytorch_optimizer 4.1.0, lion-pytorch 0.2.5; here are {versions}")
-    torch.set_default_dtype(torch.float64)
-    arrays = compute()
-    if not check:
-        np.savez_compressed(FILE, **arrays)
-        return
-    with np.load(FILE) as committed:
-        if committed.keys() != arrays.keys():
-            sys.exit(f"other arrays: {sorted(committed.keys() ^ arrays.keys())}")
-        for name, value in arrays.items():
-            np.testing.assert_allclose(committed[name], value, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
-
-
 if __name__ == "__main__":
-    main()
+    versions = {"torch": "2.13.0", "pytorch_optimizer": "4.1.0", "lion-pytorch": "0.2.5"}
+    sys.exit(main(__doc__, FILE, compute, versions))

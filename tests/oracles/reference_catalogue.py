@@ -8,16 +8,10 @@ step. One call is one leaf: a norm is over x. `convention=` is "paper", "optax" 
 Nothing here is optimized, and nothing may import gradxform: the library is judged by these lines.
 """
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
-
-_spec = importlib.util.spec_from_file_location("gradxform_reference", Path(__file__).with_name("reference.py"))
-textbook = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(textbook)
-Walk, of_step, over = textbook.Walk, textbook.of_step, textbook.over
+from reference import Walk, of_step, over
 
 
 def norm(x):
@@ -60,11 +54,25 @@ def signum(grads, x0, learning_rate, beta=0.9, *, steps=None):
     return walk.path
 
 
-def lion(grads, x0, learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3, *, mode="hard", smooth_beta=1.0, steps=None):
+def lion(
+    grads,
+    x0,
+    learning_rate,
+    b1=0.9,
+    b2=0.99,
+    weight_decay=None,
+    *,
+    mode="hard",
+    smooth_beta=1.0,
+    convention="optax",
+    steps=None,
+):
     """Chen et al. 2023, Program 1: u = sign(b1 m + (1 - b1) g), then m = b2 m + (1 - b2) g; x = x - lr (u + wd x).
 
+    Differences: wd is 1e-3 in Optax, 0 in Keras and lion_pytorch.
     Optax alone: mode "smooth" has tanh(smooth_beta c), "refined" clips c to [-1, 1].
     """
+    weight_decay = (1e-3 if convention == "optax" else 0.0) if weight_decay is None else weight_decay
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     m = np.zeros_like(walk.x)
     for t, g in walk:
@@ -108,14 +116,16 @@ def rprop(
 # The Adam family
 
 
-def adamaxw(grads, x0, learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4, *, steps=None):
-    """Kingma and Ba 2015, Algorithm 2, with Loshchilov and Hutter's decay; eps inside the maximum is Optax's."""
+def adamaxw(grads, x0, learning_rate, b1=0.9, b2=0.999, eps=None, weight_decay=1e-4, *, convention="optax", steps=None):
+    """Kingma and Ba 2015, Algorithm 2, see `reference.adamax`, with x = x - lr (u + wd x)."""
+    eps = {"paper": 0.0, "optax": 1e-8, "torch": 1e-8, "keras": 1e-7}[convention] if eps is None else eps
+    inside, after = (0.0, eps) if convention == "keras" else (eps, 0.0)
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     m, v = Average(walk.x, b1), np.zeros_like(walk.x)
     for t, g in walk:
         m(g)
-        v = np.maximum(b2 * v, np.abs(g) + eps)
-        walk.x = walk.x - rate(t - 1) * (over(m.hat, v) + weight_decay * walk.x)
+        v = np.maximum(b2 * v, np.abs(g) + inside)
+        walk.x = walk.x - rate(t - 1) * (over(m.hat, v + after) + weight_decay * walk.x)
     return walk.path
 
 
@@ -283,17 +293,23 @@ def acprop(
     return walk.path
 
 
-def laprop(grads, x0, learning_rate, b1=0.9, b2=0.999, eps=1e-15, weight_decay=0.0, *, steps=None):
+def laprop(grads, x0, learning_rate, b1=0.9, b2=0.999, eps=1e-15, weight_decay=0.0, *, convention="paper", steps=None):
     """Ziyin, Wang and Ueda 2020, Algorithm 1: m averages g / (sqrt(v_hat) + eps); x = x - lr (m_hat + wd x).
 
-    Differences: the authors' code averages lr g / (...) instead, the same while lr stays.
+    Differences: the authors' code averages lr g / (...) instead, the same while lr stays. pytorch_optimizer divides by
+    (sqrt(v) + eps) / sqrt(1 - b2^t), and decays x after the step.
     """
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     m, v = Average(walk.x, b1), Average(walk.x, b2)
     for t, g in walk:
         v(g * g)
-        m(over(g, np.sqrt(v.hat) + eps))
-        walk.x = walk.x - rate(t - 1) * (m.hat + weight_decay * walk.x)
+        lr = rate(t - 1)
+        if convention == "paper":
+            m(over(g, np.sqrt(v.hat) + eps))
+            walk.x = walk.x - lr * (m.hat + weight_decay * walk.x)
+        else:
+            m(over(g, (np.sqrt(v.value) + eps) / math.sqrt(1 - b2**t)))
+            walk.x = (walk.x - lr * m.hat) * (1 - lr * weight_decay)
     return walk.path
 
 
@@ -423,7 +439,7 @@ def lamb(
     learning_rate,
     b1=0.9,
     b2=0.999,
-    eps=1e-6,
+    eps=None,
     weight_decay=0.0,
     *,
     eps_root=0.0,
@@ -433,14 +449,19 @@ def lamb(
     """You et al. 2020, Algorithm 2: r = m_hat / (sqrt(v_hat) + eps) + wd x, x = x - lr norm(x) / norm(r) r.
 
     Differences: pytorch_optimizer corrects no bias in r, clamps norm(x) at 10, adds eps to norm(r), divides lr by 1 -
-    b1^t.
+    b1^t. Keras decays first, x (1 - lr wd), measures that x, and has no wd x in r; eps 1e-7.
     """
+    eps = (1e-7 if convention == "keras" else 1e-6) if eps is None else eps
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     m, v = Average(walk.x, b1), Average(walk.x, b2)
     for t, g in walk:
         m(g)
         v(g * g)
-        if convention == "optax":
+        if convention == "keras":
+            walk.x = walk.x * (1 - rate(t - 1) * weight_decay)
+            r = over(m.hat, np.sqrt(v.hat + eps_root) + eps)
+            ratio = trust(walk.x, r)
+        elif convention == "optax":
             r = over(m.hat, np.sqrt(v.hat + eps_root) + eps) + weight_decay * walk.x
             ratio = trust(walk.x, r)
         else:
@@ -527,10 +548,13 @@ def sm3(grads, x0, learning_rate, momentum=0.9, b2=1.0, eps=1e-8, *, steps=None)
 # Agreement with the gradient
 
 
-def cautious(u, g):
-    """Liang et al. 2024, Algorithm 1: keep the entries of u that agree with g, times n / (number kept + 1)."""
+def cautious(u, g, convention="paper"):
+    """Liang et al. 2024, Algorithm 1: keep the entries of u that agree with g, times n / (number kept + 1).
+
+    Differences: lion_pytorch divides by the share kept, at least 1e-5.
+    """
     keep = u * g > 0
-    return u * keep * (u.size / (np.sum(keep) + 1))
+    return u * keep / ((np.sum(keep) + 1) / u.size if convention == "paper" else max(np.mean(keep), 1e-5))
 
 
 def grams(u, g):

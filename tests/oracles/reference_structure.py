@@ -117,12 +117,18 @@ def _factored(row, col):
 def adafactor(
     grads, x0, learning_rate=1e-2, *, decay_rate=0.8, threshold=1.0, weight_decay=0.0, convention="paper", steps=None
 ):
-    """Shazeer and Stern 2018, algorithms 4 to 6, of a matrix or a vector; torch bounds the moments where the paper adds to them."""
+    """Shazeer and Stern 2018, algorithms 4 to 6, of a matrix or a vector.
+
+    Differences: torch bounds the moments where the paper adds to them; Keras decays before it measures x.
+    """
     walk = Walk(grads, x0, steps)
     row, col, v = 0.0, 0.0, 0.0
     tiny = np.finfo(np.float64).eps
-    added = 1e-30 if convention == "paper" else 0.0
+    added = 0.0 if convention == "torch" else 1e-30
     for t, g in walk:
+        decay = learning_rate * weight_decay * walk.x
+        if convention == "keras":
+            walk.x = walk.x - decay
         keep, square = 1 - t**-decay_rate, g**2 + added
         if g.ndim == 2:
             row = keep * row + (1 - keep) * square.mean(1)
@@ -135,7 +141,7 @@ def adafactor(
         u = g / np.sqrt(moment)
         u = u / max(1.0, _rms(u) / threshold)
         rate = max(1e-3, _rms(walk.x)) * min(learning_rate, 1 / math.sqrt(t))
-        walk.x = walk.x - learning_rate * weight_decay * walk.x - rate * u
+        walk.x = walk.x - (0 if convention == "keras" else decay) - rate * u
     return walk.path
 
 
@@ -329,6 +335,59 @@ def mars(grads, x0, learning_rate, *, b1=0.95, b2=0.99, gamma=0.025, eps=1e-8, w
         m, v = b1 * m + (1 - b1) * c, b2 * v + (1 - b2) * c**2
         step = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
         walk.x = walk.x - learning_rate * (step + weight_decay * walk.x)
+    return walk.path
+
+
+def mars_exact(gradient, x0, learning_rate, *, b1=0.95, b2=0.99, gamma=0.025, eps=1e-8, max_norm=1.0, steps):
+    """Yuan et al. 2024, equation 8 as it stands: `gradient(t, x)` is that of step t's batch, at this point and at the last."""
+    x, last, m, v, points = np.array(x0), np.array(x0), 0.0, 0.0, []
+    for t in range(1, steps + 1):
+        g = gradient(t, x)
+        c = g + gamma * b1 / (1 - b1) * (g - gradient(t, last))
+        c, last = c / max(1.0, np.linalg.norm(c) / max_norm), x
+        m, v = b1 * m + (1 - b1) * c, b2 * v + (1 - b2) * c**2
+        x = x - learning_rate * m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+        points.append(x)
+    return np.stack(points)
+
+
+def schedule_free_adamw(
+    grads,
+    x0,
+    learning_rate,
+    *,
+    warmup=0,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    weight_decay=0.0,
+    power=2.0,
+    r=0.0,
+    decay="y",
+    steps=None,
+):
+    """Defazio et al. 2024, algorithm 1: y after each step; x is in `schedule_free_adamw.averages`.
+
+    The decay of z is taken from "y" or "z"; Keras decays "y alone", by the rate without warm-up, and weighs with power 0.
+    """
+    walk, v, total, largest = Walk(grads, x0, steps), 0.0, 0.0, 0.0
+    z = x = walk.x
+    schedule_free_adamw.averages = averages = []
+    for t, g in walk:
+        rate = learning_rate * min(1.0, t / warmup) if warmup else learning_rate
+        v = b2 * v + (1 - b2) * g**2
+        step = rate * g / (np.sqrt(v / (1 - b2**t)) + eps)
+        if decay == "y alone":
+            x = (walk.x * (1 - learning_rate * weight_decay) - (1 - b1) * z) / b1
+            z = z - step
+        else:
+            z = z - step - rate * weight_decay * (walk.x if decay == "y" else z)
+        largest = max(largest, rate)
+        weight = t**r * largest**power
+        total += weight
+        x = (1 - weight / total) * x + weight / total * z
+        averages.append(x)
+        walk.x = b1 * x + (1 - b1) * z
     return walk.path
 
 

@@ -1,29 +1,20 @@
-"""The references against torch's recorded paths, Optax in float64, and Keras' recorded end points."""
+"""The references against torch's recorded paths, Optax in float64, and Keras' recorded paths."""
 
 import contextlib
-import importlib.util
 import itertools
-import json
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import reference as ref
+import reference_catalogue as catalogue
+import reference_structure as structure
+from replay import GRADS, LEAVES, META, START, arguments, close, recorded
+from replay import TORCH as GOLDEN
 
-# By path, so that it works whether or not tests/ is a package
-_spec = importlib.util.spec_from_file_location("gradxform_reference", Path(__file__).with_name("reference.py"))
-ref = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(ref)
-
-with np.load(Path(__file__).with_name("torch_2.13.npz")) as _file:
-    GOLDEN = dict(_file)
-META = json.loads(str(GOLDEN["meta"]))
-LEAVES = ("w", "b")
-START = {leaf: GOLDEN[f"start/{leaf}"] for leaf in LEAVES}
-GRADS = {leaf: GOLDEN[f"grads/{leaf}"] for leaf in LEAVES}
 LR = 0.05
 
 
@@ -34,23 +25,11 @@ def float64_optax():
         yield
 
 
-def close(actual, expected):
-    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
-
-
 def fading(step):
     return LR * 0.9**step
 
 
 # torch
-
-
-def arguments(case, *used):
-    """The named arguments; every other one must be switched off, so that none is silently ignored."""
-    left = {key: value for key, value in case["kwargs"].items() if key != "lr"}
-    found = [left.pop(key) for key in used]
-    assert not any(left.values()), f"the reference ignores {left}"
-    return found
 
 
 def torch_sgd(g, x, rate, case):
@@ -266,56 +245,44 @@ def test_optax_path(name):
         close(reference(GRADS[leaf], START[leaf]), np.stack([point[leaf] for point in points]))
 
 
-# Keras is not installed for the tests. These are the parameters of leaf "b" after all steps, as Keras 3.15.1
-# computed them once from the gradients of the golden file, in float64 with the JAX backend
-KERAS = {
-    "momentum": (
-        lambda g, x: ref.momentum(g, x, fading, 0.9, convention="keras"),
-        [1.1362158721731674, -0.40409813857202026, -5.016555529597253],
-    ),
-    "nesterov": (
-        lambda g, x: ref.nesterov(g, x, fading, 0.9, convention="keras"),
-        [1.1361062363129373, -0.40444466248175565, -5.053056241123946],
-    ),
-    "adagrad": (
-        lambda g, x: ref.adagrad(g, x, LR, convention="keras"),
-        [1.138364632972809, -0.33639855818649395, -1.5542013304066158],
-    ),
-    "adadelta": (
-        lambda g, x: ref.adadelta(g, x, convention="keras"),
-        [1.142299211692848, -0.32240660414010924, -1.4056958676448792],
-    ),
-    "rmsprop": (
-        lambda g, x: ref.rmsprop(g, x, fading, centered=True, momentum=0.9, convention="keras"),
-        [0.6361741594167455, -2.930046920268777, -5.868802190758187],
-    ),
-    "adam": (
-        lambda g, x: ref.adam(g, x, LR, convention="keras"),
-        [1.0588612774172532, -0.5092313574929851, -2.060438574368214],
-    ),
-    "adamw": (
-        lambda g, x: ref.adamw(g, x, LR, convention="keras"),
-        [1.0533853348188016, -0.5067556692308919, -2.0513590022833745],
-    ),
-    "amsgrad": (
-        lambda g, x: ref.amsgrad(g, x, LR, b2=0.95, convention="keras"),
-        [1.063406653935017, -0.5094684053593709, -2.0583589937612787],
-    ),
-    "adamax": (
-        lambda g, x: ref.adamax(g, x, LR, convention="keras"),
-        [1.1087411018865516, -0.4590824698358281, -1.7728404635657475],
-    ),
-    "nadam": (
-        lambda g, x: ref.nadam(g, x, LR, convention="keras"),
-        [1.0781427762252127, -0.4032448496090894, -1.785045897250638],
+KERAS = recorded("keras")
+K = {"convention": "keras"}
+D = {"b2": 0.95, "weight_decay": 0.1, **K}
+KERAS_CASES = {
+    "sgd_momentum": lambda g, x: ref.momentum(g, x, fading, 0.9, **K),
+    "sgd_nesterov": lambda g, x: ref.nesterov(g, x, fading, 0.9, **K),
+    "adagrad": lambda g, x: ref.adagrad(g, x, LR, **K),
+    "adadelta": lambda g, x: ref.adadelta(g, x, LR, **K),
+    "rmsprop": lambda g, x: ref.rmsprop(g, x, LR, **K),
+    "rmsprop_centered": lambda g, x: ref.rmsprop(g, x, fading, centered=True, momentum=0.9, **K),
+    "adam": lambda g, x: ref.adam(g, x, LR, **K),
+    "adamw": lambda g, x: ref.adamw(g, x, LR, **K),
+    "amsgrad": lambda g, x: ref.amsgrad(g, x, LR, b2=0.95, **K),
+    "adamax": lambda g, x: ref.adamax(g, x, LR, **K),
+    "adamaxw": lambda g, x: catalogue.adamaxw(g, x, LR, **D),
+    "nadam": lambda g, x: ref.nadam(g, x, LR, **K),
+    "nadamw": lambda g, x: ref.nadam(g, x, LR, decoupled_weight_decay=True, **D),
+    "lion": lambda g, x: catalogue.lion(g, x, LR, **K),
+    "lamb": lambda g, x: catalogue.lamb(g, x, LR, **K),
+    "lamb_decayed": lambda g, x: catalogue.lamb(g, x, fading, **D),
+    "adafactor": lambda g, x: structure.adafactor(g, x, LR, **K),
+    "adafactor_decayed": lambda g, x: structure.adafactor(g, x, LR, weight_decay=0.1, **K),
+    "schedule_free": lambda g, x: structure.schedule_free_adamw(g, x, LR, warmup=6, power=0.0),
+    "schedule_free_decayed": lambda g, x: structure.schedule_free_adamw(
+        g, x, LR, warmup=6, power=0.0, b2=0.95, weight_decay=0.1, decay="y alone"
     ),
 }
 
 
-@pytest.mark.parametrize("name", KERAS)
-def test_keras_end(name):
-    reference, end = KERAS[name]
-    close(reference(GRADS["b"], START["b"])[-1], end)
+def test_keras_file_is_whole():
+    assert set(KERAS) == {f"path/{name}/{leaf}" for name in KERAS_CASES for leaf in LEAVES}
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+@pytest.mark.parametrize("name", KERAS_CASES)
+def test_keras_path(name, leaf):
+    limit = 1e-6 if name.startswith("adafactor") else 1e-12  # some of Keras' numbers there are float32
+    close(KERAS_CASES[name](GRADS[leaf], START[leaf]), KERAS[f"path/{name}/{leaf}"], limit)
 
 
 # Conventions are different equations, not names for one

@@ -3,18 +3,16 @@
 Needs torch 2.13.0, which is no dependency of gradxform: python tests/oracles/torch_golden.py [--check]
 """
 
-import argparse
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from recorded import main
 
 FILE = Path(__file__).with_name("torch_2.13.npz")
-STEPS, SEED, TOLERANCE = 25, 20130512, 1e-12
+STEPS, SEED = 25, 20130512
 SHAPES = {"w": (4, 3), "b": (3,)}
 
 ADAM = {"lr": 0.05, "betas": (0.9, 0.95), "eps": 1e-8}
@@ -142,47 +140,5 @@ def golden():
     return arrays
 
 
-def write(arrays):
-    """All or nothing: a reader never finds half a file."""
-    handle, temporary = tempfile.mkstemp(dir=FILE.parent, suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **arrays)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, FILE)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def differences(new, old):
-    """One line for each key that does not agree."""
-    for key in sorted(new.keys() | old.keys()):
-        if key not in new or key not in old:
-            yield f"{key}: only in the {'committed' if key in old else 'regenerated'} file"
-        elif key == "meta":
-            if json.loads(str(new[key])) != json.loads(str(old[key])):
-                yield f"meta: {new[key]} instead of {old[key]}"
-        elif new[key].shape != old[key].shape or new[key].dtype != old[key].dtype:
-            yield f"{key}: {new[key].dtype}{new[key].shape} instead of {old[key].dtype}{old[key].shape}"
-        elif not (gap := np.max(np.abs(new[key] - old[key]))) <= TOLERANCE:
-            yield f"{key}: differs by {gap:.2e}"
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the committed file; exit 1 if different")
-    arguments = parser.parse_args()
-    new = golden()
-    if not arguments.check:
-        write(new)
-        print(f"wrote {FILE} ({FILE.stat().st_size / 1000:.0f} kB, {len(new)} arrays)")
-        return 0
-    with np.load(FILE) as old:
-        found = list(differences(new, dict(old)))
-    print("\n".join(found) or f"{FILE.name} is what torch {torch.__version__} computes")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, FILE, golden, {"torch": "2.13.0"}))

@@ -1,6 +1,6 @@
-"""The references and the helpers are found by path, so that it works whether or not tests/ is a package."""
+"""The helpers are found by path, so that it works whether or not tests/ is a package."""
 
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "oracles")]
+sys.path.insert(0, str(Path(__file__).parent))

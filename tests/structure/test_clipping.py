@@ -194,3 +194,19 @@ def test_monitors_measure_where_they_stand():
     np.testing.assert_allclose(state["monitor"]["often"].slots["value"], 1.0, rtol=1e-6)
     with pytest.raises(TypeError, match="must be a function"):
         gx.monitor({"a": 3})
+
+
+def test_the_private_mean_may_be_chained_with_any_optimizer():
+    """The chain takes examples in front; after the mean, and for a gradient of the wrong shape, the parameters count."""
+    grads = dict(zip("abc", examples(), strict=True))
+    params = jax.tree.map(lambda x: x[0], grads)
+    aggregate, adamw = gx.differentially_private_aggregate(1.0, 0.3, 7), gx.adamw(0.1)
+    tx = gx.chain(aggregate, gx.clip_by_global_norm(0.5), adamw)
+    updates, _ = jax.jit(tx.update)(grads, tx.init(params), params)
+    mean, _ = aggregate.update(grads, aggregate.init(params))
+    after = gx.chain(gx.clip_by_global_norm(0.5), adamw)
+    expected, _ = after.update(mean, after.init(params), params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
+    wrong = grads | {"a": grads["a"][:, :1]}
+    with pytest.raises(ValueError, match=r"chain: update 'a' has shape"):
+        tx.update(wrong, tx.init(params), params)

@@ -1,18 +1,16 @@
 """Schedules in pieces and the algebra of schedules: against NumPy, Optax and torch; traced, batched, differentiated; written back."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import reference_structure as ref
+from replay import recorded
 
 import gradxform as gx
 
-with np.load(Path(__file__).with_name("golden.npz")) as _file:
-    GOLDEN = dict(_file)
+GOLDEN = recorded("structure")
 
 CYCLES = [
     {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 3, "decay_steps": 10},

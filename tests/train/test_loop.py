@@ -180,7 +180,7 @@ def test_a_diverged_member_changes_nothing_for_the_others(patience):
     assert lost.stopped
     assert not np.isfinite(lost.history["val_loss"][ran - 1])
     assert all(np.isnan(row[ran:]).all() for row in lost.history.values())
-    assert jax.tree.leaves(lost.state) == [5 * ran], (
+    assert int(gx.get(lost.state, "step")) == 5 * ran, (
         "the optimizer's step count: five batches an epoch, and then no more"
     )
     if patience:

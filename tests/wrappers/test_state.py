@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gradxform as gx
+from gradxform.registry import TRANSFORMATIONS
 
 PARAMS = {"block": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "head": jnp.ones(4, jnp.bfloat16)}
 RATE = gx.linear_schedule(0.1, 0.0, 10)
@@ -54,13 +55,131 @@ def test_6_the_number_used_is_found_also_when_scheduled():
     ):  # before any update, the first; after k updates what the k-th used
         tx = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(RATE))
         state = after(tx, k)
-        np.testing.assert_allclose(gx.get(state, "learning_rate", tx), expected, rtol=1e-6)
+        np.testing.assert_allclose(gx.get(state, "learning_rate"), expected, rtol=1e-6)
+        np.testing.assert_allclose(gx.numbers(tx, state)["adamw/learning_rate"], expected, rtol=1e-6)
         tunable = gx.tunable(gx.adamw(RATE))
         np.testing.assert_allclose(gx.get(after(tunable, k), "learning_rate"), expected, rtol=1e-6)
         chained = gx.chain(gx.clip(1.0), tunable)
         np.testing.assert_allclose(gx.get(after(chained, k), "learning_rate"), expected, rtol=1e-6)
-    jitted = jax.jit(lambda state: gx.get(state, "learning_rate", tx))(state)
+    jitted = jax.jit(lambda state: gx.get(state, "learning_rate"))(state)
     np.testing.assert_allclose(jitted, 0.08, rtol=1e-6)
+
+
+STEP_SIZES = {"rprop", "rprop_torch", "scale_by_rprop"}  # their learning rate is where the steps of their own begin
+
+
+def used(tx):
+    """At the start, and by each of three updates: the schedule, times a warm-up over two steps where there is one."""
+    if tx.name == "schedule_free":
+        return [0.1, 0.1, 0.1, 0.1]  # that of the base optimizer
+    if tx.arguments.get("warmup_steps") is None:
+        return [0.1, 0.1, 0.09, 0.08]
+    return [0.0, 0.0, 0.045, 0.08] if tx.convention == "optax" else [0.045, 0.045, 0.08, 0.07]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, e in TRANSFORMATIONS.items() if "learning_rate" in getattr(e.make(), "arguments", ())]
+)
+def test_every_optimizer_with_a_learning_rate_records_it(name):
+    entry = TRANSFORMATIONS[name]
+    tx = entry.make().replace(learning_rate=RATE)
+    params = {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}
+    state = tx.init(params)
+    update = jax.jit(lambda state: tx.update(ones(params), state, params, **entry.extra)[1])
+    if name in STEP_SIZES:
+        with pytest.raises(KeyError, match="step_size"):
+            gx.get(state, "learning_rate")
+        return
+    for k, expected in enumerate(used(tx)):
+        state = update(state) if k else state
+        np.testing.assert_allclose(gx.get(state, "learning_rate"), expected, rtol=1e-6)
+    assert gx.get(state, "learning_rate").shape == ()
+
+
+def test_the_record_is_there_whatever_the_learning_rate_is():
+    """A number, an array, a schedule: the same structure and types; a table: a tree like the parameters."""
+    params = {"a": jnp.ones((2, 3)), "b": None, "c": jnp.ones((), jnp.bfloat16)}
+    states = []
+    for rate in (0.1, np.float32(0.1), jnp.float32(0.1), gx.constant_schedule(0.1), lambda step: 0.1):
+        tx = gx.chain(gx.trace(0.9), gx.scale_by_learning_rate(rate))
+        for state in (tx.init(params), after(tx, 2, params), jax.jit(lambda tx=tx: after(tx, 2, params))()):
+            states.append(jax.tree.map(jax.typeof, state))
+            np.testing.assert_allclose(gx.get(state, "learning_rate"), 0.1, rtol=1e-6)
+    assert all(state == states[0] for state in states)
+    tx = gx.scale_by_learning_rate(gx.by_path({"a": 0.5, "**": RATE}))
+    for k, expected in enumerate([0.1, 0.1, 0.09]):
+        got = gx.get(after(tx, k, params), "learning_rate")
+        assert jax.tree.structure(got) == jax.tree.structure(params)
+        np.testing.assert_allclose([got["a"], got["c"]], [0.5, expected], rtol=1e-6)
+    same(gx.get(after(tx, 1, params), "learning_rate/a"), jnp.float32(0.5))
+    some = tx.update({"a": jnp.ones((2, 3)), "b": None, "c": None}, tx.init(params))[1]
+    assert jax.tree.structure(some) == jax.tree.structure(tx.init(params))
+
+
+def test_a_record_belongs_to_no_optimizer_and_can_be_donated():
+    rate = jnp.float32(0.1)
+    params = {"a": jnp.ones(3)}
+    tx = gx.sgd(rate, momentum=0.9)
+
+    def step(tx, state):
+        return tx.update(params, state, params)[1]
+
+    donating = jax.jit(step, donate_argnums=1)
+    state = tx.init(params)
+    for _ in range(3):
+        state = donating(tx, state)
+    assert rate + 0 == gx.get(state, "learning_rate") == jnp.float32(0.1)
+    tunable = gx.tunable(tx)
+    state = donating(tunable, donating(tunable, tunable.init(params)))
+    assert float(gx.get(state, "learning_rate")) == jnp.float32(0.1)
+
+
+def test_stacked_optimizers_record_each_its_own():
+    stacked = gx.stack([gx.adam(rate) for rate in (0.1, 0.2)])
+    states = jax.vmap(lambda tx: after(tx, 2))(stacked)
+    np.testing.assert_allclose(gx.get(states, "learning_rate"), [0.1, 0.2], rtol=1e-6)
+    slope = jax.grad(lambda tx: gx.get(after(tx, 2), "learning_rate"))(gx.adam(0.1))
+    assert float(slope.learning_rate) == 1.0
+
+
+def test_a_record_cannot_be_set():
+    for rate in (0.1, RATE, gx.by_path({"head": 0.1, "**": RATE})):
+        state = after(gx.chain(gx.clip(1.0), gx.adam(rate)), 2)
+        for name in ("learning_rate", "adam/scale_by_learning_rate/learning_rate"):
+            with pytest.raises(ValueError, match=r"records what the last update used.* tunable\(tx\)"):
+                gx.set(state, name, 0.5)
+    with pytest.raises(ValueError, match="learning_rate/head records what"):
+        gx.set(state, "learning_rate/head", 0.5)
+
+
+def test_a_tunable_state_gives_its_own_number_and_each_schedule_at_its_own_step():
+    for tx in (
+        gx.sgd(0.1),
+        gx.chain(gx.scale_by_rms(0.9), gx.scale_by_learning_rate(0.1)),
+        gx.scale_by_learning_rate(0.1),
+        gx.accumulate(gx.adam(0.1), 2),
+    ):
+        state = gx.set(after(gx.tunable(tx), 1), "learning_rate", 0.3)
+        assert gx.get(state, "learning_rate") == jnp.float32(0.3)
+    for tx in (gx.accumulate(gx.adam(RATE), 2), gx.chain(gx.clip(1.0), gx.accumulate(gx.adamw(RATE), 2))):
+        np.testing.assert_allclose(gx.get(after(gx.tunable(tx), 5), "learning_rate"), 0.09, rtol=1e-6)
+        np.testing.assert_allclose(gx.get(after(tx, 5), "learning_rate"), 0.09, rtol=1e-6)
+
+
+def test_a_record_is_no_obstacle_to_another_optimizer():
+    table = gx.by_path({"head": 0.1, "**": RATE})
+    for old, new in (
+        (gx.adam(0.1), gx.adam(table)),
+        (gx.adam(table), gx.adam(0.1)),
+        (gx.adam(0.1), gx.scale_by_adam()),
+        (gx.scale_by_adam(), gx.adam(0.1)),
+    ):
+        state = gx.migrate(after(old, 2), new.init(PARAMS))
+        same(gx.get(state, "m"), gx.get(after(old, 2), "m"))
+        assert jax.tree.structure(state) == jax.tree.structure(new.init(PARAMS))
+        assert int(gx.get(after(new, 1, state=state), "step")) == 3
+    with pytest.raises(ValueError, match="leaves of slot 'learning_rate' and the updates differ"):
+        gx.adam(table).update(ones(PARAMS), after(gx.adam(0.1), 2))
 
 
 def test_numbers_are_those_of_the_last_update_each_at_its_own_step():
@@ -97,10 +216,10 @@ def test_an_unknown_or_ambiguous_name_lists_what_there_is():
         gx.get(state, "mu")
     with pytest.raises(KeyError, match=r"no 'lr'; there are .*'learning_rate'"):
         gx.get(state, "lr", tx)
-    with pytest.raises(KeyError, match="get: there is no 'learning_rate'"):
-        gx.get(state, "learning_rate")
-    with pytest.raises(KeyError, match="set: there is no 'learning_rate'"):
-        gx.set(state, "learning_rate", 0.1)
+    with pytest.raises(KeyError, match="get: there is no 'b1'"):
+        gx.get(state, "b1")
+    with pytest.raises(KeyError, match="set: there is no 'b1'"):
+        gx.set(state, "b1", 0.1)
     two = gx.partition({"a": tx, "b": tx}, gx.by_path({"head": "a", "**": "b"}))
     with pytest.raises(KeyError, match=r"'m' may be any of \['a/ema/m', 'b/ema/m'\]"):
         gx.get(two.init(PARAMS), "m")
@@ -115,6 +234,7 @@ def test_set_changes_one_thing_and_no_types():
         changed = gx.set(state, name, value)
         assert jax.tree.map(jax.typeof, changed) == jax.tree.map(jax.typeof, state)
         assert sum(x is not y for x, y in zip(jax.tree.leaves(changed), jax.tree.leaves(state), strict=True)) == {
+            "step": 3,
             "m": 3,
             "ema/m": 3,
         }.get(name, 1)
@@ -241,12 +361,12 @@ def test_describe_has_a_row_for_each_parameter():
     assert "add_decayed_weights(weight_decay=0.1)" in kernel.rules
     assert "add_decayed_weights(weight_decay=0)" in bias.rules
     assert any("linear_schedule(init_value=0.1" in rule for rule in bias.rules)
-    assert sum(table.shared.values()) == 5 * 4
+    assert sum(table.shared.values()) == 6 * 4  # five step counts and the learning rate
     lines = repr(table).splitlines()
     assert len(lines) == 6
     assert lines[0].split() == ["path", "shape", "dtype", "slots", "bytes", "rules"]
     assert lines[3].split()[:5] == ["head", "[4]", "bfloat16", "none", "0"]
-    assert lines[-1].split() == ["total", "92"]
+    assert lines[-1].split() == ["total", "96"]
     assert "0x" not in repr(table)
 
 
@@ -277,3 +397,15 @@ def test_names_survive_jit_and_sorting():
     state = jax.jit(tx.init)(PARAMS)
     assert int(gx.get(gx.set(state, "z/step", 3), "z/step")) == 3
     same(gx.get(state, "m"), gx.get(tx.init(PARAMS), "m"))
+
+
+def test_setting_the_step_sets_every_counter():
+    """The counters of a chain run together, nested or not, and bias corrections read each its own."""
+    tx, params = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3)), {"w": jnp.ones(3)}
+    state = gx.set(tx.init(params), "step", 100)
+    counters = [x for path, x in jax.tree_util.tree_leaves_with_path(state) if getattr(path[-1], "name", "") == "step"]
+    assert len(counters) > 3
+    assert all(int(x) == 100 for x in counters)
+    one = gx.set(tx.init(params), "ema/step", 7)
+    assert int(gx.get(one, "ema/step")) == 7
+    assert int(gx.get(one, "scale_by_rms/step")) == 0

@@ -1,10 +1,8 @@
-"""What torch, pytorch_optimizer and prodigyopt compute in float64: writes golden.npz, or with --check compares with it.
+"""What torch, pytorch_optimizer, schedulefree and prodigyopt compute in float64: writes structure.npz, or with --check compares.
 
-Needs torch 2.13.0, pytorch_optimizer 4.1.0 and prodigyopt 1.1.2, none a dependency of gradxform:
-python tests/structure/golden.py [--check]
+Needs the extra `oracles`, no dependency of gradxform: python tests/oracles/structure_golden.py [--check]
 """
 
-import argparse
 import importlib
 import json
 import sys
@@ -13,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from recorded import main
 from torch.optim import lr_scheduler
 
-FILE = Path(__file__).with_name("golden.npz")
-STEPS, SEED, TOLERANCE = 25, 20260901, 1e-12
+FILE = Path(__file__).with_name("structure.npz")
+STEPS, SEED = 25, 20260901
 SHAPES = {"w": (4, 3), "b": (3,)}
 
 # name: (scheduler, arguments, steps)
@@ -38,6 +37,8 @@ SCHEDULES = {
     "restarts_even": ("CosineAnnealingWarmRestarts", {"T_0": 7, "T_mult": 1}, 30),
 }
 
+WARM = {"lr": 0.05, "warmup_steps": 6, "weight_decay": 0.1}
+
 # name: (module, optimizer, arguments)
 CASES = {
     "adafactor": ("torch.optim", "Adafactor", {"lr": 0.05, "weight_decay": 0.1}),
@@ -54,6 +55,22 @@ CASES = {
         "Prodigy",
         {"d0": 1e-2, "d_coef": 0.8, "beta3": 0.9, "use_bias_correction": True, "safeguard_warmup": True},
     ),
+    "prodigy_coupled": (
+        "prodigyopt",
+        "Prodigy",
+        {"lr": 0.5, "d0": 1e-2, "weight_decay": 0.1, "decouple": False, "use_bias_correction": True},
+    ),
+    "dadapt": ("pytorch_optimizer", "DAdaptAdam", {"d0": 1e-2, "weight_decay": 0.1, "weight_decouple": True}),
+    "dadapt_corrected": ("pytorch_optimizer", "DAdaptAdam", {"d0": 1e-2, "bias_correction": True}),
+    "schedule_free_sgd": ("schedulefree", "SGDScheduleFree", {**WARM, "r": 1.0}),
+    "schedule_free_adamw": ("schedulefree", "AdamWScheduleFree", {**WARM, "betas": (0.8, 0.95), "eps": 1e-3}),
+    "schedule_free_at_z": ("torch.optim", "SGD", {"lr": 0.05, "weight_decay": 0.1}),
+    "sophia": (
+        "pytorch_optimizer",
+        "SophiaH",
+        {"lr": 0.05, "betas": (0.9, 0.95), "p": 0.5, "eps": 1e-3, "weight_decay": 0.1},
+    ),
+    "adam_mini": ("pytorch_optimizer", "AdamMini", {"lr": 0.05, "betas": (0.9, 0.95), "eps": 1e-3}),
     "galore": ("pytorch_optimizer", "GaLore", {"lr": 0.05, "weight_decay": 0.0, "eps": 1e-30}),
 }
 
@@ -69,25 +86,45 @@ def inputs():
     return start, grads
 
 
+def model(leaves):
+    """What AdamMini reads names from: w is a matrix of queries, one head for each row, b one block."""
+    module = torch.nn.Module()
+    module.q_proj = torch.nn.Module()
+    module.q_proj.weight, module.b = leaves["w"], leaves["b"]
+    return module
+
+
 def path(name, start, grads):
-    """The parameters after each step; of ASGD also its averages."""
+    """The parameters after each step; of ASGD and schedule-free methods also their averages."""
     module, kind, arguments = CASES[name]
     leaves = {leaf: torch.nn.Parameter(torch.tensor(value)) for leaf, value in start.items()}
     groups = list(leaves.values())
+    if kind == "AdamMini":
+        arguments, groups = arguments | {"num_embeds": 3, "num_heads": 3}, model(leaves)
     if kind == "GaLore":
         groups = [
             {"params": [leaves["w"]], "rank": 2, "update_proj_gap": 100, "scale": 1.0, "projection_type": "std"},
             {"params": [leaves["b"]]},
         ]
     optimizer = getattr(importlib.import_module(module), kind)(groups, **arguments)
+    if name == "schedule_free_at_z":
+        optimizer = importlib.import_module("schedulefree").ScheduleFreeWrapper(optimizer, momentum=0.8)
+    averaged = name.startswith("schedule_free")
     points = {leaf: [] for leaf in leaves}
     averages = {f"average_{leaf}": [] for leaf in leaves}
     for step in range(STEPS):
         for leaf, parameter in leaves.items():
             parameter.grad = torch.tensor(grads[leaf][step])
-        optimizer.step()
+        if averaged:
+            optimizer.train()
+        optimizer.step(**({"hessian": [p.grad.abs() for p in groups]} if kind == "SophiaH" else {}))
         for leaf, parameter in leaves.items():
             points[leaf].append(parameter.detach().numpy().copy())
+        if averaged:
+            optimizer.eval()
+        for leaf, parameter in leaves.items():
+            if averaged:
+                averages[f"average_{leaf}"].append(parameter.detach().numpy().copy())
             if kind == "ASGD":
                 averages[f"average_{leaf}"].append(optimizer.state[parameter]["ax"].numpy().copy())
     return {leaf: np.stack(p) for leaf, p in (points | averages).items() if p}
@@ -108,6 +145,7 @@ def rates(name):
 def golden():
     """Everything the file holds, by key."""
     torch.set_default_dtype(torch.float64)
+    warnings.simplefilter("ignore")
     arrays = {f"rate/{name}": rates(name) for name in SCHEDULES}
     start, grads = inputs()
     arrays |= {f"start/{leaf}": x for leaf, x in start.items()} | {f"grads/{leaf}": x for leaf, x in grads.items()}
@@ -119,24 +157,11 @@ def golden():
     return arrays
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the committed file; exit 1 if different")
-    warnings.simplefilter("ignore")
-    new = golden()
-    if not parser.parse_args().check:
-        np.savez_compressed(FILE, **new)
-        print(f"wrote {FILE} ({FILE.stat().st_size / 1000:.0f} kB, {len(new)} arrays)")
-        return 0
-    with np.load(FILE) as old:
-        found = [
-            k
-            for k in sorted(new.keys() | set(old))
-            if k not in new or k not in old or (k != "meta" and np.max(np.abs(new[k] - old[k])) > TOLERANCE)
-        ]
-    print("\n".join(found) or f"{FILE.name} is what torch {torch.__version__} computes")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    versions = {
+        "torch": "2.13.0",
+        "pytorch_optimizer": "4.1.0",
+        "schedulefree": "1.4.1",
+        "prodigyopt": "1.1.2",
+    }
+    sys.exit(main(__doc__, FILE, golden, versions))
