@@ -61,6 +61,10 @@ _SPIKING = {"table": "the bound is one number for the whole tree"} | _CHOOSING
 
 _WHOLE_TREE_TABLE = {"table": "it measures the whole tree"}
 _WHOLE_TREE_LOSS = {"subtree": "the gradient before is that of the loss of the whole tree"}
+_ASCENDING = _WHOLE_TREE_LOSS | {
+    "temporary": "the point it ascends to is a tree like the parameters",
+    "zero_gradient": "a traced sync_period makes a loop of that length, which has no derivative in reverse",
+}
 _BETTING = {"temporary": "the step and the new reward both read the old ones, of which XLA:CPU keeps a copy"}
 _SUMMED = {"temporary": "XLA:CPU stores quotients before it adds them up"}
 _PROJECTING = {
@@ -241,9 +245,7 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "master_weights": Entry(lambda: gx.master_weights(gx.adamw(0.1))),
     "skip_spikes": Entry(lambda: gx.skip_spikes(gx.adam(0.1), 1.5, warmup=1), exceptions=_SPIKING),
     "skip_spikes_zscore": Entry(lambda: gx.skip_spikes(gx.adam(0.1), 2.0, warmup=1, by="zscore"), exceptions=_SPIKING),
-    "sam_opaque": Entry(
-        lambda: gx.sam(gx.adam(0.1), gx.sgd(0.1), opaque_mode=True), {"grad_fn": _slope}, _WHOLE_TREE_LOSS
-    ),
+    "sam_opaque": Entry(lambda: gx.sam(gx.adam(0.1), gx.sgd(0.1), opaque_mode=True), {"grad_fn": _slope}, _ASCENDING),
     "sam": Entry(lambda: gx.sam(gx.adam(0.1), gx.sgd(0.1)), exceptions=_BRANCHING),
     "params_ema": Entry(lambda: gx.params_ema(gx.adam(0.1), 0.9)),
     "params_ema_biased": Entry(lambda: gx.params_ema(gx.adam(0.1), 0.9, debias=False)),
