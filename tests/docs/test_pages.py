@@ -24,7 +24,9 @@ def test_the_pages_are_found():
     assert names | {"recipes/dp_sgd.md", "recipes/meta_learning.md"} <= {name(page) for page in WITH_CODE}
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=pytest.mark.slow if p.parent.name == "recipes" else ()) for p in WITH_CODE], ids=name
+)
 def test_the_code_runs(page):
     """All blocks of a page, one after another; what a page claims, it asserts."""
     text = page.read_text(encoding="utf-8")
