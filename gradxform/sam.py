@@ -73,22 +73,13 @@ class OpaqueSamState(NamedTuple):
 
 
 @pytree(static=("reset_state", "axis_name"))
-class OpaqueSam(Wrapper):
+class OpaqueSam(Sam):
     """Built by `sam` with `opaque_mode=True`."""
 
     State: ClassVar[Any] = OpaqueSamState
-    inner: Transform
-    adversary: Transform
-    sync_period: Any
-    reset_state: bool
-    axis_name: str | None
 
     def init(self, params):
         return OpaqueSamState(self.inner.init(params), self.adversary.init(params))
-
-    def inside(self, state):
-        yield from super().inside(state)
-        yield "adversary", self.adversary, state.adversary, lambda params: params
 
     def update(self, updates, state, params=None, *, gradient=None, grad_fn=None, **extra):
         self.check(state)
