@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 
@@ -100,7 +99,7 @@ def test_what_users_write_is_escaped(run, tmp_path, source):
     assert html.pairs([("<b>", "a & b")]) == "<dl><dt>&lt;b&gt;</dt><dd>a &amp; b</dd></dl>"
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="looks at the page only where Chromium is installed")
+@pytest.mark.chromium
 @pytest.mark.parametrize("width", [400, 1280])
 def test_chromium_shows_the_page(run, tmp_path, width):
     picture = tmp_path / "page.png"
