@@ -3,8 +3,8 @@
     python benchmarks/step.py [--trees 1,150,1000] [--methods adam,sgd] [--repeats 50] [--copies 6]
 
 Prints, for each method and tree, the medians of the step time and of the time to trace and lower, their ratios to Optax's,
-and the temporaries of the compiled step. Only ratios mean anything. Two copies of one and the same program differ by up to a
-fifth at 1000 leaves, by where their buffers lie; so each library steps several copies, all of them in shuffled turns.
+and the temporaries of the compiled step. Only ratios mean anything. At 1000 leaves the fastest steps of two copies of one and
+the same program differ by up to a fifth; so each library steps several copies, all of them in shuffled turns.
 The column "bare" is the least that tracing and lowering can cost, relative to Optax's: a step with the same arguments and
 results that makes each result by a single operation.
 """
