@@ -81,7 +81,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("problem", ["rosenbrock", pytest.param("logistic", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PAIRS)
 def test_it_minimises_as_optax_alone(name, problem):
     theirs, mine = (make() for make in PAIRS[name])
