@@ -12,47 +12,90 @@ import re
 from pathlib import Path
 
 import gradxform
-from gradxform.define import code
+from gradxform.display.code import code
 
 # Page -> its title, and the modules that it shows in this order; `name.*` stands for all modules of a folder.
 PAGES = {
-    "core": ("Core and composition", ["core", "transform", "leafwise", "slots", "hyper", "tunable", "define"]),
-    "schedules": ("Schedules", ["schedules", "schedule_algebra", "schedule_cycles"]),
-    "directions": ("Directions", ["directions", "dual_averaging"]),
+    "core": (
+        "Core and composition",
+        [
+            "core.chain",
+            "core.transform",
+            "core.leafwise",
+            "core.leaf",
+            "core.slots",
+            "core.labels",
+            "core.hyper",
+            "core.schedule",
+            "core.tunable",
+            "core.call",
+            "core.*",
+        ],
+    ),
+    "schedules": ("Schedules", ["schedules.basic", "schedules.algebra", "schedules.cycles"]),
+    "directions": ("Directions", ["rules.directions", "rules.dual_averaging"]),
     "preconditioners": (
         "Preconditioners",
         [
-            "preconditioners",
-            "products",
-            "moments",
-            "differences",
-            "signs",
-            "layerwise",
-            "factored",
-            "low_rank",
-            "curvature",
+            "rules.preconditioners",
+            "optimizers.products",
+            "rules.rms_variants",
+            "rules.differences",
+            "rules.signs",
+            "rules.layerwise",
+            "rules.factored",
+            "wrappers.galore",
+            "rules.curvature",
         ],
     ),
-    "step_size": ("Step size", ["stepsize", "polyak", "distance", "betting"]),
-    "clipping": ("Clipping", ["clipping", "clip_adaptive", "gradient_shape"]),
-    "regularisation": ("Regularisation and privacy", ["regularise", "privacy", "sam"]),
-    "where": ("Where: which parameters", ["select"]),
-    "when": ("When and how: accumulate, skip, repeat, store", ["accumulate", "skip", "store", "wrap", "agreement"]),
-    "after": ("And after: parameters to evaluate", ["average", "schedule_free"]),
+    "step_size": (
+        "Step size",
+        ["rules.step_size", "rules.polyak", "rules.distance", "rules.coin_betting", "wrappers.mechanic"],
+    ),
+    "clipping": ("Clipping", ["rules.clipping", "rules.normalize"]),
+    "regularisation": ("Regularisation and privacy", ["rules.weight_decay", "rules.noise", "rules.*", "wrappers.sam"]),
+    "where": ("Where: which parameters", ["wrappers.masking"]),
+    "when": (
+        "When and how: accumulate, skip, repeat, store",
+        [
+            "wrappers.accumulation",
+            "wrappers.skipping",
+            "wrappers.master_weights",
+            "wrappers.conditional",
+            "wrappers.cautious",
+        ],
+    ),
+    "after": ("And after: parameters to evaluate", ["wrappers.averaging", "wrappers.schedule_free", "wrappers.*"]),
     "optimizers": ("Named optimizers", ["optimizers.textbook", "optimizers.descent", "optimizers.*"]),
-    "state": ("State: look, change, carry over", ["state", "describe", "monitor", "import_optax", "import_torch"]),
+    "state": (
+        "State: look, change, carry over",
+        [
+            "state.access",
+            "state.migrate",
+            "state.describe",
+            "state.monitor",
+            "interop.optax.state",
+            "interop.torch_state",
+        ],
+    ),
     "train": ("Training", ["train.loop", "train.batches", "train.stopping", "losses"]),
-    "sweep": ("Sweeps", ["sweep.run", "sweep.space", "sweep.result", "sweep.paced", "sweep.hypergradient", "sweep.*"]),
+    "sweep": ("Sweeps", ["sweep.run", "sweep.space", "sweep.result", "train.paced", "train.hypergradient", "sweep.*"]),
     "plot": ("Plots", ["plot", "plot.*"]),
     "testing": ("Testing your own", ["testing"]),
-    "interop": ("Interop", ["interop", "interop.*"]),
-    "optax": ("More names of Optax", ["aliases", "compatibility", "contrib", "transforms"]),
-    "tree": ("Trees and numerics", ["tree", "tree_utils", "tree_math", "numerics"]),
+    "interop": ("Interop", ["interop.export"]),
+    "optax": ("More names of Optax", ["interop.optax.aliases", "interop.optax.names", "contrib", "transforms"]),
+    "tree": ("Trees and numerics", ["core.leaves", "interop.optax.tree_utils", "interop.optax.tree_math", "numerics"]),
 }
 
 # Modules to import names from, beside the package itself; and single names that users meet in others.
 PUBLIC = ["hyper", "interop", "numerics", "plot", "sweep", "testing", "train", "tree", "tree_utils"]
-ALSO = ["core.Named", "core.Chain", "leafwise.Site", "transform.Transform", "tunable.TunableState"]
+ALSO = [
+    "core.chain.Named",
+    "core.chain.Chain",
+    "core.leaf.Site",
+    "core.transform.Transform",
+    "core.tunable.TunableState",
+]
 
 ARGUMENTS = ("Args", "Numbers", "Attributes")
 OTHERS = ("Shapes", "Units", "Memory", "Returns", "Raises", "Source", "Not")
@@ -190,7 +233,7 @@ def _page(title: str, modules) -> str:
 
 def _types() -> str:
     """The kinds of numbers, as a table."""
-    from gradxform import hyper
+    from gradxform.core import hyper
 
     rows = []
     for name, hint in vars(hyper).items():
@@ -211,7 +254,7 @@ def _summary(x) -> str:
 
 
 def _command_line() -> str:
-    from gradxform.cli import parser
+    from gradxform.cli.main import parser
 
     os.environ["COLUMNS"] = "84"
     top = parser()

@@ -1,9 +1,31 @@
 """gradxform: gradient transformations for JAX, as pytrees of their hyperparameters."""
 
-from gradxform import plot, schedules, sweep, tree, tree_utils
-from gradxform.accumulate import MultiSteps, accumulate, microbatch
-from gradxform.agreement import cautious, grams
-from gradxform.aliases import (
+from gradxform import hyper, plot, schedules, sweep, tree, tree_utils
+from gradxform.core.chain import (
+    apply_updates,
+    chain,
+    identity,
+    look_ahead,
+    stack,
+    stateless,
+    stateless_with_tree_map,
+    transformation,
+)
+from gradxform.core.labels import by_path
+from gradxform.core.leaf import PerLeaf
+from gradxform.core.leafwise import RuleState, leafwise
+from gradxform.core.leaves import global_norm
+from gradxform.core.schedule import (
+    Schedule,
+    from_function,
+    in_sequence,
+    product_of_schedules,
+    schedule,
+    sum_of_schedules,
+)
+from gradxform.core.slots import real_zeros, zeros
+from gradxform.core.tunable import inject_hyperparams, tunable
+from gradxform.interop.optax.aliases import (
     ConditionFn,
     EmptyState,
     GradientTransformation,
@@ -35,56 +57,9 @@ from gradxform.aliases import (
     update_moment_per_elem_norm,
     with_extra_args_support,
 )
-from gradxform.average import eval_params, lawa, lookahead, params_ema, swa
-from gradxform.betting import mechanize, scale_by_cocob
-from gradxform.clip_adaptive import adagc, adaptive_grad_clip, unitwise_norm, zclip
-from gradxform.clipping import clip, clip_by_block_rms, clip_by_global_norm, clip_by_leaf_norm
-from gradxform.core import (
-    apply_updates,
-    chain,
-    identity,
-    look_ahead,
-    stack,
-    stateless,
-    stateless_with_tree_map,
-    transformation,
-)
-from gradxform.curvature import hutchinson_estimator_diag_hessian, scale_by_sophia
-from gradxform.describe import describe
-from gradxform.differences import (
-    fourth_root,
-    scale_by_acprop,
-    scale_by_adan,
-    scale_by_adopt,
-    scale_by_optimistic_gradient,
-)
-from gradxform.directions import correct_bias, ema, momentum, nesterov_ema_scheduled, trace, two_emas
-from gradxform.distance import dadapt_adamw, prodigy, scale_by_distance_over_gradients, scale_by_dog, scale_by_dowg
-from gradxform.dual_averaging import reduce_variance, scale_by_asgd, scale_by_madgrad
-from gradxform.factored import scale_by_block_rms, scale_by_came, scale_by_factored_rms
-from gradxform.gradient_shape import centralize, keep_params_nonnegative, normalize_by_update_norm
-from gradxform.hyper import Schedule, by_path, from_function, schedule
-from gradxform.import_optax import import_optax_state
-from gradxform.import_torch import import_torch_state
-from gradxform.layerwise import (
-    scale_by_novograd,
-    scale_by_param_block_norm,
-    scale_by_param_block_rms,
-    scale_by_sm3,
-    scale_by_trust_ratio,
-)
-from gradxform.leafwise import PerLeaf, RuleState, leafwise
-from gradxform.low_rank import GaLoreDimensionNumbers, scale_by_galore
-from gradxform.moments import (
-    momentum_plus_gradient,
-    quasi_hyperbolic,
-    scale_by_atan2,
-    scale_by_clipped_rms,
-    scale_by_quasi_hyperbolic_rms,
-    scale_by_rectified_rms,
-    scale_by_rms_power,
-)
-from gradxform.monitor import measure_with_ema, monitor, snapshot
+from gradxform.interop.optax.state import import_optax_state
+from gradxform.interop.optax.tree_utils import tree_map_params
+from gradxform.interop.torch_state import import_torch_state
 from gradxform.optimizers import (
     acprop,
     adabelief,
@@ -139,25 +114,8 @@ from gradxform.optimizers import (
     stable_adamw,
     yogi,
 )
-from gradxform.polyak import momo, momo_adam, scale_by_polyak
-from gradxform.preconditioners import (
-    scale_by_adadelta,
-    scale_by_deviation,
-    scale_by_inf_norm,
-    scale_by_nadam_rms,
-    scale_by_rms,
-    scale_by_rms_max,
-    scale_by_rss,
-    scale_by_stddev,
-    scale_by_yogi_rms,
-)
-from gradxform.privacy import (
-    differentially_private_aggregate,
-    dpsgd,
-    per_example_global_norm_clip,
-    per_example_layer_norm_clip,
-)
-from gradxform.products import (
+from gradxform.optimizers.descent import dpsgd
+from gradxform.optimizers.products import (
     ademamix_alpha,
     ademamix_b3,
     scale_by_adam,
@@ -169,30 +127,91 @@ from gradxform.products import (
     scale_by_simplified_ademamix,
     scale_by_yogi,
 )
-from gradxform.regularise import add_decayed_weights, add_noise, zero_nans
-from gradxform.sam import sam, sam_gradient
-from gradxform.schedule_algebra import (
+from gradxform.optimizers.step_free import schedule_free_adamw, schedule_free_sgd
+from gradxform.rules.clipping import (
+    adagc,
+    adaptive_grad_clip,
+    clip,
+    clip_by_block_rms,
+    clip_by_global_norm,
+    clip_by_leaf_norm,
+    unitwise_norm,
+    zclip,
+)
+from gradxform.rules.coin_betting import scale_by_cocob
+from gradxform.rules.curvature import hutchinson_estimator_diag_hessian, scale_by_sophia
+from gradxform.rules.differences import (
+    fourth_root,
+    scale_by_acprop,
+    scale_by_adan,
+    scale_by_adopt,
+    scale_by_optimistic_gradient,
+)
+from gradxform.rules.directions import (
+    correct_bias,
+    ema,
+    momentum,
+    momentum_plus_gradient,
+    nesterov_ema_scheduled,
+    quasi_hyperbolic,
+    trace,
+    two_emas,
+)
+from gradxform.rules.distance import (
+    dadapt_adamw,
+    prodigy,
+    scale_by_distance_over_gradients,
+    scale_by_dog,
+    scale_by_dowg,
+)
+from gradxform.rules.dual_averaging import reduce_variance, scale_by_asgd, scale_by_madgrad
+from gradxform.rules.factored import scale_by_block_rms, scale_by_came, scale_by_factored_rms
+from gradxform.rules.layerwise import (
+    scale_by_novograd,
+    scale_by_param_block_norm,
+    scale_by_param_block_rms,
+    scale_by_sm3,
+    scale_by_trust_ratio,
+)
+from gradxform.rules.noise import (
+    add_noise,
+    differentially_private_aggregate,
+    per_example_global_norm_clip,
+    per_example_layer_norm_clip,
+)
+from gradxform.rules.normalize import centralize, keep_params_nonnegative, normalize_by_update_norm, zero_nans
+from gradxform.rules.polyak import momo, momo_adam, scale_by_polyak
+from gradxform.rules.preconditioners import (
+    scale_by_adadelta,
+    scale_by_deviation,
+    scale_by_inf_norm,
+    scale_by_nadam_rms,
+    scale_by_rms,
+    scale_by_rms_max,
+    scale_by_rss,
+    scale_by_stddev,
+    scale_by_yogi_rms,
+)
+from gradxform.rules.rms_variants import (
+    scale_by_atan2,
+    scale_by_clipped_rms,
+    scale_by_quasi_hyperbolic_rms,
+    scale_by_rectified_rms,
+    scale_by_rms_power,
+)
+from gradxform.rules.signs import scale_by_lion, scale_by_rprop, scale_by_sign
+from gradxform.rules.step_size import reduce_on_plateau, scale, scale_by_learning_rate, scale_by_schedule
+from gradxform.rules.weight_decay import add_decayed_weights
+from gradxform.schedules.algebra import (
     constant,
     cooldown,
-    in_sequence,
-    product_of_schedules,
     rex_schedule,
     stretch,
-    sum_of_schedules,
     warmup,
     warmup_linear_decay_schedule,
     wsd_schedule,
 )
-from gradxform.schedule_cycles import (
-    cosine_onecycle_schedule,
-    cosine_restarts_schedule,
-    cyclic_schedule,
-    linear_onecycle_schedule,
-    piecewise_interpolate_schedule,
-    sgdr_schedule,
-)
-from gradxform.schedule_free import gpa, schedule_free, schedule_free_adamw, schedule_free_sgd
-from gradxform.schedules import (
+from gradxform.schedules.basic import (
     constant_schedule,
     cosine_decay_schedule,
     exponential_decay,
@@ -210,36 +229,45 @@ from gradxform.schedules import (
     warmup_cosine_decay_schedule,
     warmup_exponential_decay_schedule,
 )
-from gradxform.select import freeze, masked, multi_transform, partition, selective_transform, set_to_zero
-from gradxform.signs import scale_by_lion, scale_by_rprop, scale_by_sign
-from gradxform.skip import apply_if_finite, skip_large_updates, skip_nonfinite, skip_not_finite, skip_spikes
-from gradxform.slots import real_zeros, zeros
-from gradxform.state import get, migrate, numbers, reset, set
-from gradxform.stepsize import reduce_on_plateau, scale, scale_by_learning_rate, scale_by_schedule
-from gradxform.store import master_weights
-from gradxform.sweep import hypergradient
-from gradxform.train import EarlyStopping, Training, batches, fit
-from gradxform.tree import global_norm
-from gradxform.tree_utils import tree_map_params
-from gradxform.tunable import inject_hyperparams, tunable
-from gradxform.wrap import apply_every, conditionally_mask, conditionally_transform, every, restart
-
-__version__ = "0.1.0"
-
-_BESIDE = (  # in Optax's module of schedules too
+from gradxform.schedules.cycles import (
     cosine_onecycle_schedule,
-    inject_hyperparams,
+    cosine_restarts_schedule,
+    cyclic_schedule,
     linear_onecycle_schedule,
     piecewise_interpolate_schedule,
     sgdr_schedule,
 )
-schedules.__dict__.update({made.__name__: made for made in _BESIDE})
+from gradxform.state.access import get, numbers, set
+from gradxform.state.describe import describe
+from gradxform.state.migrate import migrate, reset
+from gradxform.state.monitor import measure_with_ema, monitor, snapshot
+from gradxform.train import EarlyStopping, Training, batches, fit
+from gradxform.train.hypergradient import hypergradient
+from gradxform.wrappers.accumulation import MultiSteps, accumulate, microbatch
+from gradxform.wrappers.averaging import eval_params, lawa, lookahead, params_ema, swa
+from gradxform.wrappers.cautious import cautious, grams
+from gradxform.wrappers.conditional import apply_every, conditionally_mask, conditionally_transform, every, restart
+from gradxform.wrappers.galore import GaLoreDimensionNumbers, scale_by_galore
+from gradxform.wrappers.masking import freeze, masked, multi_transform, partition, selective_transform, set_to_zero
+from gradxform.wrappers.master_weights import master_weights
+from gradxform.wrappers.mechanic import mechanize
+from gradxform.wrappers.sam import sam, sam_gradient
+from gradxform.wrappers.schedule_free import gpa, schedule_free
+from gradxform.wrappers.skipping import (
+    apply_if_finite,
+    skip_large_updates,
+    skip_nonfinite,
+    skip_not_finite,
+    skip_spikes,
+)
+
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str):
     """Optax's modules of names, and what is Optax's own: losses, projections, linear algebra."""
     import importlib
 
-    if name in ("compatibility", "contrib", "losses", "transforms"):
+    if name in ("contrib", "losses", "transforms"):
         return importlib.import_module(f"gradxform.{name}")
-    return importlib.import_module("gradxform.compatibility").find(name)
+    return importlib.import_module("gradxform.interop.optax.names").find(name)

@@ -1,5 +1,6 @@
 """Optax's `contrib`: the same names, which gradxform has at its top."""
 
-from gradxform.compatibility import namespace
+import gradxform
+from gradxform.interop.optax.names import namespace
 
-__getattr__, __dir__ = namespace("optax.contrib")
+__getattr__, __dir__ = namespace(gradxform, "optax.contrib")

@@ -127,3 +127,8 @@ def wide_dtype(*dtypes):
     """
     with jax.numpy_dtype_promotion("standard"):
         return jnp.dtype(jnp.result_type(jnp.float32, *dtypes))
+
+
+def is_key(x) -> bool:
+    """Whether an array, or a shape, holds random keys."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.core import Named, apply_updates, chain, identity, stack
-from gradxform.hyper import Schedule, by_path
-from gradxform.schedules import constant_schedule
+from gradxform.core.chain import Named, apply_updates, chain, identity, stack
+from gradxform.core.labels import by_path
+from gradxform.core.schedule import Schedule
+from gradxform.schedules.basic import constant_schedule
 
 DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
 

@@ -1,5 +1,6 @@
 """Optax's `transforms`: the same names, which gradxform has at its top."""
 
-from gradxform.compatibility import namespace
+import gradxform
+from gradxform.interop.optax.names import namespace
 
-__getattr__, __dir__ = namespace("optax.transforms")
+__getattr__, __dir__ = namespace(gradxform, "optax.transforms")

@@ -1,10 +1,6 @@
 """Tests run with strict dtype promotion and, for those that need several devices, on eight host devices."""
 
 import os
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent / "oracles"))  # the references, for the tests of every folder
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

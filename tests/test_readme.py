@@ -12,8 +12,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_methods_is_the_generated_one():
-    from gradxform.registry import METHODS
-    from gradxform.report.catalogue import markdown
+    from gradxform.cli.catalogue import markdown
+    from gradxform.cli.methods import METHODS
 
     shown = re.search(r"<!-- methods: .*? -->\n(.*?)\n<!-- end of methods -->", README, re.DOTALL)
     assert shown is not None
@@ -22,7 +22,7 @@ def test_the_table_of_methods_is_the_generated_one():
 
 def test_the_catalogue_is_the_generated_one():
     import gradxform
-    from gradxform.report.catalogue import families
+    from gradxform.cli.catalogue import families
 
     shown = re.search(r"<!-- catalogue: .*? -->\n(.*?)\n<!-- end of catalogue -->", README, re.DOTALL)
     assert shown is not None

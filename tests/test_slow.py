@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gradxform.registry import METHODS
+from gradxform.cli.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow

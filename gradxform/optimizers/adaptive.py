@@ -7,11 +7,11 @@ m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `mask` limits the decay: "**
 from collections.abc import Callable
 from typing import Any
 
-from gradxform.core import chain, transformation
-from gradxform.differences import fourth_root, scale_by_acprop, scale_by_adan, scale_by_adopt
-from gradxform.hyper import ByPath, Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive, WeightDecay
-from gradxform.leafwise import leafwise
-from gradxform.products import (
+from gradxform.core.chain import chain, transformation
+from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive, WeightDecay
+from gradxform.core.labels import ByPath, Where
+from gradxform.core.leafwise import leafwise
+from gradxform.optimizers.products import (
     keras_or_not,
     nadam_parts,
     scale_by_adamax,
@@ -21,8 +21,9 @@ from gradxform.products import (
     scale_by_simplified_ademamix,
     scale_by_yogi,
 )
-from gradxform.regularise import Where, add_decayed_weights
-from gradxform.stepsize import scale_by_learning_rate
+from gradxform.rules.differences import fourth_root, scale_by_acprop, scale_by_adan, scale_by_adopt
+from gradxform.rules.step_size import scale_by_learning_rate
+from gradxform.rules.weight_decay import add_decayed_weights
 
 
 @transformation(conventions={"optax": {}, "torch": {}, "keras": {"eps": 1e-7}, "paper": {}})

@@ -5,15 +5,16 @@ Notation: g gradient, p parameter, α learning rate, β decays; every optimizer 
 
 import jax.numpy as jnp
 
-from gradxform.core import chain, transformation
-from gradxform.differences import scale_by_optimistic_gradient
-from gradxform.hyper import Decay, Epsilon, Fraction, LearningRate, NonNegative, Real
-from gradxform.leafwise import leafwise
-from gradxform.moments import quasi_hyperbolic
-from gradxform.products import scale_by_adam
-from gradxform.regularise import Key, add_noise
-from gradxform.slots import zeros
-from gradxform.stepsize import scale_by_learning_rate
+from gradxform.core.chain import chain, transformation
+from gradxform.core.hyper import Decay, Epsilon, Fraction, LearningRate, Momentum, NonNegative, Real
+from gradxform.core.leafwise import leafwise
+from gradxform.core.slots import zeros
+from gradxform.optimizers.products import scale_by_adam
+from gradxform.rules.differences import scale_by_optimistic_gradient
+from gradxform.rules.directions import momentum as heavy_ball
+from gradxform.rules.directions import quasi_hyperbolic
+from gradxform.rules.noise import Key, add_noise, differentially_private_aggregate
+from gradxform.rules.step_size import scale_by_learning_rate
 
 
 @transformation
@@ -119,3 +120,30 @@ def qhm(learning_rate: LearningRate, beta: Decay = 0.999, nu: Fraction = 0.7):
     Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), equations 3 and 4.
     """
     return chain(quasi_hyperbolic(beta, nu), scale_by_learning_rate(learning_rate))
+
+
+@transformation
+def dpsgd(
+    learning_rate: LearningRate,
+    l2_norm_clip: NonNegative,
+    noise_multiplier: NonNegative,
+    key: Key,
+    momentum: Momentum | None = None,
+    nesterov: bool = False,
+):
+    """Stochastic gradient descent with differential privacy: each example's gradient clipped, their mean noised.
+
+        u = (Σᵢ gᵢ min(1, c / ‖gᵢ‖) + σ c 𝒩(0, 1)) / n
+        p ← p - α u                                 or with momentum, as in `sgd`
+
+    It is given gradients with an axis of n examples in front.
+
+    Memory: 8 bytes; with momentum 4 more per parameter.
+
+    Source: M. Abadi et al., Deep Learning with Differential Privacy (2016), algorithm 1.
+    """
+    return chain(
+        differentially_private_aggregate(l2_norm_clip, noise_multiplier, key),
+        None if momentum is None else heavy_ball(momentum, nesterov=nesterov),
+        scale_by_learning_rate(learning_rate),
+    )

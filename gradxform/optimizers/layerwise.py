@@ -4,11 +4,13 @@ Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ w
 optimizer ends in p ← p - α u, unless its equation says otherwise.
 """
 
-from gradxform.core import chain, transformation
-from gradxform.directions import correct_bias, ema
-from gradxform.directions import momentum as heavy_ball
-from gradxform.hyper import ByPath, Decay, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
-from gradxform.layerwise import (
+from gradxform.core.chain import chain, transformation
+from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
+from gradxform.core.labels import ByPath, Where
+from gradxform.core.leafwise import leafwise
+from gradxform.rules.directions import correct_bias, ema
+from gradxform.rules.directions import momentum as heavy_ball
+from gradxform.rules.layerwise import (
     _fromage,
     _lamb_keras,
     _lars_ratio,
@@ -17,10 +19,9 @@ from gradxform.layerwise import (
     scale_by_sm3,
     scale_by_trust_ratio,
 )
-from gradxform.leafwise import leafwise
-from gradxform.preconditioners import scale_by_rms
-from gradxform.regularise import Where, add_decayed_weights
-from gradxform.stepsize import scale_by_learning_rate
+from gradxform.rules.preconditioners import scale_by_rms
+from gradxform.rules.step_size import scale_by_learning_rate
+from gradxform.rules.weight_decay import add_decayed_weights
 
 
 @transformation(conventions={"optax": {}, "pytorch_optimizer": {}, "keras": {"eps": 1e-7}})

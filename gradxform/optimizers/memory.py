@@ -3,21 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from gradxform.clipping import clip_by_block_rms
-from gradxform.core import chain, transformation
-from gradxform.directions import ema
-from gradxform.factored import (
-    decay_by_rate,
-    factored_rms_keras,
-    factored_rms_torch,
-    falling_rate,
-    relative_step,
-    relative_step_decayed,
-    scale_by_block_rms,
-    scale_by_came,
-    scale_by_factored_rms,
-)
-from gradxform.hyper import (
+from gradxform.core.chain import chain, transformation
+from gradxform.core.hyper import (
     Count,
     Decay,
     DType,
@@ -29,9 +16,23 @@ from gradxform.hyper import (
     Real,
     WeightDecay,
 )
-from gradxform.low_rank import Dimensions, Inner, scale_by_galore
-from gradxform.regularise import Where, add_decayed_weights
-from gradxform.stepsize import scale, scale_by_learning_rate
+from gradxform.core.labels import Where
+from gradxform.rules.clipping import clip_by_block_rms
+from gradxform.rules.directions import ema
+from gradxform.rules.factored import (
+    decay_by_rate,
+    factored_rms_keras,
+    factored_rms_torch,
+    falling_rate,
+    relative_step,
+    relative_step_decayed,
+    scale_by_block_rms,
+    scale_by_came,
+    scale_by_factored_rms,
+)
+from gradxform.rules.step_size import scale, scale_by_learning_rate
+from gradxform.rules.weight_decay import add_decayed_weights
+from gradxform.wrappers.galore import Dimensions, Inner, scale_by_galore
 
 _PUBLISHED = {"learning_rate": 1e-2, "min_dim_size_to_factor": 1}
 

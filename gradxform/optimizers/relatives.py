@@ -4,20 +4,20 @@ Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ w
 m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `mask` limits the decay: "**/kernel", a predicate f(path, leaf), or a tree of booleans.
 """
 
-from gradxform.core import chain, transformation
-from gradxform.directions import ema
-from gradxform.hyper import ByPath, Decay, Epsilon, Fraction, LearningRate, Positive, WeightDecay
-from gradxform.leafwise import leafwise
-from gradxform.moments import (
-    quasi_hyperbolic,
+from gradxform.core.chain import chain, transformation
+from gradxform.core.hyper import Decay, Epsilon, Fraction, LearningRate, Positive, WeightDecay
+from gradxform.core.labels import ByPath, Where
+from gradxform.core.leafwise import leafwise
+from gradxform.rules.directions import ema, quasi_hyperbolic
+from gradxform.rules.preconditioners import scale_by_rms
+from gradxform.rules.rms_variants import (
     scale_by_atan2,
     scale_by_clipped_rms,
     scale_by_quasi_hyperbolic_rms,
     scale_by_rms_power,
 )
-from gradxform.preconditioners import scale_by_rms
-from gradxform.regularise import Where, add_decayed_weights
-from gradxform.stepsize import scale_by_learning_rate
+from gradxform.rules.step_size import scale_by_learning_rate
+from gradxform.rules.weight_decay import add_decayed_weights
 
 
 def _decay_after(u, at, *, learning_rate, weight_decay):

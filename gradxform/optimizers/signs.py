@@ -3,12 +3,13 @@
 Notation: g gradient, p parameter, α learning rate, β decays, λ weight decay; every optimizer ends in p ← p - α u.
 """
 
-from gradxform.core import chain, transformation
-from gradxform.directions import ema
-from gradxform.hyper import Decay, Fraction, LearningRate, NonNegative, Positive, WeightDecay
-from gradxform.regularise import Where, add_decayed_weights
-from gradxform.signs import Growth, OpenDecay, scale_by_lion, scale_by_rprop, scale_by_sign
-from gradxform.stepsize import scale, scale_by_learning_rate
+from gradxform.core.chain import chain, transformation
+from gradxform.core.hyper import Decay, Fraction, LearningRate, NonNegative, Positive, WeightDecay
+from gradxform.core.labels import Where
+from gradxform.rules.directions import ema
+from gradxform.rules.signs import Growth, OpenDecay, scale_by_lion, scale_by_rprop, scale_by_sign
+from gradxform.rules.step_size import scale, scale_by_learning_rate
+from gradxform.rules.weight_decay import add_decayed_weights
 
 
 @transformation

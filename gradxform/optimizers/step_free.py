@@ -3,13 +3,10 @@
 Their learning rate is a factor, 1 unless a schedule makes it fall.
 """
 
-from gradxform.betting import scale_by_cocob
-from gradxform.core import chain, transformation
-from gradxform.curvature import Estimator, scale_by_sophia
-from gradxform.directions import ema
-from gradxform.distance import FirstStep, scale_by_dog, scale_by_dowg
-from gradxform.dual_averaging import reduce_variance, scale_by_asgd, scale_by_madgrad
-from gradxform.hyper import (
+import jax.numpy as jnp
+
+from gradxform.core.chain import chain, transformation
+from gradxform.core.hyper import (
     Count,
     Decay,
     DType,
@@ -19,12 +16,22 @@ from gradxform.hyper import (
     NonNegative,
     Positive,
     Real,
+    Steps,
     WeightDecay,
+    at_step,
 )
-from gradxform.polyak import scale_by_polyak
-from gradxform.preconditioners import scale_by_rms
-from gradxform.regularise import Where, add_decayed_weights
-from gradxform.stepsize import scale_by_learning_rate
+from gradxform.core.labels import Where
+from gradxform.core.schedule import schedule
+from gradxform.rules.coin_betting import scale_by_cocob
+from gradxform.rules.curvature import Estimator, scale_by_sophia
+from gradxform.rules.directions import ema
+from gradxform.rules.distance import FirstStep, scale_by_dog, scale_by_dowg
+from gradxform.rules.dual_averaging import reduce_variance, scale_by_asgd, scale_by_madgrad
+from gradxform.rules.polyak import scale_by_polyak
+from gradxform.rules.preconditioners import scale_by_rms
+from gradxform.rules.step_size import scale_by_learning_rate
+from gradxform.rules.weight_decay import add_decayed_weights
+from gradxform.wrappers.schedule_free import Power, Share, _ahead, _averaged, _primal_decaying_z, _primal_keras
 
 
 @transformation
@@ -240,3 +247,93 @@ def sophia(
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )
+
+
+@schedule
+def _warmed_up(step, learning_rate: LearningRate, warmup_steps: Steps):
+    """A straight line from 0 to the learning rate, itself a number or a schedule."""
+    share = jnp.asarray(step, float) / at_step(warmup_steps, step)
+    return at_step(learning_rate, step) * jnp.minimum(share, 1)
+
+
+def _rate(learning_rate, warmup_steps, convention):
+    if warmup_steps is None:
+        return learning_rate
+    rise = _warmed_up(learning_rate, warmup_steps)
+    return rise if convention == "optax" else _ahead(rise)
+
+
+def _decay(weight_decay, decay_at, rate, learning_rate, convention):
+    """A part of the base optimizer, if the decay is one; else the rule that decays, and its numbers."""
+    if decay_at not in ("y", "z"):
+        raise ValueError(f"schedule_free: decay_at must be 'y' or 'z'; got {decay_at!r}")
+    if weight_decay is None:
+        return None, {}
+    if convention == "keras":
+        return None, {"rule": _primal_keras, "step_size": learning_rate, "weight_decay": weight_decay}
+    if decay_at == "z":
+        return None, {"rule": _primal_decaying_z, "step_size": rate, "weight_decay": weight_decay}
+    return add_decayed_weights(weight_decay), {}
+
+
+@transformation(conventions={"optax": {}, "paper": {}})
+def schedule_free_sgd(
+    learning_rate: LearningRate = 1.0,
+    warmup_steps: Steps | None = None,
+    b1: Share = 0.9,
+    weight_decay: WeightDecay | None = None,
+    weight_lr_power: Power = 2.0,
+    state_dtype=None,
+    *,
+    r: Power = 0.0,
+    decay_at: str = "y",
+    convention: str = "optax",
+):
+    """Schedule-free gradient descent: `schedule_free` around a step of z.
+
+        z ← z - α (g + λ y)          decay_at="y"
+        z ← z - α (g + λ z)          decay_at="z"
+
+    Memory: 4 bytes per parameter.
+
+    Conventions: with a warm-up, "optax" begins with a step of 0, "paper", as the package schedulefree, with one of α / warmup_steps.
+
+    Source: A. Defazio et al., The Road Less Scheduled (2024), equations 6 to 8.
+    """
+    rate = _rate(learning_rate, warmup_steps, convention)
+    decay, numbers = _decay(weight_decay, decay_at, rate, learning_rate, convention)
+    base = chain(decay, scale_by_learning_rate(rate))
+    return _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, **numbers)
+
+
+@transformation(conventions={"optax": {}, "paper": {}, "keras": {"weight_lr_power": 0.0}})
+def schedule_free_adamw(
+    learning_rate: LearningRate = 0.0025,
+    warmup_steps: Steps | None = None,
+    b1: Share = 0.9,
+    b2: Decay = 0.999,
+    eps: Epsilon = 1e-8,
+    weight_decay: WeightDecay = 0.0,
+    weight_lr_power: Power = 2.0,
+    state_dtype=None,
+    *,
+    r: Power = 0.0,
+    decay_at: str = "y",
+    convention: str = "optax",
+):
+    """Schedule-free AdamW: `schedule_free` around RMS scaling with bias correction and decoupled weight decay.
+
+        z ← z - α (g / (√v̂ + ε) + λ y)          decay_at="y"
+        z ← z - α (g / (√v̂ + ε) + λ z)          decay_at="z"
+
+    Memory: 8 bytes per parameter.
+
+    Conventions: with a warm-up, "optax" begins with a step of 0, "paper", as the package schedulefree, with one of α / warmup_steps;
+    so does "keras", which weighs all steps alike (q = 0) and decays y but not z: y ← y - α λ y first, α without warm-up.
+
+    Source: A. Defazio et al., The Road Less Scheduled (2024), algorithm 1.
+    """
+    rate = _rate(learning_rate, warmup_steps, convention)
+    decay, numbers = _decay(weight_decay, decay_at, rate, learning_rate, convention)
+    base = chain(scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True), decay, scale_by_learning_rate(rate))
+    return _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, **numbers)

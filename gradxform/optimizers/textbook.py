@@ -5,11 +5,13 @@ unless its equation says otherwise. Numbers may be schedules or tables by path. 
 defaults are Optax's; `convention` gives the others: "torch" (2.13), "keras" (3) and "paper", where they differ from it.
 """
 
-from gradxform.core import chain, transformation
-from gradxform.directions import ema
-from gradxform.directions import momentum as heavy_ball
-from gradxform.hyper import Decay, DType, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
-from gradxform.preconditioners import (
+from gradxform.core.chain import chain, transformation
+from gradxform.core.hyper import Decay, DType, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
+from gradxform.core.labels import Where
+from gradxform.optimizers.products import keras_or_not, nadam_parts
+from gradxform.rules.directions import ema
+from gradxform.rules.directions import momentum as heavy_ball
+from gradxform.rules.preconditioners import (
     scale_by_adadelta,
     scale_by_inf_norm,
     scale_by_rms,
@@ -17,9 +19,8 @@ from gradxform.preconditioners import (
     scale_by_rss,
     scale_by_stddev,
 )
-from gradxform.products import keras_or_not, nadam_parts
-from gradxform.regularise import Where, add_decayed_weights
-from gradxform.stepsize import scale_by_learning_rate
+from gradxform.rules.step_size import scale_by_learning_rate
+from gradxform.rules.weight_decay import add_decayed_weights
 
 _SAME: dict[str, dict[str, float]] = {"optax": {}, "torch": {}}  # their numbers are Optax's
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform import tree as trees
+from gradxform.core import leaves as trees
 from gradxform.plot.style import LIGHT, array, figure_of, labelled, name_axes, need
 
 

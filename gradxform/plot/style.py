@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 DPI = 130
+
+
 SIZE = (7.0, 4.0)  # inches
 
 
@@ -26,11 +28,20 @@ class Theme(NamedTuple):
 
 
 LIGHT = Theme("#ffffff", "#1b1f24", "#5b6470", "#c3c8ce", "#0072b2", "#d55e00", "#cc3311", "#009e73")
+
+
 DARK = Theme("#14181d", "#e6e8eb", "#9aa3ad", "#4a525b", "#56b4e9", "#e69f00", "#ff7f5c", "#2fc79a")
+
+
 THEMES = {"light": LIGHT, "dark": DARK}
 
+
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1f24")  # M. Okabe, K. Ito (2008)
+
+
 LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
+
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 

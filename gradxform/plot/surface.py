@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.core import apply_updates, as_transform
+from gradxform.core.chain import apply_updates, as_transform
 from gradxform.plot.style import (
     LIGHT,
     array,
@@ -24,6 +24,8 @@ from gradxform.plot.style import (
 )
 
 GRID = 201  # points along each axis at which a contour evaluates the function
+
+
 COLOURS = 200  # of an animation
 
 

@@ -15,15 +15,14 @@ result      what comes back
 hypergradient   the derivative of a training with respect to its optimizer
 """
 
-from gradxform.sweep.halving import Halving, promoted, rungs
-from gradxform.sweep.hypergradient import checkpointed_scan, hypergradient, value_and_hypergradient
-from gradxform.sweep.paced import Paced, Trained, fit
-from gradxform.sweep.population import Population, evolve
-from gradxform.sweep.progress import Progress
+from gradxform.sweep.engine import Progress
 from gradxform.sweep.result import Member, SweepResult
 from gradxform.sweep.run import sweep
+from gradxform.sweep.search import Halving, Population, evolve, promoted, rungs
 from gradxform.sweep.space import Distribution, Space, choice, grid, log_uniform, random, uniform, zip
 from gradxform.sweep.store import Unsound
+from gradxform.train.hypergradient import checkpointed_scan, hypergradient, value_and_hypergradient
+from gradxform.train.paced import Paced, Trained, fit
 
 __all__ = [
     "Distribution",

@@ -5,19 +5,100 @@ where it is a float or an array, or a pytree that holds some (an optimizer, a sc
 Anything else (an int such as the batch size, a string, a function) is structure: each value is compiled by itself.
 """
 
+import difflib
 import inspect
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import keystr
 
-from gradxform.define import Value, code, plain
-from gradxform.sweep import names
+from gradxform.core.call import Call, Value
+from gradxform.core.hyper import Range
+from gradxform.display.code import code, plain
 from gradxform.sweep.space import Labelled, Space
 
 SEED = "seed"
+
+
+Path = tuple[str, ...]
+
+
+LISTED = 24  # candidates that an error message lists
+
+
+def children(node) -> dict[str, Any]:
+    """The parts of a node by name: all arguments of a call, the children of any other pytree, nothing for a leaf."""
+    if isinstance(node, Call):
+        return node.arguments
+    flat, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    return {keystr(path, simple=True): child for path, child in flat if path}
+
+
+def paths(node, root: Path = ()) -> dict[Path, Any]:
+    """Every path below a node that may be given a value: numbers, schedules, and the structural arguments of calls."""
+    found: dict[Path, Any] = {}
+    for name, child in children(node).items():
+        if not isinstance(child, np.ndarray | jax.Array) or np.ndim(child) == 0 or isinstance(node, Value):
+            found[(*root, name)] = child
+        if isinstance(child, Value) or not (root and not isinstance(node, Value)):
+            found |= paths(child, (*root, name))
+    return found
+
+
+def find(name: str, known: dict[Path, Any]) -> Path:
+    """The path that a name stands for.
+
+    Raises:
+        KeyError: no path ends in it, or two equally short ones; the message lists the candidates.
+    """
+    ends = [path for path in known if ".".join(path) == name or ".".join(path).endswith(f".{name}")]
+    shortest = [path for path in ends if len(path) == min(map(len, ends))]
+    if len(shortest) == 1:
+        return shortest[0]
+    listed = sorted({".".join(path) for path in shortest or known}, key=lambda text: (text.count("."), text))
+    if shortest:
+        raise KeyError(f"sweep: {name!r} may be {' or '.join(listed)}; write it in full")
+    last = {path[-1]: ".".join(path) for path in known} | {text: text for text in listed}
+    near = difflib.get_close_matches(name, last, n=1, cutoff=0.6)
+    hint = f"; did you mean {last[near[0]]!r}?" if near else ""
+    more = f", … ({len(listed)} in all)" if len(listed) > LISTED else ""
+    raise KeyError(f"sweep: nothing is named {name!r}{hint} Candidates: {', '.join(listed[:LISTED])}{more}")
+
+
+def replaced(node, path: Path, value):
+    """The node with the value at the path, numbers checked as where the optimizer is built."""
+    if not path:
+        return value
+    name, *rest = path
+    new = replaced(children(node)[name], tuple(rest), value)
+    if isinstance(node, Call):
+        return node.replace(**{name: new})
+    flat, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    return treedef.unflatten([new if keystr(at, simple=True) == name else child for at, child in flat])
+
+
+def positions(tree) -> dict[Path, int]:
+    """The index of each leaf among the leaves of a tree, by its path."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {tuple(keystr((key,), simple=True) for key in path): i for i, (path, _) in enumerate(flat)}
+
+
+def bounded(tree, path: Path) -> bool:
+    """Whether the number at the path has a finite upper bound by its type, as `b1` in [0, 1) has."""
+    node = tree
+    for i, name in enumerate(path):
+        if isinstance(node, Call):
+            hint = typing.get_type_hints(node._function.build, include_extras=True).get(name)
+            for option in (hint, *typing.get_args(hint)):
+                for extra in getattr(option, "__metadata__", ()):
+                    if isinstance(extra, Range) and i == len(path) - 1:
+                        return np.isfinite(float(extra.interval[1:-1].split(",")[1])).item()
+        node = children(node)[name]
+    return False
 
 
 class Arguments:
@@ -37,8 +118,8 @@ class Arguments:
         args = self.base | {name: self._like_base(name, x) for name, x in values.items() if name in self.names}
         known = self.known_of(args)
         for name in sorted((name for name in values if name not in self.names), key=lambda name: name.count(".")):
-            path = names.find(name, known)
-            args = args | {path[0]: names.replaced(args[path[0]], path[1:], values[name])}
+            path = find(name, known)
+            args = args | {path[0]: replaced(args[path[0]], path[1:], values[name])}
             known = self.known_of(args) if isinstance(values[name], Value) else known
         missing = [name for name in self.names if name not in args and name != "key"]
         if missing:
@@ -49,11 +130,9 @@ class Arguments:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return float(value) if whole and isinstance(self.base.get(name), float) else value
 
-    def known_of(self, args: dict[str, Any]) -> dict[names.Path, Any]:
+    def known_of(self, args: dict[str, Any]) -> dict[Path, Any]:
         """Every path that a name may stand for in these arguments."""
-        known = {(name,): None for name in self.names} | names.paths(
-            {name: x for name, x in args.items() if is_number(x)}
-        )
+        known = {(name,): None for name in self.names} | paths({name: x for name, x in args.items() if is_number(x)})
         if self.keyed and SEED not in self.names:
             known |= {(SEED,): None}
             del known["key",]
@@ -133,8 +212,8 @@ class Group:
     def bounded(self) -> tuple[bool, ...]:
         """Which of the varying numbers have a finite upper bound, as a decay rate has, by their type."""
         tree = self.treedef.unflatten(self.leaves)
-        paths = {i: path for path, i in names.positions(tree).items()}
-        return tuple(names.bounded(tree, paths[i]) for i in self.varying)
+        where = {i: path for path, i in positions(tree).items()}
+        return tuple(bounded(tree, where[i]) for i in self.varying)
 
     @property
     def description(self) -> str:
@@ -147,7 +226,7 @@ class Group:
 
 def _built(x) -> str:
     """What a value is built from, without its numbers: `adam(cosine_decay_schedule)`."""
-    inner = [_built(child) for child in names.children(x).values() if isinstance(child, Value)]
+    inner = [_built(child) for child in children(x).values() if isinstance(child, Value)]
     name = getattr(x, "name", type(x).__name__.lower())
     return f"{name}({', '.join(inner)})" if inner else name
 
@@ -188,7 +267,7 @@ def _hashable(x) -> Any:
 class _Similar:
     """Members whose settings differ in floats only."""
 
-    def __init__(self, structure, fixed, treedef, leaves, at: dict[str, int], paths: dict[str, names.Path], tree):
+    def __init__(self, structure, fixed, treedef, leaves, at: dict[str, int], paths: dict[str, Path], tree):
         self.structure, self.fixed, self.treedef, self.leaves, self.at = structure, fixed, treedef, leaves, at
         self.paths, self.tree = paths, tree
         self.members: list[int] = []
@@ -202,11 +281,11 @@ class _Similar:
         tree = {name: x for name, x in args.items() if is_number(x)}
         fixed = {name: x for name, x in args.items() if name not in tree and name != "key"}
         leaves, treedef = jax.tree.flatten(tree)
-        index = names.positions(tree)
+        index = positions(tree)
         at, paths, known = {}, {}, arguments.known_of(args)
         for name, value in setting.items():
             if isinstance(value, float | np.floating) and not arguments.is_seed(name):
-                paths[name] = names.find(name, known)
+                paths[name] = find(name, known)
                 if paths[name] not in index:
                     raise TypeError(f"sweep: {name!r} takes no number; got {value!r}")
                 at[name] = index[paths[name]]
@@ -223,7 +302,7 @@ class _Similar:
         for name, values in self.floats.items():
             value = float(setting[name])
             if (name, value) not in self.checked:
-                names.replaced(self.tree, self.paths[name], value)  # raises outside the interval of its type
+                replaced(self.tree, self.paths[name], value)  # raises outside the interval of its type
                 self.checked.add((name, value))
             values.append(value)
 

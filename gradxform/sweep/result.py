@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradxform.define import code
+from gradxform.core.transform import Transform
+from gradxform.display.code import code
 from gradxform.sweep.members import Arguments, Group
 from gradxform.sweep.space import Labelled, Space
 from gradxform.sweep.store import unflat
-from gradxform.transform import Transform
 
 
 def better(values, mode: str) -> np.ndarray:

@@ -7,19 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradxform.define import code
-from gradxform.sweep.engine import Engine
-from gradxform.sweep.halving import Halving
+from gradxform.display.code import code
+from gradxform.numerics import is_key
+from gradxform.sweep.engine import Engine, PausePlan, Progress, notes, restored, run_task
 from gradxform.sweep.members import Arguments, group
-from gradxform.sweep.paced import Trained
-from gradxform.sweep.pausing import Pauses, restored
-from gradxform.sweep.pausing import run as run_pausing
-from gradxform.sweep.population import Population
-from gradxform.sweep.progress import Progress, notes
 from gradxform.sweep.result import SweepResult, Trial, better
+from gradxform.sweep.search import Halving, Population, Task, Tasks
 from gradxform.sweep.space import Labelled, as_space
-from gradxform.sweep.store import Folder, Memory, digest, fingerprint, flat, is_key
-from gradxform.sweep.tasks import Task, Tasks
+from gradxform.sweep.store import Folder, Memory, digest, fingerprint, flat
+from gradxform.train.paced import Trained
 
 
 def sweep(
@@ -68,7 +64,7 @@ def sweep(
         every: steps between two reports of metrics of a training that can pause.
         halving: compare members at rungs, and go on with the best.
         population: let the members of each chunk evolve: population-based training.
-        progress: is told what happens; `gradxform.report.sweep_live` shows it.
+        progress: is told what happens; `gradxform.cli.sweep.live` shows it.
         patience: seconds to wait for a sign of life from another process.
 
     Memory: the parameters of all members without `out`; of one chunk with it.
@@ -91,7 +87,7 @@ def sweep(
     engines = [Engine(train, some, _devices(devices)) for some in groups]
     store = Memory() if out is None else Folder(out, patience)
     began = time.perf_counter()
-    pauses = Pauses(every, halving, population, progress or Progress())
+    pauses = PausePlan(every, halving, population, progress or Progress())
     runner = _Runner(engines, store, (index, count), metric, mode, pauses)
     plan = store.open(runner.plan(space, chunk, memory), index == 0)
     runner.progress.begin(len(space), notes(groups))
@@ -111,7 +107,9 @@ def _devices(devices) -> list[Any]:
 class _Runner:
     """Runs tasks, each a batch of members from one rung to the next, in an order that all processes agree on."""
 
-    def __init__(self, engines: list[Engine], store: Memory, processes: tuple[int, int], metric, mode, pauses: Pauses):
+    def __init__(
+        self, engines: list[Engine], store: Memory, processes: tuple[int, int], metric, mode, pauses: PausePlan
+    ):
         self.engines, self.store, self.processes, self.pauses = engines, store, processes, pauses
         self.metric, self.mode, self.progress = metric, mode, pauses.progress
         self.shapes: dict[int, Any] = {}
@@ -185,7 +183,7 @@ class _Runner:
             carry = (
                 restored(task.sources, self.store.load, like, len(batched[1])) if task.rung else engine.begin(batched)
             )
-            found = run_pausing(
+            found = run_task(
                 engine, self.pauses, task, batched, carry, look, lambda latest: better(latest[self.metric], self.mode)
             )
         else:

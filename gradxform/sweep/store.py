@@ -18,18 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.define import plain
+from gradxform.display.code import plain
+from gradxform.numerics import is_key
 
 FORMAT = 1
 
 
 class Unsound(ValueError):
     """A file that is damaged, or that belongs to another sweep; its message names the file and what to do."""
-
-
-def is_key(x) -> bool:
-    """Whether an array, or a shape, holds random keys."""
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def flat(tree) -> dict[str, np.ndarray]:

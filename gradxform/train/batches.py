@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradxform.tree import path_string
+from gradxform.core.leaves import path_string
 
 __all__ = ["batches", "count", "partition", "scan_batches", "shuffle"]
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.core import apply_updates, as_transform
+from gradxform.core.chain import apply_updates, as_transform
 from gradxform.numerics import wide_dtype
 from gradxform.train.batches import count, scan_batches
 from gradxform.train.stopping import EarlyStopping, StoppingState, fresh

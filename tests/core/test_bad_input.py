@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from instances import TRANSFORMATIONS
 
 import gradxform as gx
-from gradxform.core import Named
-from gradxform.define import _converters
-from gradxform.hyper import Decay, Range
-from gradxform.registry import TRANSFORMATIONS
+from gradxform.core.call import _converters
+from gradxform.core.chain import Named
+from gradxform.core.hyper import Decay, Range
+from gradxform.core.transform import Transform
 from gradxform.testing import LAWS, check_law, check_transformation
-from gradxform.transform import Transform
 
 PARAMS = {"enc": {"kernel": jnp.ones((2, 3))}, "bias": jnp.ones(3)}
 

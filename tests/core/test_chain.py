@@ -12,8 +12,8 @@ from flax import linen, nnx, serialization
 from flax.training.train_state import TrainState
 
 import gradxform as gx
-from gradxform.interop import register_with_flax
-from gradxform.transform import Transform
+from gradxform.core.transform import Transform
+from gradxform.interop.export import register_with_flax
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.array([0.3, -2.0, 1.0])}
 GRADS = {"w": jnp.linspace(-2.0, 3.0, 6).reshape(2, 3), "b": jnp.array([1.0, 0.5, -4.0])}

@@ -13,9 +13,9 @@ from flax import linen, nnx
 from flax.training.train_state import TrainState
 
 import gradxform as gx
-from gradxform.define import _converters
-from gradxform.hyper import Range
-from gradxform.transform import Transform
+from gradxform.core.call import _converters
+from gradxform.core.hyper import Range
+from gradxform.core.transform import Transform
 
 CODE = {**vars(gx), "jnp": jnp, "jax": jax}
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.array([0.3, -2.0, 1.0])}

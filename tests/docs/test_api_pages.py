@@ -71,7 +71,7 @@ def new_name(doc, module):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        (new_name(None, "gradxform.core"), "gradxform.novel has no docstring"),
+        (new_name(None, "gradxform.core.chain"), "gradxform.novel has no docstring"),
         (new_name("New.", "gradxform.novelties"), "gradxform.novel of gradxform.novelties is on no page"),
     ],
 )

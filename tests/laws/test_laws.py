@@ -7,9 +7,9 @@ to the laws that need no compilation, and to all the others in the slow tail.
 from functools import cache
 
 import pytest
+from instances import TRANSFORMATIONS
 
 import gradxform as gx
-from gradxform.registry import TRANSFORMATIONS
 from gradxform.testing import LAWS, check_law
 
 TEXTBOOK = {

@@ -13,8 +13,8 @@ from replay import GRADS, LEAVES, META, START, arguments, close, flat, walks
 from replay import TORCH as GOLDEN
 
 import gradxform as gx
-from gradxform import schedules
 from gradxform.optimizers import textbook
+from gradxform.schedules import basic as schedules
 
 # None of these is a default, and eps is large enough to show in which place it stands
 LR, B1, B2, EPS, ROOT = 0.07, 0.8, 0.97, 3e-3, 2e-4

@@ -1,0 +1,106 @@
+"""`gradxform list` and `gradxform show`: all methods, or one in full. Needs only JAX and NumPy."""
+
+import inspect
+import shutil
+import sys
+import textwrap
+
+from gradxform.cli.problems import unknown
+
+
+def listing(methods: dict, width: int | None = None) -> str:
+    """The catalogue: name, one sentence, source. Narrow terminals get the source on a line of its own."""
+    width = width or shutil.get_terminal_size((110, 24)).columns
+    name_width = max(len(name) for name in methods) + 2
+    title_width = max(24, (width - name_width) * 3 // 5 - 2)
+    wide = width >= 90
+    source_width = max(24, width - name_width - (title_width + 2 if wide else 0))
+    lines = [f"{'NAME':<{name_width}}{'WHAT IT DOES':<{title_width + 2}}SOURCE".rstrip()] if wide else []
+    for name, method in methods.items():
+        title = textwrap.wrap(method.title, title_width if wide else width - name_width) or [""]
+        source = textwrap.wrap(" ".join(str(method.source).split()), source_width) or [""]
+        if not wide:
+            title, source = title + source, []
+        for at in range(max(len(title), len(source))):
+            columns = (
+                (name if at == 0 else "", name_width),
+                (_at(title, at), title_width + 2),
+                (_at(source, at), 0),
+            )
+            lines.append("".join(f"{text:<{room}}" for text, room in columns).rstrip())
+    return "\n".join(lines)
+
+
+def markdown(methods: dict) -> str:
+    """The catalogue as the README's table."""
+    rows = (f"| `{name}` | {method.title} | {' '.join(method.source.split())} |" for name, method in methods.items())
+    return "\n".join(["| method | what it does | source |", "|---|---|---|", *rows])
+
+
+def families(package) -> str:
+    """Every public constructor by the module it lives in, as the README's other table."""
+    rows: dict[str, list[str]] = {}
+    for name, made in vars(package).items():
+        if hasattr(made, "build") and hasattr(made, "converters"):
+            rows.setdefault(made.__module__, []).append(name)
+    lines = ["| idea | names |", "|---|---|"]
+    for module, names in sorted(rows.items(), key=lambda row: (".optimizers." not in row[0], row[0])):
+        idea = " ".join((inspect.getdoc(sys.modules[module]) or module).split("\n\n")[0].split()).rstrip(".")
+        lines.append(f"| {idea} | {', '.join(f'`{name}`' for name in sorted(names))} |")
+    return "\n".join(lines)
+
+
+def _at(lines: list[str], index: int) -> str:
+    return lines[index] if index < len(lines) else ""
+
+
+def showing(name: str, methods: dict) -> str:
+    """One method: its documentation with equation and source, what it is composed of, its defaults."""
+    if name not in methods:
+        raise unknown("method", name, methods)
+    method = methods[name]
+    low, high = method.grid
+    doc = inspect.cleandoc(method.doc)
+    note = "" if doc.startswith(method.title) else f"{method.title}\n\n"
+    sections = [
+        (name, note + doc),
+        ("Composition", composition(method.make(1.0))),
+        ("Defaults", defaults(method)),
+        ("Learning rates worth trying", f"{low:g} to {high:g}"),
+    ]
+    return "\n\n".join(f"{title}\n{textwrap.indent(text, '  ')}" for title, text in sections)
+
+
+def composition(tx) -> str:
+    """The code of a transformation, and of what it is a name for, step by step."""
+    steps = [_code(tx)]
+    while hasattr(tx, "expand"):
+        tx = tx.expand()
+        steps.append("  = " + _code(tx).replace("\n", "\n    "))
+    return "\n".join(steps)
+
+
+def defaults(method) -> str:
+    """Every argument of a method with its default, one per line; what the method fixes has its value."""
+    parameters = inspect.signature(method.constructor).parameters.values()
+    values = {p.name: method.arguments.get(p.name, p.default) for p in parameters}
+    width = max(map(len, values)) + 2
+    return "\n".join(
+        f"{name:<{width}}{'required' if value is inspect.Parameter.empty else repr(value)}"
+        for name, value in values.items()
+    )
+
+
+def _code(tx) -> str:
+    """The code of a transformation, a chain with one part per line."""
+    text = repr(tx)
+    if not text.startswith("chain(") or len(text) <= 88:
+        return text
+    parts, depth, start = [], 0, len("chain(")
+    for at, letter in enumerate(text[start:-1], start):
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append(text[start:at].strip())
+            start = at + 1
+    parts.append(text[start:-1].strip())
+    return "chain(\n" + "".join(f"    {part},\n" for part in parts) + ")"

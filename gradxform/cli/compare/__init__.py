@@ -1,0 +1,1 @@
+"""`gradxform compare`: which optimizer, at which learning rate, for this data and model?"""

@@ -1,0 +1,88 @@
+"""report.html: one file that holds all it shows, needs no network, and suits light, dark, narrow and wide."""
+
+import base64
+from html import escape
+
+NARROW = "(max-width: 640px)"
+
+
+DARK = "(prefers-color-scheme: dark)"
+
+
+STYLE = """
+:root { color-scheme: light dark; --page: #ffffff; --ink: #1b1f24; --faint: #5b6470; --line: #d9dce0;
+  --wash: #f4f6f8; --accent: #0060a0; }
+@media (prefers-color-scheme: dark) { :root { --page: #14181d; --ink: #e6e8eb; --faint: #9aa3ad;
+  --line: #343b43; --wash: #1c2229; --accent: #56b4e9; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 74rem; padding: 1.5rem 1.25rem 4rem; background: var(--page);
+  color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
+p, dl, ul { max-width: 46rem; }
+.answer { border-left: 4px solid var(--accent); padding: .1rem 0 .1rem 1rem; margin: 1rem 0; }
+.answer p { font-size: 1.1rem; margin: 0 0 .4rem; }
+.answer ul { margin: 0; padding-left: 1.1rem; }
+.warning { border-left: 4px solid #d55e00; padding: .1rem 0 .1rem 1rem; }
+.faint, figcaption { color: var(--faint); font-size: .9rem; }
+pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem;
+  margin: .5rem 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .86rem; }
+code { font-size: .9em; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
+table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums;
+  width: 100%; }
+th, td { padding: .4rem .8rem; text-align: right; white-space: nowrap; border-top: 1px solid var(--line); }
+thead th { white-space: normal; vertical-align: bottom; border-top: 0; font-weight: 600;
+  background: var(--wash); min-width: 6.2rem; }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--page); font-weight: 600; }
+thead th:first-child { background: var(--wash); }
+tr.first td, tr.first th { background: var(--wash); }
+figure { margin: .5rem 0 0; }
+picture img { display: block; width: 100%; height: auto; border: 1px solid var(--line); border-radius: 6px; }
+figcaption { margin-top: .5rem; max-width: 46rem; }
+dt { font-weight: 600; margin-top: .7rem; }
+dd { margin: 0; }
+details { border-top: 1px solid var(--line); padding: .5rem 0; }
+details:last-of-type { border-bottom: 1px solid var(--line); }
+summary { cursor: pointer; }
+summary span { color: var(--faint); }
+.sideways { display: none; }
+@media (max-width: 70rem) { .sideways { display: block; } }
+@media (max-width: 640px) { body { padding: 1rem .8rem 3rem; } table { font-size: .82rem; }
+  th, td { padding: .35rem .45rem; } thead th { min-width: 4.6rem; } }
+"""
+
+
+def document(title: str, body: list[str]) -> str:
+    """A page of these parts, empty ones left out; it needs no network and runs no script."""
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def figure(variants: dict[tuple[str, str], bytes], alt: str, caption: str) -> str:
+    def uri(theme, shape):
+        return "data:image/png;base64," + base64.b64encode(variants[theme, shape]).decode()
+
+    sources = "".join(
+        f'<source media="{media}" srcset="{uri(theme, shape)}">'
+        for media, theme, shape in (
+            (f"{NARROW} and {DARK}", "dark", "narrow"),
+            (NARROW, "light", "narrow"),
+            (DARK, "dark", "wide"),
+        )
+    )
+    return (
+        f'<figure><picture>{sources}<img src="{uri("light", "wide")}" alt="{escape(alt)}"></picture>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def pairs(found: list[tuple[str, str]]) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in found) + "</dl>"

@@ -1,0 +1,1 @@
+"""`gradxform sweep`: any settings of one method, batched, resumable, from the command line."""

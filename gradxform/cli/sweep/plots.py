@@ -1,0 +1,252 @@
+"""The pictures of a sweep: curves, sensitivity, parallel coordinates, and the heat map of two hyperparameters.
+
+    Path("curves.png").write_bytes(curves(result))
+
+Hundreds of members cannot each have a colour: all are grey or on one scale (cividis, which reads the same to every eye
+and in print), and what matters stands out by weight and mark as well: the best in ink with a diamond, a divergence as a
+cross.
+"""
+
+import numpy as np
+
+from gradxform.cli.problems import need
+from gradxform.cli.sweep.axes import (
+    bins,
+    ends,
+    is_wide,
+    legend,
+    limits,
+    panels,
+    places,
+    short,
+    some,
+    suits_logarithm,
+    unit,
+)
+from gradxform.plot.style import LIGHT, Theme, crosses, logarithmic_scale, name_axes, png
+from gradxform.sweep.result import SweepResult, shown
+
+TOP = (("-", "D"), ("--", "o"), (":", "s"))  # how the three best curves differ beside their colour
+
+
+def curves(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> bytes:
+    """PNG: the metric of every member against the step, the three best marked, a cross where a member diverged."""
+    figure, (axis,) = panels(1, theme, narrow, 4.4)
+    values = result.history[result.metric].astype(np.float64)
+    steps = np.arange(1, values.shape[1] + 1)
+    log = suits_logarithm(result, values)
+    order = result.order()
+    low, high = limits(result, values, log)
+    for i in some(order)[::-1]:
+        axis.plot(steps, values[i], color=theme.others, linewidth=0.7, alpha=0.8, zorder=1)
+    for i in np.flatnonzero(result.diverged):
+        finite = np.flatnonzero(np.isfinite(values[i]))
+        last = finite[-1] if len(finite) else 0
+        at = float(np.clip(values[i, last], low, high)) if len(finite) else high
+        axis.plot([steps[last]], [at], "x", color=theme.diverged, markersize=5, zorder=3, clip_on=False)
+    colours = (theme.ink, theme.validation, theme.training)
+    for place, i in enumerate(order[:3]):
+        if result.diverged[i]:
+            continue
+        line, marker = TOP[place]
+        axis.plot(
+            steps, values[i], line, color=colours[place], linewidth=1.8, zorder=6 - place, marker=marker, markersize=4,
+            markevery=(place * 2, max(1, len(steps) // 8)),
+            label=f"{place + 1}. {describe(result, i, 46 if narrow else 90)}",
+        )  # fmt: skip
+    if result.diverged.any():
+        axis.plot(
+            [],
+            [],
+            "x",
+            color=theme.diverged,
+            markersize=5,
+            label=f"diverged ({result.diverged.sum()} of {len(result)})",
+        )
+    axis.plot([], [], color=theme.others, linewidth=1.2, label="the other members")
+    logarithmic_scale(axis, "y", log)
+    axis.set_ylim(low, high)
+    if len(steps) == 1:
+        axis.set_xlim(0, 2)
+    axis.xaxis.set_major_locator(need("matplotlib.ticker").MaxNLocator(integer=True))
+    name_axes(axis, "step", result.metric, theme=theme)
+    legend(axis, theme)
+    return png(figure)
+
+
+def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> bytes:
+    """PNG: the final metric against each hyperparameter, a panel each, the most important first."""
+    found = result.sensitivity()
+    figure, axes = panels(len(found), theme, narrow, 3.0)
+    scores = np.where(result.diverged, np.nan, result.scores.astype(np.float64))
+    log = suits_logarithm(result, scores)
+    low, high = limits(result, scores, log)
+    best = int(result.order()[0])
+    for (name, about), axis in zip(found.items(), axes, strict=True):
+        given = [shown(setting.get(name)) for setting in result.space]
+        kept = np.array([i for i, v in enumerate(given) if v is not None])
+        x, labels = places([given[i] for i in kept])
+        axis.plot(x, np.clip(scores[kept], low, high), ".", color=theme.validation, alpha=0.4, markersize=4, zorder=2)
+        lost = result.diverged[kept]
+        crosses(axis, x[lost], 0.04, theme.diverged)
+        rows = about["values"]
+        at = (
+            np.array([labels.index(row["value"]) for row in rows])
+            if labels
+            else np.array([row["value"] for row in rows])
+        )
+        axis.plot(at, [row["best"] for row in rows], "-o", color=theme.ink, linewidth=1.5, markersize=3.5, zorder=4)
+        axis.plot(at, [row["median"] for row in rows], "--", color=theme.training, linewidth=1.5, zorder=3)
+        if best in kept and not result.diverged[best]:
+            axis.plot(x[kept == best], scores[[best]], "D", color=theme.ink, markersize=7, zorder=5)
+        axis.set_title(f"{name}: {about['importance']:.0%}", fontsize=9.5, color=theme.ink, loc="left")
+        logarithmic_scale(axis, "y", log)
+        axis.set_ylim(low, high)
+        if labels:
+            axis.set_xticks(
+                range(len(labels)), [short(v, 14) for v in labels], fontsize=7.5, rotation=20 if len(labels) > 3 else 0
+            )
+        elif is_wide(x):
+            logarithmic_scale(axis, "x", True)
+    name_axes(axes[0], "", f"final {result.metric}", theme=theme)
+    lines = need("matplotlib.lines").Line2D
+    handles = [
+        lines([], [], color=theme.ink, marker="o", markersize=3.5, label="best"),
+        lines([], [], color=theme.training, linestyle="--", label="median"),
+        lines([], [], color=theme.validation, marker=".", linestyle="", label="members"),
+        lines([], [], color=theme.ink, marker="D", linestyle="", label="best of all"),
+    ]
+    if result.diverged.any():
+        handles.append(lines([], [], color=theme.diverged, marker="x", linestyle="", label="diverged"))
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=2 if narrow else 5,
+        fontsize=8.5,
+        frameon=False,
+        labelcolor=theme.ink,
+    )
+    return png(figure)
+
+
+def parallel(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> bytes:
+    """PNG: each member a line across its hyperparameters to its final metric; what is good stands out."""
+    names = [name for name in result.space.names if name in varied(result)]
+    figure, (axis,) = panels(1, theme, narrow, 4.0)
+    scores = np.where(result.diverged, np.nan, result.scores.astype(np.float64))
+    columns, ticks = [], []
+    for name in names:
+        given = [shown(setting.get(name)) for setting in result.space]
+        x, labels = places(["–" if v is None else v for v in given])
+        log = not labels and is_wide(x)
+        columns.append(unit(np.log(x) if log else x))
+        ticks.append(ends(x, labels, log))
+    log = suits_logarithm(result, scores)
+    low, high = limits(result, scores, log)
+    clipped = np.clip(scores, low, high)
+    final = unit(np.log(clipped) if log else clipped)
+    final = 1 - final if result.mode == "min" else final
+    columns.append(np.where(np.isfinite(final), final, -0.06))
+    extremes = (high, low) if result.mode == "min" else (low, high)
+    ticks.append([(0.0, f"{extremes[0]:.3g}"), (1.0, f"{extremes[1]:.3g}")])
+    table = np.stack(columns, axis=1)
+    ranks = np.argsort(np.argsort(np.where(np.isfinite(final), final, -1), kind="stable"), kind="stable") / max(
+        1, len(final) - 1
+    )
+    scale = need("matplotlib").colormaps["cividis"]
+    order = result.order()
+    dark = theme.page != LIGHT.page
+    for i in some(order)[::-1]:
+        if result.diverged[i]:
+            axis.plot(table[i], color=theme.diverged, linewidth=0.8, alpha=0.5, linestyle=":", zorder=1)
+        else:  # bright on a dark page, dark on a light one: what is good stands out on both
+            colour = scale(ranks[i] if dark else 1 - ranks[i])
+            axis.plot(table[i], color=colour, linewidth=0.9, alpha=0.35 + 0.5 * ranks[i], zorder=2 + ranks[i])
+    if not result.diverged.all():
+        axis.plot(table[order[0]], "-D", color=theme.ink, linewidth=2.4, markersize=5, zorder=5, label="best")
+    axis.set_xticks(range(len(columns)), [*names, result.metric], fontsize=9, color=theme.ink)
+    axis.set_yticks([])
+    axis.set_ylim(-0.1, 1.1)
+    axis.set_xlim(-0.2, len(columns) - 0.6)
+    for j, column in enumerate(ticks):
+        axis.axvline(j, color=theme.faint, linewidth=0.9, zorder=0)
+        for y, text in column:
+            axis.text(j + 0.03, y + 0.012, text, fontsize=7.5, color=theme.faint, zorder=7, va="bottom")
+    if result.diverged.any():
+        axis.plot([], [], ":", color=theme.diverged, label="diverged")
+        axis.text(len(columns) - 0.97, -0.06, "diverged", fontsize=7.5, color=theme.diverged, va="center")
+    for side in axis.spines.values():
+        side.set_visible(False)
+    axis.grid(False)
+    legend(axis, theme)
+    return png(figure)
+
+
+def heat(
+    result: SweepResult, x: str | None = None, y: str | None = None, theme: Theme = LIGHT, narrow: bool = False
+) -> bytes:
+    """PNG: the best final metric for each pair of values of two hyperparameters, by default the most important."""
+    names = varied(result)
+    x = x or names[0]
+    y = y or next((name for name in names if name != x), x)
+    figure, (axis,) = panels(1, theme, narrow, 4.4)
+    (xs, across), (ys, up) = bins(result, x), bins(result, y)
+    cells = np.full((len(up), len(across)), np.nan)
+    count = np.zeros(cells.shape, int)
+    pick = np.fmax if result.mode == "max" else np.fmin
+    for i, (a, b) in enumerate(zip(xs, ys, strict=True)):
+        if a >= 0 and b >= 0:
+            count[b, a] += 1
+            if not result.diverged[i]:
+                cells[b, a] = pick(cells[b, a], float(result.scores[i]))
+    log = suits_logarithm(result, cells)
+    colours = need("matplotlib.colors")
+    low, high = limits(result, cells, log)
+    norm = colours.LogNorm(low, high, clip=True) if log else colours.Normalize(low, high, clip=True)
+    scale = need("matplotlib").colormaps["cividis" if result.mode == "max" else "cividis_r"]
+    picture = axis.imshow(cells, origin="lower", aspect="auto", cmap=scale, norm=norm)
+    axis.grid(False)
+    axis.set_xticks(
+        range(len(across)), [short(v, 9) for v in across], fontsize=7.5, rotation=35 if len(across) > 6 else 0
+    )
+    axis.set_yticks(range(len(up)), [short(v, 14) for v in up], fontsize=7.5)
+    for b, a in np.ndindex(cells.shape):
+        if not np.isfinite(cells[b, a]) and count[b, a]:
+            axis.plot([a], [b], "x", color=theme.diverged, markersize=7)
+        elif np.isfinite(cells[b, a]) and cells.size <= (48 if narrow else 120):
+            bright = np.mean(scale(norm(cells[b, a]))[:3]) > 0.5
+            axis.text(
+                a,
+                b,
+                f"{cells[b, a]:.3g}",
+                ha="center",
+                va="center",
+                fontsize=6.5 if narrow else 7.5,
+                color="#000" if bright else "#fff",
+            )
+    if np.isfinite(cells).any():
+        flat = np.nanargmax(cells) if result.mode == "max" else np.nanargmin(cells)
+        b, a = np.unravel_index(flat, cells.shape)
+        patch = need("matplotlib.patches").Rectangle
+        axis.add_patch(
+            patch(
+                (a - 0.5, b - 0.5), 1, 1, fill=False, edgecolor=theme.training, linewidth=2.5, clip_on=False, zorder=5
+            )
+        )
+    bar = figure.colorbar(picture, ax=axis, pad=0.02)
+    bar.ax.tick_params(labelsize=7.5, colors=theme.faint)
+    bar.set_label(f"best {result.metric}", fontsize=9, color=theme.ink)
+    name_axes(axis, x, y, theme=theme)
+    return png(figure)
+
+
+def varied(result: SweepResult) -> list[str]:
+    """The names that take more than one value, the most important first, seeds last."""
+    found = [name for name in result.sensitivity() if len({str(shown(s.get(name))) for s in result.space}) > 1]
+    return sorted(found, key=lambda name: name == "seed") or list(result.space.names)
+
+
+def describe(result: SweepResult, i: int, width: int = 200) -> str:
+    """A member in a line: its setting."""
+    text = ", ".join(f"{name} {short(shown(x), 24)}" for name, x in result.space[i].items())
+    return f"{short(text, width)}: {result.metric} {result.scores[i]:.4g}"

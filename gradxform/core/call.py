@@ -1,0 +1,236 @@
+"""A call that remembers its arguments.
+
+Everything a user builds with gradxform, an optimizer or a schedule, is the value of a plain function of a few arguments.
+`Call` keeps that function and those arguments, and is a pytree of the numeric ones. All the rest follows: it
+prints as the code that builds it, compares and hashes by value, pickles, stacks, batches and differentiates.
+"""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from gradxform.display.code import code, plain
+
+
+def _leaf_equal(a, b) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, Tracer) or isinstance(b, Tracer):
+        return False
+    if isinstance(a, np.ndarray | np.generic | jax.Array) or isinstance(b, np.ndarray | np.generic | jax.Array):
+        if not (hasattr(a, "dtype") and hasattr(b, "dtype")):
+            return False
+        a, b = plain(a), plain(b)
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return type(a) is type(b) and a == b
+
+
+def _leaf_key(x):
+    if isinstance(x, Tracer):
+        return id(x)
+    return plain(x).tobytes() if isinstance(x, np.ndarray | np.generic | jax.Array) else x
+
+
+class Value:
+    """Compares, hashes and refuses assignment by value, as a pytree: its structure, then its leaves."""
+
+    def __eq__(self, other):
+        if self is other:
+            return True
+        if not isinstance(other, Value):
+            return NotImplemented
+        (mine, structure), (theirs, other_structure) = jax.tree.flatten(self), jax.tree.flatten(other)
+        return structure == other_structure and all(map(_leaf_equal, mine, theirs))
+
+    def __hash__(self):
+        leaves, structure = jax.tree.flatten(self)
+        return hash((structure, *map(_leaf_key, leaves)))
+
+
+@typing.dataclass_transform(frozen_default=True, eq_default=False)
+def pytree(static: tuple[str, ...] = ()):
+    """Decorator: a frozen dataclass that is a pytree of its fields, the static ones excepted, and compares as a `Value`."""
+
+    def decorate(cls):
+        cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+        names = [field.name for field in dataclasses.fields(cls)]
+        return jax.tree_util.register_dataclass(cls, [n for n in names if n not in static], list(static))
+
+    return decorate
+
+
+class Call(Value):
+    """The value of `function(**arguments)`: numbers, schedules and transformations are children, the rest is static."""
+
+    _function: Callable[..., Any]
+    _dynamic: dict[str, Any]
+    _static: tuple[tuple[str, Any], ...]
+
+    def __init__(self, function, dynamic: dict[str, Any], static: tuple[tuple[str, Any], ...]):
+        self.__dict__.update(_function=function, _dynamic=dynamic, _static=static)
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_with_keys(cls, cls._flatten_with_keys, cls._unflatten, cls._flatten)
+
+    def _flatten(self):
+        return tuple(self._dynamic.values()), (self._function, tuple(self._dynamic), self._static)
+
+    def _flatten_with_keys(self):
+        children, aux = self._flatten()
+        return tuple((jax.tree_util.GetAttrKey(name), x) for name, x in zip(aux[1], children, strict=True)), aux
+
+    @classmethod
+    def _unflatten(cls, aux, children):
+        function, names, static = aux
+        return cls(function, dict(zip(names, children, strict=True)), static)
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"{self.name} is immutable; use .replace({name}=...)")
+
+    def __getattr__(self, name: str):
+        arguments = self.__dict__.get("_dynamic", {}) | dict(self.__dict__.get("_static", ()))
+        if name in arguments:
+            return arguments[name]
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute or argument {name!r}; arguments: {list(arguments)}"
+        )
+
+    def __reduce__(self):
+        return type(self), (self._function, self._dynamic, self._static)
+
+    def check(self) -> None:
+        """Raise for arguments that do not go together; called where the user calls the constructor."""
+
+    @property
+    def name(self) -> str:
+        """The name of the function that built it."""
+        return self._function.__name__
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Every argument by name, in the order of the signature."""
+        given = self._dynamic | dict(self._static)
+        return {name: given[name] for name in inspect.signature(self._function).parameters if name in given}
+
+    def replace(self, **changes):
+        """The same call with other arguments, checked as at construction: `tx.replace(learning_rate=3e-4)`.
+
+        With another `convention`, arguments that are still the old one's defaults become the new one's.
+        """
+        kept = self.arguments
+        unknown = [name for name in changes if name not in kept]
+        if unknown:
+            raise TypeError(f"{self.name}: no argument named {unknown[0]!r}; it has {list(kept)}")
+        if "convention" in changes:
+            conventions, parameters = self._function.conventions, inspect.signature(self._function).parameters
+            defaults = {name: p.default for name, p in parameters.items()} | conventions.get(kept["convention"], {})
+            follow = {name for values in conventions.values() for name in values}
+            kept = {k: x for k, x in kept.items() if k not in follow or not _leaf_equal(x, defaults[k])}
+        return self._function(**(kept | changes))
+
+    def __repr__(self):
+        parameters = inspect.signature(self._function).parameters
+        changed = self._function.conventions.get(dict(self._static).get("convention"), {})
+        shown = [
+            f"{name}={code(x)}"
+            for name, x in self.arguments.items()
+            if name in self._dynamic
+            or name in changed
+            or (x is not parameters[name].default and x != parameters[name].default)
+        ]
+        return f"{self.name}({', '.join(shown)})"
+
+
+def _with_numbers(doc: str | None, converters: dict[str, Any]) -> str | None:
+    """The docstring, and what the types of the arguments say about them."""
+    lines = [
+        f"    {name}: {text}" for name, converter in converters.items() if (text := getattr(converter, "text", ""))
+    ]
+    return "\n".join([inspect.cleandoc(doc), "", "Numbers:", *lines]) if doc and lines else doc
+
+
+C = typing.TypeVar("C", bound=Call)
+
+
+def _converters(function) -> dict[str, Any]:
+    """The metadata of each parameter's `Annotated[...]` type that knows how to convert and check a value."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    found = {}
+    for name, hint in hints.items():
+        for option in (hint, *typing.get_args(hint)):
+            for extra in getattr(option, "__metadata__", ()):
+                if hasattr(extra, "convert"):
+                    found[name] = extra
+    return found
+
+
+def define(cls: type[C], leading: int = 0, conventions: dict[str, dict[str, Any]] | None = None):
+    """Decorator: the function, called, gives a `cls` that remembers the call.
+
+    `leading` parameters (a schedule's `step`) are not arguments of the constructor. `conventions` maps each value of the
+    argument `convention` to the defaults that change with it.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., C]:
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())[leading:]
+        converters = _converters(function)
+        hints = typing.get_type_hints(function, include_extras=True)
+        optional = {p.name for p in parameters if p.default is None or type(None) in typing.get_args(hints.get(p.name))}
+        readable = [p.replace(annotation=converters.get(p.name, p.annotation)) for p in parameters]
+        public = signature.replace(parameters=readable, return_annotation=cls)
+
+        def arguments_of(args, kwargs):
+            try:
+                bound = public.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}: {error}") from None
+            given = bound.arguments
+            if conventions:
+                choice = given.get("convention", public.parameters["convention"].default)
+                if choice not in conventions:
+                    raise ValueError(
+                        f"{function.__name__}: convention must be one of {sorted(conventions)}; got {choice!r}"
+                    )
+                bound.arguments.update({k: v for k, v in conventions[choice].items() if k not in given})
+            bound.apply_defaults()
+            return bound.arguments
+
+        @wraps(function)
+        def construct(*args, **kwargs):
+            dynamic, static = {}, []
+            for name, x in arguments_of(args, kwargs).items():
+                converter = converters.get(name) if x is not None or name not in optional else None
+                if converter:
+                    x = converter.convert(function.__name__, name, x)
+                if (converter and not getattr(converter, "static", False)) or isinstance(
+                    x, Value | float | np.ndarray | np.inexact | jax.Array
+                ):
+                    dynamic[name] = x
+                else:
+                    try:
+                        hash(x)
+                    except TypeError:
+                        raise TypeError(f"{function.__name__}: {name} must be hashable; got {code(x)}") from None
+                    static.append((name, x))
+            made = cls(construct, dynamic, tuple(static))
+            made.check()
+            return made
+
+        construct.__dict__.update(
+            build=function, converters=converters, conventions=conventions or {}, __signature__=public
+        )
+        construct.__doc__ = _with_numbers(
+            function.__doc__, {p.name: converters[p.name] for p in parameters if p.name in converters}
+        )
+        return construct
+
+    return decorate

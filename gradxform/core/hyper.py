@@ -1,0 +1,153 @@
+"""What a hyperparameter is: a number, an array, a schedule of the step, or a table by parameter path.
+
+The interval and the meaning of each hyperparameter are written once, in its type. Constructors are annotated with these
+types; the check, the error message and the documentation come from there.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradxform.core.call import Value
+from gradxform.core.labels import ByPath
+from gradxform.core.schedule import Schedule, from_function
+from gradxform.display.code import code
+
+Hyper = Any  # float | jax.Array | np.ndarray | Schedule | ByPath | Callable[[step], number], and the number it comes to in a rule
+
+
+@dataclass(frozen=True)
+class Range:
+    """The interval a hyperparameter must lie in, such as "[0, 1)", and what it means."""
+
+    interval: str
+    meaning: str
+    integer: bool = False
+    sequence: bool = False
+
+    def __repr__(self):
+        return self.interval
+
+    @property
+    def text(self) -> str:
+        """What the documentation says of it."""
+        return f"{self.meaning}, in {self.interval}"
+
+    def _contains(self, array: np.ndarray) -> bool:
+        low, high = (float(end) for end in self.interval[1:-1].split(","))
+        above = array >= low if self.interval[0] == "[" else array > low
+        below = array <= high if self.interval[-1] == "]" else array < high
+        return bool(np.all(above & below))
+
+    def convert(self, owner: str, name: str, x):
+        """The value as a hyperparameter; a concrete number outside the interval raises, a tracer passes."""
+        if isinstance(x, ByPath):
+            return ByPath(
+                x.patterns,
+                tuple(self.convert(owner, f"{name}[{p!r}]", v) for p, v in zip(x.patterns, x.values, strict=True)),
+            )
+        if self.sequence and isinstance(x, list | tuple):
+            return tuple(self.convert(owner, f"{name}[{i}]", v) for i, v in enumerate(x))
+        if isinstance(x, Schedule | Tracer | jax.ShapeDtypeStruct):
+            return x
+        if callable(x) and not isinstance(x, Value):
+            return from_function(x)
+        if isinstance(x, np.float64):
+            x = float(x)  # a Python number to begin with: np.logspace hands these out
+        array = isinstance(x, np.ndarray | np.generic | jax.Array)
+        if isinstance(x, bool) or not (
+            isinstance(x, int | float) or (array and jnp.issubdtype(x.dtype, np.number) and not jnp.iscomplexobj(x))
+        ):
+            raise TypeError(f"{owner}: {name} must be a number, an array, a schedule or a by_path table; got {code(x)}")
+        if not self._contains(np.asarray(x)):
+            raise ValueError(f"{owner}: {name} must lie in {self.interval}; got {code(x)}")
+        if self.integer:
+            if np.any(np.asarray(x) != np.floor(np.asarray(x))):
+                raise ValueError(f"{owner}: {name} must be a whole number; got {code(x)}")
+            return int(x) if isinstance(x, float) else x
+        return float(x) if isinstance(x, int) else x
+
+
+class _DType:
+    """A dtype, kept as its name."""
+
+    static = True
+    text = "a dtype; None for the default, float32 at least"
+
+    def __repr__(self):
+        return "dtype"
+
+    def convert(self, owner: str, name: str, x: Any) -> str:
+        """The dtype's name; anything else raises."""
+        try:
+            return jnp.dtype(x).name
+        except TypeError:
+            raise TypeError(f"{owner}: {name} must be a dtype; got {code(x)}") from None
+
+
+DType = Annotated[Any, _DType()]
+
+
+LearningRate = Annotated[Hyper, Range("[0, inf)", "step size: parameter units per update unit")]
+
+
+Decay = Annotated[Hyper, Range("[0, 1)", "share of the old average kept at each step")]
+
+
+Momentum = Annotated[Hyper, Range("[0, 1)", "share of the velocity kept at each step")]
+
+
+Fraction = Annotated[Hyper, Range("[0, 1]", "a share")]
+
+
+Epsilon = Annotated[Hyper, Range("[0, inf)", "keeps a denominator away from zero")]
+
+
+WeightDecay = Annotated[Hyper, Range("[0, inf)", "share of the weight removed per unit of step")]
+
+
+NonNegative = Annotated[Hyper, Range("[0, inf)", "a size")]
+
+
+Positive = Annotated[Hyper, Range("(0, inf)", "a size")]
+
+
+Real = Annotated[Hyper, Range("(-inf, inf)", "any number")]
+
+
+Steps = Annotated[Hyper, Range("(0, inf)", "a number of steps")]
+
+
+Length = Annotated[Hyper, Range("[0, inf)", "a number of steps; 0 is over at once")]
+
+
+Begin = Annotated[Hyper, Range("[0, inf)", "a step")]
+
+
+Count = Annotated[Hyper, Range("[1, inf)", "a number of times", integer=True)]
+
+
+Patience = Annotated[Hyper, Range("[0, inf)", "a number of times", integer=True)]
+
+
+def at_step(hyper, step):
+    """The hyperparameter's value at `step`: schedules are evaluated, tables row by row, numbers stay as they are."""
+    if isinstance(hyper, ByPath):
+        return ByPath(hyper.patterns, tuple(at_step(v, step) for v in hyper.values))
+    return hyper(step) if isinstance(hyper, Schedule) else hyper
+
+
+def scalar(owner: str, name: str, x):
+    """A resolved hyperparameter: a Python number, which keeps its precision, or a scalar array."""
+    if isinstance(x, float | int):
+        return x
+    x = jnp.asarray(x)
+    if x.shape != ():
+        raise ValueError(
+            f"{owner}: {name} must be a scalar inside update; got shape {x.shape}. To try many values, vmap over the optimizer"
+        )
+    return x

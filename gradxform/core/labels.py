@@ -1,0 +1,253 @@
+"""Which leaf is which: labels by path pattern, by predicate, by a tree, or by a function of the parameters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Annotated, Any
+
+import jax
+
+from gradxform.core import leaves as trees
+from gradxform.core.call import Value
+from gradxform.core.leaves import matches
+from gradxform.core.schedule import from_function
+from gradxform.display.code import code
+
+
+class Labels:
+    """A label for each leaf by its path, or by the path of a subtree that it is in: a tree of labels, made static."""
+
+    def __init__(self, entries):
+        self.entries = tuple(entries)
+
+    def __eq__(self, other):
+        return isinstance(other, Labels) and self.entries == other.entries
+
+    def __hash__(self):
+        return hash(self.entries)
+
+    def __repr__(self):
+        out: Any = {}
+        for path, label in self.entries:
+            *above, last = path.split("/")
+            node = out
+            for name in above:
+                node = node.setdefault(name, {})
+            node[last] = label
+        return code(out.get("", out))
+
+    def rows(self, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
+        """The label of each leaf. A leaf without one, or a label without a leaf, is an error that lists them."""
+        table, used, rows, uncovered = dict(self.entries), set(), [], []
+        for path in paths:
+            steps = path.split("/")
+            hits = [above for i in range(len(steps), -1, -1) if (above := "/".join(steps[:i])) in table]
+            used.update(hits[:1])
+            rows.append(table[hits[0]] if hits else None)
+            uncovered += [] if hits else [path]
+        if uncovered:
+            raise ValueError(
+                f"{owner}: no label for the leaves {uncovered[:8]}; there are labels for {list(table)[:8]}"
+            )
+        if paths and (idle := [path for path in table if path not in used]):
+            raise ValueError(
+                f"{owner}: labels for {idle[:8]}, where the parameters have no leaf; the leaves are {paths[:8]}"
+            )
+        return rows
+
+
+class Table(Labels):
+    """Labels by path pattern: a `by_path` table, made static."""
+
+    def __repr__(self):
+        return f"by_path({code(dict(self.entries))})"
+
+    def rows(self, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
+        """The label of each leaf, from the first pattern that matches; checked as every `by_path` table."""
+        patterns, labels = zip(*self.entries, strict=True)
+        return ByPath(patterns, labels).rows(owner, paths, leaves)
+
+
+def is_predicate(x) -> bool:
+    """Whether it is a function of a path and a leaf, and not of the parameters, as Optax's are."""
+    try:
+        parameters = signature(x).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds and p.default is p.empty for p in parameters) >= 2
+
+
+def _labels(owner: str, name: str, x: Any, booleans: bool) -> Any:
+    """Labels made static: a tree (a module with `__call__` is one too), a table, a pattern; functions stay."""
+    if isinstance(x, Labels) or (isinstance(x, str) and booleans):
+        return x
+    if isinstance(x, ByPath):
+        return Table(zip(x.patterns, x.values, strict=True))
+    flat, structure = jax.tree_util.tree_flatten_with_path(x)
+    if callable(x) and (jax.tree_util.treedef_is_leaf(structure) or not flat):
+        return x
+    if booleans and not all(isinstance(flag, bool) or getattr(flag, "dtype", "") == "bool" for _, flag in flat):
+        raise TypeError(
+            f"{owner}: {name} must be a path pattern, a predicate f(path, leaf), a tree of booleans or a function that gives one; "
+            f"got {code(x)}"
+        )
+    return Labels((trees.path_string(path), bool(label) if booleans else label) for path, label in flat)
+
+
+class _Mask:
+    """Which leaves: a path pattern, a predicate `f(path, leaf)`, a tree of booleans, or a function `f(params)` that gives one."""
+
+    static = True
+
+    def convert(self, owner: str, name: str, x: Any):
+        return _labels(owner, name, x, True)
+
+
+class _ParamLabels:
+    """A label for each leaf: a tree of labels, a `by_path` table, a function `f(params)` that gives a tree, or `f(path, leaf)`."""
+
+    static = True
+
+    def convert(self, owner: str, name: str, x: Any):
+        return _labels(owner, name, x, False)
+
+
+as_mask = _Mask()
+
+
+Mask = Annotated[Any, as_mask]
+
+
+ParamLabels = Annotated[Any, _ParamLabels()]
+
+
+def label_leaves(owner: str, labels: Any, tree, booleans: bool) -> list[Any]:
+    """The label of each leaf of a tree of parameters; None where the leaf is absent."""
+    leaves, names = jax.tree.leaves(tree, is_leaf=trees.is_none), trees.paths(tree)
+    present = [i for i, leaf in enumerate(leaves) if leaf is not None]
+    at = [names[i] for i in present], [leaves[i] for i in present]
+    if isinstance(labels, str):
+        labels = Table(((labels, True), ("**", False)))
+    elif callable(labels):
+        if is_predicate(labels):
+            labels = Labels((path, labels(path, leaf)) for path, leaf in zip(*at, strict=True))
+        else:
+            labels = _labels(owner, getattr(labels, "__name__", type(labels).__name__), labels(tree), booleans)
+    out: list[Any] = [None] * len(leaves)
+    for i, label in zip(present, labels.rows(owner, *at), strict=True):
+        out[i] = bool(label) if booleans else label
+    return out
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclass(frozen=True, eq=False, repr=False)
+class ByPath(Value):
+    """A table from parameter paths to hyperparameters; the first pattern that matches a leaf's path wins."""
+
+    patterns: tuple[Any, ...]
+    values: tuple[Any, ...]
+
+    def tree_flatten_with_keys(self):
+        return tuple(
+            (jax.tree_util.DictKey(str(p)), v) for p, v in zip(self.patterns, self.values, strict=True)
+        ), self.patterns
+
+    def tree_flatten(self):
+        return self.values, self.patterns
+
+    @classmethod
+    def tree_unflatten(cls, patterns, values):
+        return cls(patterns, tuple(values))
+
+    def __repr__(self):
+        return f"by_path({code(dict(zip(self.patterns, self.values, strict=True)))})"
+
+    def rows(self, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
+        """The table's value for each leaf. An idle pattern, or a leaf that no pattern covers, is an error that lists it."""
+        rows, used, uncovered = [], set(), []
+        columns = [_flags(pattern, owner, paths, leaves) for pattern in self.patterns]
+        for j, path in enumerate(paths):
+            hits = [i for i, column in enumerate(columns) if column[j]]
+            used.update(hits)
+            if hits:
+                rows.append(self.values[hits[0]])
+            else:
+                uncovered.append(path)
+        if uncovered:
+            raise ValueError(
+                f"{owner}: by_path: no pattern of {list(self.patterns)} covers {uncovered[:8]}; add '**' for the rest"
+            )
+        idle = [p for i, p in enumerate(self.patterns) if i not in used and p != "**" and not hasattr(p, "flags")]
+        if idle and paths:
+            raise ValueError(f"{owner}: by_path: pattern {idle[0]!r} matches no leaf; the leaves are {paths[:8]}")
+        for value in self.values:  # a table in a table sees only the leaves that came to it
+            if isinstance(value, ByPath):
+                mine = [j for j, row in enumerate(rows) if row is value]
+                inner = value.rows(owner, [paths[j] for j in mine], [leaves[j] for j in mine])
+                for j, row in zip(mine, inner, strict=True):
+                    rows[j] = row
+        return rows
+
+
+def _flags(pattern, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
+    """Whether a pattern matches each leaf: a pattern of paths, a predicate, or a mask of the whole tree."""
+    if hasattr(pattern, "flags"):
+        return pattern.flags(owner, paths, leaves)
+    test = pattern if callable(pattern) else lambda path, leaf: matches(pattern, path)
+    return [test(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+
+
+def by_path(table: Mapping[Any, Any]) -> ByPath:
+    """A hyperparameter by parameter path: `by_path({"**/kernel": 0.1, "**": 0.0})`.
+
+    Patterns are matched against paths like `encoder/0/kernel`: `*` stands for anything within one segment, `**` for any number
+    of segments. A pattern may also be a predicate `f(path, leaf)`. The first match wins; every leaf must be covered,
+    and every pattern but `**` must match something. Values are numbers, arrays or schedules.
+
+    >>> params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
+    >>> tx = gx.sgd(gx.by_path({"**/kernel": 0.1, "**": 1.0}))
+    >>> updates, _ = tx.update(params, tx.init(params), params)
+    >>> updates["kernel"], updates["bias"]
+    (Array([-0.1, -0.1], dtype=float32), Array([-1., -1.], dtype=float32))
+    """
+    if not table:
+        raise ValueError("by_path: the table is empty")
+    values = (v if isinstance(v, Value) or not callable(v) else from_function(v) for v in table.values())
+    return ByPath(tuple(table), tuple(values))
+
+
+@dataclass(frozen=True, repr=False)
+class _Flags:
+    """A mask as a pattern of a table: a tree of booleans, or a function of the parameters that gives one."""
+
+    mask: Any
+
+    def __repr__(self):
+        return code(self.mask)
+
+    def flags(self, owner: str, paths: Any, leaves: list[Any]) -> list[bool]:
+        """Whether each leaf is chosen; a tree that does not fit the parameters is an error."""
+        return label_leaves(owner, self.mask, paths.structure.unflatten(leaves), True)
+
+
+class _Where:
+    """Which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans, or a function f(params) that gives one."""
+
+    static = True
+    text = (
+        "which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans like the parameters or a prefix of it, "
+        "or a function f(params) that gives one"
+    )
+
+    def __repr__(self):
+        return "leaves"
+
+    def convert(self, owner: str, name: str, x: Any):
+        if isinstance(x, _Flags):
+            return x
+        mask = as_mask.convert(owner, name, x)
+        return mask if isinstance(mask, str) or is_predicate(mask) else _Flags(mask)
+
+
+Where = Annotated[Any, _Where()]

@@ -1,0 +1,199 @@
+"""A number that depends on the step, and what its operators make: sequences, sums and products of schedules."""
+
+from collections.abc import Callable
+from inspect import signature
+from itertools import pairwise
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradxform.core.call import Call, define
+from gradxform.display.code import code
+from gradxform.display.latex import to_mathematics
+
+__all__ = ["Schedule", "from_function", "in_sequence", "product_of_schedules", "schedule", "sum_of_schedules"]
+
+
+class Schedule(Call):
+    """A number that depends on the step: call it with the step (0 first). Its own numbers are pytree leaves."""
+
+    def __call__(self, step):
+        """The value at `step`, a Python int or an integer array."""
+        return self._function.build(step, **self.arguments)
+
+    def _repr_latex_(self) -> str:
+        return to_mathematics(self)
+
+    def table(self, steps) -> dict[int, float]:
+        """The values at the given steps, as their dtype prints them: `schedule.table(range(0, 100, 10))`."""
+        return {int(step): float(str(np.asarray(self(step)))) for step in steps}
+
+    def __rshift__(self, other):
+        if not isinstance(other, Schedule):
+            return NotImplemented
+        parts = [x.schedules if getattr(x, "name", "") == "in_sequence" else (x,) for x in (self, other)]
+        joined = in_sequence(parts[0] + parts[1])
+        joined(0)  # complains here, where it is written, of a part without a length
+        return joined
+
+    def __add__(self, other):
+        return _joined(sum_of_schedules, self, other) if _is_operand(other) else NotImplemented
+
+    def __radd__(self, other):
+        return _joined(sum_of_schedules, other, self) if _is_operand(other) else NotImplemented
+
+    def __mul__(self, other):
+        return _joined(product_of_schedules, self, other) if _is_operand(other) else NotImplemented
+
+    def __rmul__(self, other):
+        return _joined(product_of_schedules, other, self) if _is_operand(other) else NotImplemented
+
+    def __neg__(self):
+        return product_of_schedules((-1.0, self))
+
+    def __sub__(self, other):
+        return self + -1.0 * other if _is_operand(other) else NotImplemented
+
+    def __rsub__(self, other):
+        return other + -1.0 * self if _is_operand(other) else NotImplemented
+
+    def __truediv__(self, other):
+        usable = _is_operand(other) and not isinstance(other, Schedule)
+        return self * (1.0 / other) if usable else NotImplemented  # pyright: ignore[reportOperatorIssue]
+
+    __array_ufunc__ = None  # so that a NumPy number leaves the operation to the schedule
+
+
+def schedule(function) -> Callable[..., Schedule]:
+    """Decorator: an equation `f(step, ...)` becomes a constructor of schedules, without the step."""
+    return define(Schedule, leading=1)(function)
+
+
+@schedule
+def from_function(step, function: Callable[[Any], Any]):
+    """A schedule from any function of the step (an Optax schedule, a lambda); the function itself is static."""
+    return function(step)
+
+
+class Stretch(Schedule):
+    """A schedule with a length of its own, `steps`."""
+
+    @property
+    def length(self):
+        """How many steps it lasts; None for ever."""
+        return self.arguments["steps"]
+
+    def __repr__(self):
+        parameters = signature(self._function).parameters
+        shown, by_name = [], False
+        for name, x in self.arguments.items():
+            default = parameters[name].default
+            if x is default or (isinstance(x, int | float | str) and x == default):
+                by_name = True
+            else:
+                shown.append(f"{name}={code(x)}" if by_name else code(x))
+        return f"{self.name}({', '.join(shown)})"
+
+
+class Composite(Stretch):
+    """A schedule made of schedules by an operator; prints as it was written."""
+
+    def __repr__(self):
+        operator = _OPERATORS[self.name]
+        shown = [f"({code(x)})" if isinstance(x, Composite) else code(x) for x in self.schedules]
+        return f" {operator} ".join(shown)
+
+    @property
+    def length(self):
+        """How many steps it lasts; None for ever."""
+        found = [_length(s) for s in self.schedules if isinstance(s, Schedule)]
+        lengths = [length for length in found if length is not None]
+        if len(lengths) < len(found):
+            return None
+        if self.name == "in_sequence":
+            return sum(lengths)
+        longest = lengths[0]
+        for length in lengths[1:]:
+            longest = length if longest is length else jnp.maximum(longest, length)
+        return longest
+
+
+def _length(x):
+    return x.length if isinstance(x, Stretch) else None
+
+
+class _Parts:
+    """Schedules and numbers; plain functions of the step become schedules."""
+
+    def convert(self, owner: str, name: str, x: Any):
+        return tuple(_part(owner, f"{name}[{i}]", part) for i, part in enumerate(x))
+
+
+def _part(owner: str, name: str, x: Any):
+    if isinstance(x, Schedule | Tracer | jax.ShapeDtypeStruct):
+        return x
+    if callable(x) and not isinstance(x, Call):
+        return from_function(x)
+    if not _is_operand(x):
+        raise TypeError(f"{owner}: {name} must be a number or a schedule; got {code(x)}")
+    return float(x) if isinstance(x, int | np.float64) else x
+
+
+def _value(x, step):
+    value = x(step) if isinstance(x, Schedule) else x
+    return value if isinstance(value, int | float) else _time(value)
+
+
+@define(Composite, leading=1)
+def in_sequence(step, schedules: Annotated[Any, _Parts()]):
+    """a(step) = the schedule whose stretch the step lies in, its steps counted from there: what `>>` makes.
+
+    Raises:
+        TypeError: one that is not the last has no length.
+    """
+    for s in schedules[:-1]:
+        if _length(s) is None:
+            raise TypeError(f"{code(s)} has no length, so nothing can come after it; give it one by stretch(…, steps)")
+    begin, out = 0.0, schedules[0](step)
+    for before, following in pairwise(schedules):
+        begin = begin + _time(before.length)
+        out = jnp.where(_time(step) < begin, out, following(_time(step) - begin))
+    return out
+
+
+@define(Composite, leading=1)
+def sum_of_schedules(step, schedules: Annotated[Any, _Parts()]):
+    """a(step) = Σ aᵢ(step), of schedules and numbers: what `+` makes."""
+    out = _value(schedules[0], step)
+    for s in schedules[1:]:
+        out = out + _value(s, step)
+    return out
+
+
+@define(Composite, leading=1)
+def product_of_schedules(step, schedules: Annotated[Any, _Parts()]):
+    """a(step) = Π aᵢ(step), of schedules and numbers: what `*` makes."""
+    out = _value(schedules[0], step)
+    for s in schedules[1:]:
+        out = out * _value(s, step)
+    return out
+
+
+_OPERATORS = {"in_sequence": ">>", "sum_of_schedules": "+", "product_of_schedules": "*"}
+
+
+def _is_operand(x):
+    return isinstance(x, Schedule | int | float | np.number | np.ndarray | jax.Array) and not isinstance(x, bool)
+
+
+def _joined(constructor, left, right):
+    """left (operator) right; what the same operator made on the left is written on."""
+    same = isinstance(left, Composite) and left.name == constructor.__name__
+    return constructor((*(left.schedules if same else (left,)), right))
+
+
+def _time(step):
+    return jnp.asarray(step, float)

@@ -1,0 +1,81 @@
+"""What every transformation is, and how its parts run over the leaves of a tree."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradxform.core import leaves as trees
+from gradxform.core.call import Value
+from gradxform.display.code import code
+from gradxform.display.latex import to_mathematics
+
+
+class Transform(Value):
+    """A transformation of gradients: `init_fn, update_fn = tx`, and a pytree whose leaves are its numbers."""
+
+    direction: bool = False  # whether it freezes the gradient that later parts of a chain measure
+
+    per_example: bool = False  # whether it is given gradients with an axis of examples in front, and makes one of them
+
+    name: str  # what its state goes by in a chain; without one, the name of the class
+
+    def init(self, params) -> Any:
+        """The state before the first update. Works under `jax.eval_shape`; no buffer of params is reused."""
+        raise NotImplementedError(f"{type(self).__name__} defines no init")
+
+    def update(self, updates, state, params=None, **extra) -> tuple[Any, Any]:
+        """The transformed updates, each leaf in its own dtype, and the next state."""
+        raise NotImplementedError(f"{type(self).__name__} defines no update")
+
+    def parts(self) -> Iterator[tuple[tuple[str, ...], "Transform"]]:
+        """The rules it consists of, nested chains written out, each with the path of its state."""
+        yield (), self
+
+    def _repr_latex_(self) -> str:
+        return to_mathematics(self)
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        return iter((self.init, self.update))
+
+
+def name_of(tx) -> str:
+    """The name of a transformation: its own, or that of its class."""
+    return getattr(tx, "name", type(tx).__name__.lower())
+
+
+def check_leaf(owner: str, what: str, path: str, leaf):
+    """The leaf as an array (None as it is); an integer, key or float0 leaf is an error that names its path."""
+    if leaf is None:
+        return None
+    if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
+        try:
+            leaf = jnp.asarray(leaf)
+        except (TypeError, ValueError):
+            raise TypeError(f"{owner}: {what} {path!r} is not an array: {code(leaf)}") from None
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        raise TypeError(
+            f"{owner}: {what} {path!r} has dtype {leaf.dtype}; only real and complex leaves can be optimized: leave it out, or make it None"
+        )
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
+
+
+def check_updates(owner, updates, params, shapes: bool = True):
+    """Leaves of updates and params side by side, or an error that names the leaf that does not fit."""
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=trees.is_none)
+    u: list[Any] = list(leaves)
+    p: Any = None if params is None else trees.align(treedef, params, owner, "the parameters", "the updates")
+    leaf: Any
+    for i, leaf in enumerate(u):
+        if leaf is None:
+            continue
+        if not isinstance(leaf, jax.Array) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            u[i] = leaf = check_leaf(owner, "update", trees.paths(updates)[i], leaf)
+        if p is not None and shapes and np.shape(leaf) != np.shape(p[i]):
+            path = trees.paths(updates)[i]
+            raise ValueError(f"{owner}: update {path!r} has shape {np.shape(leaf)}, its parameter has {np.shape(p[i])}")
+        if p is not None and isinstance(p[i], np.ndarray | np.generic | float):
+            p[i] = jnp.asarray(p[i])
+    return u, p, treedef

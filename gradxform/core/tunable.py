@@ -1,0 +1,162 @@
+"""An optimizer that lives in its own state, where a running program can change its numbers."""
+
+from collections.abc import MutableMapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.core.call import Call, Value, pytree
+from gradxform.core.hyper import at_step
+from gradxform.core.schedule import Schedule
+from gradxform.core.transform import Transform, name_of
+from gradxform.display.code import code
+
+
+class TunableState(NamedTuple):
+    """The optimizer, its numbers as arrays, and its state."""
+
+    tx: Any
+    inner: Any
+
+    def replace(self, **numbers) -> "TunableState":
+        """The state with other numbers of the same kind: `state.replace(learning_rate=3e-4)`; nothing is retraced.
+
+        Also where a framework has wrapped the leaves (Flax nnx Variables): the new number goes inside the wrapper.
+        """
+        tx, new = self.tx, {}
+        if not isinstance(tx, Call):
+            raise TypeError(f"tunable: only a named optimizer has numbers by name; this one is {code(tx)}")
+        for name, x in numbers.items():
+            if name not in tx._dynamic:
+                raise TypeError(f"{tx.name}: no number named {name!r}; it has {list(tx._dynamic)}")
+            converter = tx._function.converters.get(name)
+            given = converter.convert(tx.name, name, x) if converter else x
+            old_nodes, structure = jax.tree.flatten(tx._dynamic[name], is_leaf=_is_number)
+            if jax.tree.structure(given) != structure:
+                raise ValueError(f"{tx.name}: {name} is {code(tx._dynamic[name])} here and cannot become {code(given)}")
+            new[name] = structure.unflatten(
+                [
+                    jax.tree.map(partial(_like, v), node)
+                    for node, v in zip(old_nodes, jax.tree.leaves(given), strict=True)
+                ]
+            )
+        return self._replace(tx=type(tx)(tx._function, tx._dynamic | new, tx._static))
+
+    @property
+    def hyperparams(self) -> "Hyperparams":
+        """The numbers by name, under the name of Optax's `inject_hyperparams`."""
+        return Hyperparams(self)
+
+
+class Hyperparams(MutableMapping[str, Any]):
+    """The numbers of a `tunable` optimizer by name, a schedule as the number that the last update used.
+
+    As in Optax, assigning changes this very state: `state.hyperparams["learning_rate"] = 3e-4`. A pure program says
+    `state = state.replace(learning_rate=3e-4)`.
+    """
+
+    def __init__(self, state: TunableState):
+        self._state = state
+
+    def __getitem__(self, name):
+        number = self._state.tx._dynamic[name]
+        return (
+            at_step(number, jnp.maximum(_steps(self._state.inner) - 1, 0)) if isinstance(number, Schedule) else number
+        )
+
+    def __setitem__(self, name, value):
+        new = self._state.replace(**{name: value}).tx
+        vars(self._state.tx).clear()  # with the composition it had built from the old numbers
+        vars(self._state.tx).update(vars(new))
+
+    def __delitem__(self, name):
+        raise TypeError(f"{self._state.tx.name}: its numbers cannot be deleted")
+
+    def __iter__(self):
+        return iter(getattr(self._state.tx, "_dynamic", {}))
+
+    def __len__(self):
+        return len(list(iter(self)))
+
+    def __repr__(self):
+        return repr(dict(self))
+
+
+def _steps(state):
+    """The outermost step counter of a state; 0 where it has none."""
+    flat = jax.tree_util.tree_leaves_with_path(state)
+    counters = [(len(path), x) for path, x in flat if getattr(path[-1] if path else None, "name", "") == "step"]
+    return min(counters, key=lambda found: found[0])[1] if counters else jnp.zeros((), jnp.int32)
+
+
+def _is_number(node) -> bool:
+    """An array, or what a framework wrapped it in."""
+    return not isinstance(node, Value | tuple | list | dict)
+
+
+def _like(new, old):
+    return jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape)
+
+
+@pytree()
+class Tunable(Transform):
+    """An optimizer that lives in its own state. Built by `tunable`."""
+
+    inner: Transform
+
+    def __repr__(self):
+        return f"tunable({self.inner!r})"
+
+    @property
+    def name(self):
+        return name_of(self.inner)
+
+    @property
+    def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.direction
+
+    def init(self, params):
+        numbers = jax.tree.map(lambda x: jnp.array(x, dtype=jnp.result_type(x)), self.inner)
+        return TunableState(numbers, self.inner.init(params))
+
+    def update(self, updates, state, params=None, **extra):
+        if not isinstance(state, TunableState):
+            raise ValueError(f"tunable: this state belongs to another transformation: got {type(state).__name__}")
+        updates, inner = state.tx.update(updates, state.inner, params, **extra)
+        return updates, TunableState(state.tx, inner)
+
+
+def inject_hyperparams(inner_factory, static_args=(), hyperparam_dtype=None):
+    """Optax's name for `tunable`: `inject_hyperparams(adam)(1e-3)` is `tunable(adam(1e-3))`.
+
+    `static_args` and `hyperparam_dtype` are accepted and not needed: what is a number and what is structure, a constructor's
+    types say, and numbers are float32 whatever the parameters' dtype.
+
+    Memory: a few scalars more than the optimizer.
+    """
+    del static_args, hyperparam_dtype
+
+    def construct(*args, **kwargs) -> Tunable:
+        return tunable(inner_factory(*args, **kwargs))
+
+    return construct
+
+
+def tunable(tx) -> Tunable:
+    """Keep the optimizer's numbers in its state, where a running program can change them without being compiled again.
+
+    For frameworks that hold the optimizer as static metadata (Flax's `TrainState`, `nnx.Optimizer`):
+    `state.tx.learning_rate` reads, `state.replace(learning_rate=3e-4)` sets. Scalars are float32 whatever the parameters' dtype.
+
+    >>> tx = gx.tunable(gx.adam(1e-3))
+    >>> state = tx.init({"w": jnp.ones(2)}).replace(learning_rate=0.5)
+    >>> float(state.tx.learning_rate)
+    0.5
+
+    Memory: a few scalars more than the optimizer.
+    """
+    if not isinstance(tx, Transform):
+        raise TypeError(f"tunable: needs a gradxform transformation; got {code(tx)}")
+    return Tunable(tx)

@@ -1,0 +1,1 @@
+"""How a value reads: as code, and as mathematics."""

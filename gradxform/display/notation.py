@@ -1,0 +1,255 @@
+"""From the Unicode notation of the docstrings to LaTeX: `m ← β₁ m + (1 - β₁) g` to `m \\leftarrow \\beta_{1} m + ...`.
+
+A quotient becomes a fraction: its numerator the product before the bar, its denominator the one factor after it. Words of more
+than one letter are upright text, `sign(x)` and its like are functions.
+"""
+
+import math
+import re
+import unicodedata
+from typing import NamedTuple
+
+_NAMES = """alpha beta gamma delta varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau varphi chi psi omega
+    Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"""
+
+
+GREEK = dict(zip("αβγδεζηθκλμνξπρστφχψωΓΔΘΛΞΠΣΦΨΩ", _NAMES.split(), strict=True))
+
+
+SYMBOLS = {letter: f"\\{name}" for letter, name in GREEK.items()} | {
+    "∇": r"\nabla", "∞": r"\infty", "𝒩": r"\mathcal{N}", "⋯": r"\cdots", "…": r"\dots", "∂": r"\partial", "ℓ": r"\ell",
+}  # fmt: skip
+
+
+RELATIONS = {"←": r"\leftarrow", "=": "=", "⇔": r"\Leftrightarrow", "≡": r"\equiv"}
+
+
+OPERATORS = RELATIONS | {
+    "+": "+", "-": "-", "·": r"\cdot", "×": r"\times", "±": r"\pm", "⊙": r"\odot", "<": "<", ">": ">", "≥": r"\ge",
+    "≤": r"\le", "≠": r"\ne", "≈": r"\approx", "∈": r"\in", "→": r"\to", "−": "-", "⊗": r"\otimes", "⊤": r"\top",
+}  # fmt: skip
+
+
+OPEN = {"(": ("(", ")", r"\right)"), "[": ("[", "]", r"\right]"), "{": (r"\{", "}", r"\right\}")} | {
+    "⌊": (r"\lfloor", "⌋", r"\right\rfloor"), "⌈": (r"\lceil", "⌉", r"\right\rceil"),
+    "⟨": (r"\langle", "⟩", r"\right\rangle"), "|": ("|", "|", r"\right|"), "‖": (r"\|", "‖", r"\right\|"),
+}  # fmt: skip
+
+
+HIGH = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵃᵇᶜᵈᵉʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᵀ", "0123456789+-()abcdehijklmnoprstuvwxyzT", strict=True))
+
+
+HIGH |= {"ᵞ": r"\gamma", "ᵝ": r"\beta", "′": r"\prime"}
+
+
+LOW = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₜᵢⱼₖᵣₙₛ", "0123456789+-tijkrns", strict=True))
+
+
+ACCENTS = {"\u0302": "hat", "\u0303": "tilde", "\u0304": "bar"}
+
+
+UNKNOWN = r"\text{?}"  # for a character that has no LaTeX here
+
+
+SUMS = {"Σ": r"\sum", "Π": r"\prod"}
+
+
+ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]"}
+
+
+_TOKEN = re.compile(
+    r"(?P<code>`[^`]*`|\"[^\"]*\")|(?P<number>\d+(?:\.\d+)?(?:e-?\d+)?)"
+    r"|(?P<word>[A-Za-z]+(?:[-'][a-z]{2,}|'s|_[A-Za-z0-9]{2,})+|[A-Za-z]{2,}(?:_\w)?\d?)|(?P<letter>\w_[a-z]+|\w|\S)"
+)
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    spaced: bool  # whether a space stands before it
+    high: str = ""
+    low: str = ""
+    accent: str = ""
+
+
+class _Item(NamedTuple):
+    kind: str  # factor, word, operator, punctuation
+    tex: str
+    inner: str = ""  # of a group in parentheses, what is in it
+
+
+def to_latex(text: str) -> str:
+    """The LaTeX of a line in the notation of the docstrings, for mathematical mode."""
+    tokens = _tokens(text)
+    items, rest = _sequence(tokens, 0, None)
+    while rest < len(tokens):  # a closing bracket that nothing opened
+        items.append(_Item("punctuation", _escaped(tokens[rest].text)))
+        more, rest = _sequence(tokens, rest + 1, None)
+        items += more
+    return _joined(items)
+
+
+def upright(text: str) -> str:
+    """Text as it is, in mathematical mode."""
+    return rf"\text{{{_escaped(text)}}}"
+
+
+def number(x: float) -> str:
+    """A number in LaTeX: `0.9`, `10^{-8}`, `1.5 \\cdot 10^{-7}`."""
+    if not math.isfinite(x):
+        return {"inf": r"\infty", "-inf": r"-\infty"}.get(str(x), upright("nan"))
+    mantissa, _, exponent = f"{x:.6g}".partition("e")
+    if not exponent and x and abs(x) < 1e-3:
+        mantissa, _, exponent = f"{x:.5e}".partition("e")
+        mantissa = f"{float(mantissa):g}"
+    if not exponent:
+        return mantissa
+    power = f"10^{{{int(exponent)}}}"
+    return power if mantissa == "1" else rf"{mantissa} \cdot {power}"
+
+
+def _escaped(text: str) -> str:
+    plain = {"\\": r"\backslash ", "^": r"\hat{}", "~": r"\sim "}
+    special = {c: f"\\{c}" for c in "_{}%#&$"}
+    out = "".join(special.get(c, c) for c in text if c not in plain)
+    return "".join(f"}}{_symbol(c)}\\text{{" if ord(c) > 127 else c for c in out)
+
+
+def _symbol(c: str) -> str:
+    if c in HIGH:
+        return f"^{{{HIGH[c]}}}"
+    if c in LOW:
+        return f"{{}}_{{{LOW[c]}}}"
+    return (SYMBOLS | OPERATORS).get(c, {"√": r"\surd", "‖": r"\|"}.get(c, UNKNOWN)) + " "
+
+
+def _tokens(text: str) -> list[_Token]:
+    text = "".join(unicodedata.normalize("NFD", c) if unicodedata.category(c) in ("Ll", "Lu") else c for c in text)
+    tokens: list[_Token] = []
+    end = 0
+    for found in _TOKEN.finditer(text):
+        kind, c, spaced = str(found.lastgroup), found.group(), found.start() > end or found.start() == 0
+        end = found.end()
+        if tokens and not spaced and kind == "letter":
+            last = tokens[-1]
+            if c in ACCENTS:
+                tokens[-1] = last._replace(accent=ACCENTS[c])
+                continue
+            if c in LOW or (c == "∞" and last.text.isalpha()):
+                tokens[-1] = last._replace(low=last.low + LOW.get(c, r"\infty"))
+                continue
+            if c in HIGH:
+                tokens[-1] = last._replace(high=last.high + HIGH[c])
+                continue
+            if c in "'*" and last.kind == "letter" and (last.text.isalpha() or last.accent):
+                tokens[-1] = last._replace(high=last.high + {"'": r"\prime", "*": "*"}[c])
+                continue
+        if kind == "letter" and "_" in c and len(c) > 1:
+            c, _, low = c.partition("_")
+            tokens.append(_Token(kind, c, spaced, low=low if len(low) == 1 else rf"\mathrm{{{low}}}"))
+        else:
+            tokens.append(_Token(kind, c, spaced))
+    return tokens
+
+
+def _scripts(token: _Token, tex: str) -> str:
+    low, high = token.low and f"_{{{token.low}}}", token.high and f"^{{{token.high}}}"
+    return tex + low + high
+
+
+def _sequence(tokens, i, closing) -> tuple[list[_Item], int]:
+    """Items up to the closing bracket, and where it stands."""
+    items: list[_Item] = []
+    while i < len(tokens):
+        token = tokens[i]
+        c = token.text
+        if c == closing or (c in ")]}⌋⌉⟩" and token.kind == "letter"):
+            break
+        if c == "/" and items and items[-1].kind in ("factor", "word") and i + 1 < len(tokens):
+            below, i = _factor(tokens, i + 1)
+            above = [items.pop()]
+            while above[0].kind == "factor" and items and items[-1].kind == "factor":
+                above.insert(0, items.pop())
+            top = above[0].inner if len(above) == 1 and above[0].inner else _joined(above)
+            items.append(_Item("factor", rf"\frac{{{top}}}{{{below.inner or below.tex}}}"))
+        elif token.kind == "letter" and c in OPERATORS:
+            items.append(_Item("operator", OPERATORS[c]))
+            i += 1
+        elif token.kind == "letter" and c in ",;:.":
+            items.append(_Item("punctuation", c if c in ",;" else rf"\text{{{c}}}"))
+            i += 1
+        else:
+            item, i = _factor(tokens, i)
+            items.append(item)
+    return items, i
+
+
+def _factor(tokens, i) -> tuple[_Item, int]:
+    """One factor, to the power that follows it."""
+    item, i = _base(tokens, i)
+    while i < len(tokens) - 1 and tokens[i].text == "^":
+        power, i = _base(tokens, i + 1)
+        item = _Item("factor", f"{{{item.tex}}}^{{{power.inner or power.tex}}}")
+    return item, i
+
+
+def _base(tokens, i) -> tuple[_Item, int]:
+    """One factor: a symbol, a number, a group, a root, a function of a group, or a word."""
+    if i >= len(tokens):
+        return _Item("factor", "{}"), i
+    token = tokens[i]
+    c = token.text
+    following = tokens[i + 1] if i + 1 < len(tokens) else None
+    applied = following is not None and following.text in ("(", "[") and not following.spaced
+    if token.kind == "code":
+        return _Item("word", upright(c.strip("`"))), i + 1
+    if token.kind == "number":
+        return _Item("factor", _scripts(token, number(float(c)) if "e" in c else c)), i + 1
+    if token.kind == "word":
+        name = c.replace("_", r"\_")
+        if applied or c in ("log", "cos", "exp"):
+            tex = _scripts(token, rf"\operatorname{{{name}}}")
+            if not applied:
+                return _Item("factor", tex), i + 1
+            group, i = _factor(tokens, i + 1)
+            return _Item("factor", tex + group.tex), i
+        return _Item("word", _scripts(token, upright(c))), i + 1
+    if c in ROOTS:
+        under, i = _factor(tokens, i + 1)
+        return _Item("factor", f"{ROOTS[c]}{{{under.inner or under.tex}}}"), i
+    if c in OPEN:
+        left, right, end = OPEN[c]
+        items, at = _sequence(tokens, i + 1, right)
+        if at >= len(tokens) or tokens[at].text != right:
+            return _Item("factor", left), i + 1
+        inside = _joined(items)
+        tex = _scripts(tokens[at], rf"\left{left} {inside} {end}")
+        plain = c in "([" and not tokens[at].high and not tokens[at].low
+        return _Item("factor", tex, inside if plain else ""), at + 1
+    if c in SUMS and (c == "Σ" or not token.low) and following is not None and (following.text.isalpha() or applied):
+        under, i = _factor(tokens, i + 1)
+        return _Item("factor", rf"\textstyle{_scripts(token, SUMS[c])} {under.tex}"), i
+    article = c == "a" and following is not None and following.kind == "word" and len(following.text) > 2
+    if article and not (i + 2 < len(tokens) and tokens[i + 2].text == "(" and not tokens[i + 2].spaced):
+        return _Item("word", upright(c)), i + 1
+    if c in OPERATORS:  # a sign: -g, ±c
+        under, i = _factor(tokens, i + 1)
+        return _Item("factor", f"{OPERATORS[c]} {under.tex}"), i
+    tex = SYMBOLS.get(c, c if c.isascii() and c.isalnum() else _escaped(c) if c.isascii() else _symbol(c).strip())
+    tex = _scripts(token, rf"\{token.accent}{{{tex}}}" if token.accent else tex)
+    if applied and (c.isalpha() or c in SYMBOLS):
+        group, i = _factor(tokens, i + 1)
+        return _Item("factor", tex + group.tex), i
+    return _Item("factor", tex), i + 1
+
+
+def _joined(items: list[_Item]) -> str:
+    """The items side by side, with spaces around words."""
+    out = ""
+    before = ""
+    for item in items:
+        if out and item.kind != "punctuation":
+            out += r"\ " if "word" in (item.kind, before) else r"\;" if before == "punctuation" else " "
+        out += item.tex
+        before = item.kind
+    return out

@@ -1,0 +1,5 @@
+"""Edges to other libraries. Each is imported when asked for, and named in the error where it is missing."""
+
+from gradxform.interop.export import register_with_flax, to_optax
+
+__all__ = ["register_with_flax", "to_optax"]

@@ -1,0 +1,1 @@
+"""Optax: every name of it, its states, its tree functions."""

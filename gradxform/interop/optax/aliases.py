@@ -1,0 +1,195 @@
+"""The smaller public names of Optax: types, counters and norms, target networks, and names for what exists here under another one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.core.chain import Chain, Foreign, as_transform, chain
+from gradxform.core.schedule import Schedule
+from gradxform.core.transform import Transform
+from gradxform.display.code import code
+from gradxform.interop.optax.tree_math import (
+    tree_add_scale,
+    tree_bias_correction,
+    tree_cast_like,
+    tree_scale,
+    tree_update_infinity_moment,
+    tree_update_moment,
+    tree_update_moment_per_elem_norm,
+)
+from gradxform.numerics import abs_sq
+from gradxform.rules.normalize import normalize_by_update_norm
+from gradxform.wrappers.averaging import eval_params
+
+Params = Any
+
+
+Updates = Params
+
+
+OptState = Any
+
+
+ScalarOrSchedule = float | jax.Array | Schedule | Callable[[Any], Any]
+
+
+MaskOrFn = Any
+
+
+TransformInitFn = Callable[[Params], OptState]
+
+
+TransformUpdateFn = TransformUpdateExtraArgsFn = Callable[..., tuple[Updates, OptState]]
+
+
+ShouldSkipUpdateFunction = ConditionFn = Callable[..., Any]
+
+
+class EmptyState(NamedTuple):
+    """The state of a transformation that remembers nothing."""
+
+
+def init_empty_state(params: Params) -> EmptyState:
+    """An `init` for a transformation that remembers nothing."""
+    del params
+    return EmptyState()
+
+
+class _AnyTransform(type):
+    def __instancecheck__(cls, instance):
+        return isinstance(instance, Transform)
+
+
+class GradientTransformation(Transform, metaclass=_AnyTransform):
+    """A transformation from a pair of functions, `GradientTransformation(init, update)`; every transformation is an instance.
+
+    Not: the way to write a new method, which is `leafwise`: its numbers are leaves, those of a pair stay closed over.
+    """
+
+    def __new__(cls, init, update):
+        """The pair as a transformation."""
+        return Foreign(init, update)
+
+
+GradientTransformationExtraArgs = GradientTransformation
+
+
+def with_extra_args_support(tx) -> Transform:
+    """The transformation itself: all of them take extra arguments. An `(init, update)` pair becomes one."""
+    return as_transform(tx)
+
+
+def named_chain(*args) -> Chain:
+    """`chain` of `(name, transformation)` pairs: `state[name]` is the state of each.
+
+    Raises:
+        TypeError: an argument that is no such pair.
+        ValueError: a name that occurs twice.
+    """
+    for pair in args:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(f"named_chain: every argument must be a (name, transformation) pair; got {code(pair)}")
+    return chain(*args)
+
+
+def normalize() -> Transform:
+    """Optax's name for `normalize_by_update_norm` without its ε: u ← u / ‖u‖; a zero gradient stays zero."""
+    return normalize_by_update_norm(eps=0.0)
+
+
+def schedule_free_eval_params(state: OptState, params: Params):
+    """Optax's name for `eval_params`, which knows every average and not only that of `schedule_free`."""
+    return eval_params(state, params)
+
+
+def incremental_update(new_tensors: Params, old_tensors: Params, step_size):
+    """p̄ ← α p + (1 - α) p̄, α = `step_size`: one step of a target network, or of an average of parameters.
+
+    A leaf keeps the dtype of the average. `params_ema` does the same inside an optimizer, with bias correction.
+    """
+    moved = tree_add_scale(tree_scale(1.0 - step_size, old_tensors), step_size, new_tensors)
+    return tree_cast_like(moved, old_tensors)
+
+
+def periodic_update(new_tensors: Params, old_tensors: Params, steps, update_period):
+    """p̄ ← p at every k-th step, k = `update_period`: a target network that is copied now and then."""
+    return jax.lax.cond(
+        jnp.mod(steps, update_period) == 0, lambda new, old: new, lambda new, old: old, new_tensors, old_tensors
+    )
+
+
+def safe_increment(count):
+    """n + 1, which stays at the largest number of its dtype instead of overflowing.
+
+    Raises:
+        ValueError: a count that is neither integer nor real.
+    """
+    count = jnp.asarray(count)
+    if jnp.issubdtype(count.dtype, jnp.integer):
+        top = jnp.iinfo(count.dtype).max
+    elif jnp.issubdtype(count.dtype, jnp.floating):
+        top = jnp.finfo(count.dtype).max
+    else:
+        raise ValueError(f"safe_increment: a count must be integer or real; got {count.dtype}")
+    top = jnp.asarray(top, count.dtype)
+    return jnp.where(count < top, count + jnp.ones((), count.dtype), top)
+
+
+safe_int32_increment = safe_increment
+
+
+bias_correction = tree_bias_correction
+
+
+update_moment = tree_update_moment
+
+
+update_infinity_moment = tree_update_infinity_moment
+
+
+update_moment_per_elem_norm = tree_update_moment_per_elem_norm
+
+
+def safe_norm(x, min_norm, ord: int | float | str | None = None, axis: Any = None, keepdims: bool = False):
+    """max(‖x‖, bound), whose slope is 0 at and below the bound; arguments as in `jnp.linalg.norm`."""
+    norm = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
+    inside = jnp.linalg.norm(jnp.where(norm <= min_norm, jnp.ones_like(x), x), ord=ord, axis=axis, keepdims=keepdims)
+    return jnp.where(norm.reshape(inside.shape) <= min_norm, jnp.asarray(min_norm, inside.dtype), inside)
+
+
+def safe_root_mean_squares(x, min_rms):
+    """max(√(Σ |x|² / n), bound), whose slope is 0 at and below the bound."""
+    low = jnp.sqrt(jnp.mean(abs_sq(x))) <= min_rms
+    inside = jnp.sqrt(jnp.mean(abs_sq(jnp.where(low, jnp.ones_like(x), x))))
+    return jnp.where(low, jnp.asarray(min_rms, inside.dtype), inside)
+
+
+def unitwise_clip(g_norm, max_norm, grad, div_eps=1e-6):
+    """The gradient, its units shortened to a norm where theirs is larger: the step of `adaptive_grad_clip`.
+
+    Raises:
+        ValueError: the norms have not the shape of the gradient.
+    """
+    if not jnp.shape(g_norm) == jnp.shape(max_norm) == jnp.shape(grad):
+        raise ValueError(
+            f"unitwise_clip: all must have one shape; got {jnp.shape(g_norm)}, {jnp.shape(max_norm)} and {jnp.shape(grad)}"
+        )
+    return jnp.where(g_norm < max_norm, grad, grad * (max_norm / jnp.maximum(g_norm, div_eps)))
+
+
+@jax.custom_jvp
+def _scaled(scale, x):
+    return x
+
+
+@_scaled.defjvp
+def _scaled_jvp(primals, tangents):
+    scale, x = primals
+    return x, jnp.asarray(scale, x.dtype) * tangents[1]
+
+
+def scale_gradient(inputs, scale):
+    """The inputs as they are; their gradient, on the way back, c times what it was, c = `scale`."""
+    return jax.tree.map(lambda x: _scaled(scale, jnp.asarray(x)), inputs)

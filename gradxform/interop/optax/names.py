@@ -1,0 +1,358 @@
+"""Optax's public names, and what each is here: the same, different, passed through to Optax, or not ours.
+
+`import gradxform as optax` finds its names by this module, and `gradxform list --compatibility` prints them. What a machine can check
+is not written down: a name is the same where every call that Optax's signature takes is taken here, with the same defaults, and
+tests compare the two. The words for what differs stand in `HOW`, the reasons for what is left to Optax in `WHY`.
+"""
+
+import importlib
+import inspect
+import types
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+# Optax's modules, in the order of the table. The names of the second group are their own; those of the first are gradxform's too.
+SHARED = ("optax", "optax.contrib", "optax.schedules", "optax.transforms", "optax.losses")
+
+
+APART = (
+    "tree",
+    "tree_utils",
+    "projections",
+    "second_order",
+    "microbatching",
+    "assignment",
+    "perturbations",
+    "experimental",
+)
+
+
+SAME, DIFFERENT, PASSED, NOT_OURS = "same", "different", "passed through", "not ours"
+
+
+_TYPE = "a type for annotations"
+
+
+_KEY = "`key=` is required, an integer or a `jax.random` key; there is no `seed=`, which Optax deprecates"
+
+
+_SCALAR = "a scalar does not widen a leaf: bfloat16 times a float32 scalar is bfloat16"
+
+
+_SUM = "computed in float32 or wider: of a bfloat16 tree it is float32"
+
+
+_NORM = f"{_SUM}; its slope at a zero tree is 0, not NaN"
+
+
+_AVERAGE = "the average keeps its dtype, whatever that of the update"
+
+
+_CORRECTION = "the correction is computed in float32 or wider, without cancellation"
+
+
+_NAMES = "`count`, `mu` and `nu` also find `step`, `m` and `v`, their names here"
+
+
+_TREE = {
+    "add_scale": _SCALAR,
+    "scale": _SCALAR,
+    "sum": f"{_SUM}; `associative_reduction` changes nothing",
+    "norm": _NORM,
+    "vdot": _SUM,
+    "max": "of integers it is an integer",
+    "min": "of integers it is an integer",
+    "update_moment": _AVERAGE,
+    "update_infinity_moment": _AVERAGE,
+    "update_moment_per_elem_norm": _AVERAGE,
+    "bias_correction": _CORRECTION,
+    "get": f"of several entries the outermost is meant; a schedule is the number that the last update used; {_NAMES}",
+    "get_all_with_path": _NAMES,
+    "set": f"values take the dtype of what was there and are checked as at construction; {_NAMES}",
+}
+
+
+HOW = {
+    "GradientTransformation": "makes a part of a chain of `(init, update)`; every transformation here is an instance",
+    "GradientTransformationExtraArgs": "`GradientTransformation`: all take extra arguments",
+    "MultiSteps": "the inner optimizer runs at every k-th step only; a micro-batch that is not finite is dropped, unless "
+    "`should_skip_update_fn=None`; the accumulator is float32 or wider",
+    "Schedule": "the class of the schedules here; where one is taken, any function of the step is",
+    "adadelta": "`learning_rate=1.0`; Optax's None leaves the sign as it is, so that the step ascends",
+    "adafactor": "`dtype_momentum=None`, which is float32 or wider",
+    "add_noise": _KEY,
+    "chain": "the state is a dict by name; what a momentum in front changes is where we step, not what later preconditioners "
+    "measure; None is a part that does nothing",
+    "differentially_private_aggregate": _KEY,
+    "dpsgd": "`key` in place of `seed`: an integer or a `jax.random` key",
+    "ema": "in a chain, later preconditioners go on measuring the gradient that entered it",
+    "global_norm": _NORM,
+    "hutchinson_estimator_diag_hessian": "`random_seed=0` by default",
+    "incremental_update": "a leaf keeps the dtype of `old_tensors`",
+    "inject_hyperparams": "every number can be changed, scheduled ones excepted; scalars are float32 whatever the parameters' dtype; "
+    "`state.hyperparams` reads and assigns, and `state.replace(learning_rate=3e-4)` is its pure form",
+    "lars": "None is the default of both masks, and means everywhere as Optax's True does",
+    "lookahead": "parameters are plain, without `LookaheadParams`; `eval_params(state, params)` gives the slow ones",
+    "masked": "leaves that are left out are None to the inner transformation, not `MaskedNode`; around a whole optimizer it warns",
+    "microbatch": 'no `in_axes=` and `num_real_microbatches=`; `accumulator` is "sum", "mean" or "concat", or Optax\'s enumeration',
+    "nadam": "no `nesterov=`: without it, it is `adam`",
+    "nadamw": "no `nesterov=`: without it, it is `adamw`",
+    "noisy_sgd": "`key=0` by default; there is no `seed=`, which Optax deprecates",
+    "normalize": "a zero gradient stays zero and does not become NaN",
+    "scale_by_distance_over_gradients": "`param_dtype=None`, which is float32 or wider",
+    "scale_by_factored_rms": "`decay_rate_fn=None`, which is Optax's default function",
+    "scale_by_learning_rate": "`learning_rate` is required: Optax's None leaves the sign as it is",
+    "schedule_free_eval_params": "`eval_params`, which knows every average",
+    "sophia": "`hessian_diagonal_fn=None`, which is Hutchinson's estimator",
+    "trace": "in a chain, later preconditioners go on measuring the gradient that entered it",
+    **dict.fromkeys(("Params", "Updates", "OptState", "ScalarOrSchedule", "MaskOrFn", "ConditionFn"), _TYPE),
+    **dict.fromkeys(("TransformInitFn", "TransformUpdateFn", "TransformUpdateExtraArgsFn"), _TYPE),
+    "ShouldSkipUpdateFunction": _TYPE,
+    **dict.fromkeys(("update_moment", "update_infinity_moment", "update_moment_per_elem_norm"), _AVERAGE),
+    "bias_correction": _CORRECTION,
+    **{f"tree.{name}": how for name, how in _TREE.items()},
+    **{f"tree_utils.tree_{name}": how for name, how in _TREE.items()},
+}
+
+
+_STATE = 'a state is read by name, `gx.get(state, "m")`, and has no class to import'
+
+
+_INSIDE = "it works inside our chain: `gx.chain(optax.{name}(...))`"
+
+
+_FUNCTIONS = "it works beside our transformations as it is: `optax.{module}`"
+
+
+_STATEFUL = "a schedule is a function of the step; what depends on more is a number to change in the state of `tunable`"
+
+
+_KIND = '"sum", "mean" or "concat"'
+
+
+WHY = {
+    "ApplyEvery": _STATE,
+    "LookaheadParams": "parameters are plain; `eval_params(state, params)` gives the slow ones",
+    "MaskedNode": "an absent leaf is None",
+    "WrappedSchedule": "a schedule is a value and needs no wrapper",
+    "StatefulSchedule": _STATEFUL,
+    "inject_stateful_hyperparams": _STATEFUL,
+    **dict.fromkeys(("lbfgs", "scale_by_lbfgs"), _INSIDE),
+    **dict.fromkeys(("scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"), _INSIDE),
+    **dict.fromkeys(("muon", "scale_by_muon"), "it works inside our chain: `gx.chain(optax.contrib.{name}(...))`"),
+    "MuonDimensionNumbers": "an argument of `optax.contrib.muon`",
+    "ZoomLinesearchInfo": "part of the state of Optax's line search",
+    "value_and_grad_from_state": "it reads the state of Optax's line searches",
+    "flatten": "leaves of one shape run together as they are, and one long vector cannot be sharded",
+    "split_real_and_imaginary": "rules take |g|² of complex leaves",
+    "microbatching.AccumulationType": _KIND,
+    "microbatching.Accumulator": _KIND,
+    "microbatching.micro_grad": "`microbatch(jax.grad(loss), ...)`",
+    "microbatching.micro_vmap": "`microbatch(jax.vmap(f), ...)`",
+    "microbatching.reshape_batch_axis": "`microbatch` does it",
+    **{module: _FUNCTIONS.format(module=module) for module in ("assignment", "perturbations", "experimental")},
+}
+
+
+# Functions that are no transformations, as losses are: each is Optax's own, resolved when it is asked for.
+PASS = ("projections", "second_order", "matrix_inverse_pth_root", "multi_normal", "nnls", "power_iteration")
+
+
+class Row(NamedTuple):
+    """One public name of Optax: where it is, what it is here, and how."""
+
+    module: str
+    name: str
+    status: str
+    note: str
+    theirs: Any
+    ours: Any
+
+
+def public(module) -> list[str]:
+    """The public names of a module of Optax, functions first; without modules."""
+    found = vars(module).items()
+    names = [name for name, x in found if not name.startswith("_") and not isinstance(x, types.ModuleType)]
+    return sorted(names, key=lambda name: (name[0].isupper(), name))
+
+
+def rows(package: Any) -> Iterator[Row]:
+    """Every public name of Optax once, beside what `package` has under it; a name of `APART` with its module in front.
+
+    Raises:
+        ImportError: Optax is not installed.
+    """
+    try:
+        optax = importlib.import_module("optax")
+    except ImportError as error:
+        raise ImportError("the table of Optax's names needs Optax: pip install optax") from error
+    seen: list[Any] = []
+    for path in (*SHARED, *(f"optax.{module}" for module in APART)):
+        module = importlib.import_module(path)
+        for name in public(module):
+            theirs, short = getattr(module, name), path.removeprefix("optax.")
+            full = f"{short}.{name}" if short in APART else name
+            if (full, theirs) in seen or (short == "microbatching" and hasattr(optax, name)):
+                continue
+            seen.append((full, theirs))
+            yield Row(path, full, *_entry(path, full), theirs, _ours(package, full))
+
+
+def _ours(package: Any, name: str) -> Any:
+    """What gradxform has under a name of the table; None where it is not ours."""
+    if _entry("", name)[0] in (PASSED, NOT_OURS):
+        return None
+    for part in name.split("."):
+        package = getattr(package, part)
+    return package
+
+
+def _reason(name: str) -> str | None:
+    """Why a name is not ours; None where it is."""
+    why = WHY.get(name) or WHY.get(name.partition(".")[0])
+    if why is None and name.endswith("State") and name not in ("EmptyState", *HOW):
+        why = _STATE
+    return why and why.format(name=name)
+
+
+def _entry(module: str, name: str) -> tuple[str, str]:
+    if reason := _reason(name):
+        return NOT_OURS, reason
+    if module == "optax.losses" or name in PASS or name.partition(".")[0] in PASS or _is_loss(name):
+        return PASSED, "Optax's own"
+    return (DIFFERENT, HOW[name]) if name in HOW else (SAME, "")
+
+
+def _is_loss(name: str) -> bool:
+    return "." not in name and hasattr(importlib.import_module("optax.losses"), name)
+
+
+def mismatch(theirs: Callable[..., Any], ours: Callable[..., Any]) -> str | None:
+    """The first call that Optax's signature takes and ours does not, or takes otherwise; None where there is none.
+
+    An argument may have a default here that Optax's has not, and ours may be more: keyword only, or behind Optax's, with a default.
+    """
+    mine = dict(inspect.signature(ours).parameters)
+    positions = [p.name for p in mine.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    for i, (name, p) in enumerate(inspect.signature(theirs).parameters.items()):
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            if not any(q.kind is p.kind for q in mine.values()):
+                return f"no *{name}"
+            continue
+        q = mine.pop(name, None)
+        if q is None:
+            return f"no {name}="
+        if p.kind is not p.KEYWORD_ONLY and (i >= len(positions) or positions[i] != name):
+            return f"{name} is not argument {i}"
+        if p.kind is not p.POSITIONAL_ONLY and q.kind is q.POSITIONAL_ONLY:
+            return f"{name} is positional only"
+        if p.default is not p.empty and not _alike(p.default, q.default):
+            return f"{name}={q.default!r}, not {p.default!r}"
+    needed = [q.name for q in mine.values() if q.default is q.empty and q.kind not in (q.VAR_POSITIONAL, q.VAR_KEYWORD)]
+    return f"{needed[0]} is required" if needed else None
+
+
+def _alike(a, b) -> bool:
+    """Whether two defaults are the same; functions of a number are compared by what they give."""
+    if a is b:
+        return True
+    if inspect.isfunction(a) and inspect.isfunction(b):
+        return all(abs(float(a(x)) - float(b(x))) < 1e-6 for x in (1.0, 16.0, 100.0))
+    return bool(a == b)
+
+
+def more(theirs: Callable[..., Any], ours: Callable[..., Any]) -> list[str]:
+    """The arguments that ours has beside Optax's."""
+    skip = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    known = inspect.signature(theirs).parameters
+    return [name for name, p in inspect.signature(ours).parameters.items() if name not in known and p.kind not in skip]
+
+
+def markdown(package: Any) -> str:
+    """The table of `docs/compatibility.md`."""
+    found = list(rows(package))
+    counts = Counter(row.status for row in found)
+    version = importlib.import_module("optax").__version__
+    lines = [
+        f"# Optax {version}, name by name",
+        "",
+        "`import gradxform as optax` keeps a training script working. Every public name of Optax is one of these:",
+        "",
+        f"- **{SAME}** ({counts[SAME]}): every call that Optax takes is taken here and means the same;",
+        f"- **{DIFFERENT}** ({counts[DIFFERENT]}): the name is here, with the difference given;",
+        f"- **{PASSED}** ({counts[PASSED]}): functions that are no transformations resolve to Optax's own, where it is installed;",
+        f"- **{NOT_OURS}** ({counts[NOT_OURS]}): an error that gives the reason; use Optax's, which works beside ours.",
+        "",
+        "Names of `optax.contrib`, `optax.schedules`, `optax.transforms` and `optax.losses` are at the top of gradxform and in "
+        "`gradxform.contrib` and so on. Optimizers' results are compared with Optax's in `tests/optimizers`.",
+        "",
+        "Made by `gradxform list --compatibility`.",
+    ]
+    module = ""
+    for row in found:
+        if row.module != module:
+            module = row.module
+            lines += ["", f"## `{module}`", "", "| name | here | |", "|---|---|---|"]
+        extra = more(row.theirs, row.ours) if row.status == SAME and callable(row.ours) else []
+        note = row.note or (f"also {', '.join(f'`{name}=`' for name in extra)}" if extra else "")
+        name, note = row.name.rpartition(".")[2], note.replace("|", "\\|")
+        lines.append(f"| `{name}` | {row.status} | {note} |".replace("|  |", "| |"))
+    return "\n".join(lines)
+
+
+def find(name: str) -> Any:
+    """What a name that gradxform itself has not is: Optax's own function, or an error that says why not.
+
+    Raises:
+        AttributeError: the name is not ours, or Optax's is needed and is not installed.
+    """
+    if name.startswith("__"):
+        raise AttributeError(name)
+    if reason := _reason(name):
+        raise AttributeError(f"gradxform has no {name!r}; it is left to Optax: {reason}")
+    if name not in PASS:
+        return loss(name)
+    try:
+        return (
+            importlib.import_module(f"optax.{name}")
+            if name in APART
+            else getattr(importlib.import_module("optax"), name)
+        )
+    except ImportError as error:
+        raise AttributeError(f"gradxform.{name} is Optax's: pip install optax") from error
+
+
+def loss(name: str) -> Any:
+    """One of Optax's losses.
+
+    Raises:
+        AttributeError: it has none of this name, or is not installed.
+    """
+    if name.startswith("__"):
+        raise AttributeError(name)
+    try:
+        from optax import losses
+    except ImportError as error:
+        raise AttributeError(f"gradxform has no {name!r}; if it is a loss, it is Optax's: pip install optax") from error
+    if not hasattr(losses, name):
+        raise AttributeError(f"neither gradxform nor optax.losses has {name!r}")
+    return getattr(losses, name)
+
+
+def namespace(package: Any, module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a module that gives gradxform's names under those of one of Optax's modules."""
+
+    def get(name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(package, name)
+
+    def names() -> list[str]:
+        return [
+            row.name
+            for row in rows(package)
+            if row.status != NOT_OURS and hasattr(importlib.import_module(module), row.name)
+        ]
+
+    return get, names

@@ -1,0 +1,370 @@
+"""The state of an Optax optimizer in the state of the same method here, so that a run goes on.
+
+Both states are walked in the order of their chains. Optax's are named tuples; which of their fields becomes which slot of which rule is
+one table, by their names, so that nothing here imports Optax.
+"""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.core import leaves as trees
+from gradxform.core.chain import Chain, Named, as_transform
+from gradxform.core.leafwise import RECORDED, Leafwise, RuleState
+from gradxform.core.schedule import Schedule
+from gradxform.core.transform import name_of
+from gradxform.core.tunable import Tunable, TunableState
+from gradxform.wrappers.accumulation import Accumulate, AccumulateState
+from gradxform.wrappers.conditional import Conditional, ConditionState
+from gradxform.wrappers.masking import Partition
+from gradxform.wrappers.skipping import SkipNonfinite, SkipState
+
+_MU, _NU = {"m": "mu"}, {"v": "nu"}
+
+
+_ADAM = {"ScaleByAdamState": _NU}
+
+
+_MOMENTS = {"m": "mu", "v": "nu"}
+
+
+_TRACE = {"TraceState": {"v": "trace"}}
+
+
+# rule here -> named tuple in Optax -> slot here: field there
+_FIELDS: dict[str, dict[str, dict[str, str]]] = {
+    "momentum": _TRACE,
+    "trace": _TRACE,
+    "ema": {
+        "EmaState": {"m": "ema"},
+        **dict.fromkeys(("ScaleByAdamState", "ScaleByAmsgradState", "ScaleByBeliefState"), _MU),
+    },
+    "ema_from": {"ScaleByAdamState": _MU},
+    "two_emas": {"ScaleByAdemamixState": {"m1": "m1", "m2": "m2"}},
+    "momentum_plus_gradient": {"ScaleBySimplifiedAdEMAMixState": {"m": "m"}},
+    "scale_by_rms": {
+        **dict.fromkeys(("ScaleByRmsState", "ScaleByRmsWithCountState", "ScaleByAdemamixState"), _NU),
+        "ScaleBySimplifiedAdEMAMixState": {"v": "n"},
+        **_ADAM,
+    },
+    "scale_by_rss": {"ScaleByRssState": {"v": "sum_of_squares"}},
+    "scale_by_stddev": dict.fromkeys(("ScaleByRStdDevState", "ScaleByRStdDevWithCountState"), _MOMENTS),
+    "scale_by_adadelta": {"ScaleByAdaDeltaState": {"e_g": "e_g", "e_x": "e_x"}},
+    "scale_by_inf_norm": _ADAM,
+    "scale_by_yogi_rms": _ADAM,
+    "scale_by_rectified_rms": _ADAM,
+    "scale_by_rms_max": {"ScaleByAmsgradState": {"v": "nu", "v_max": "nu_max"}},
+    "scale_by_deviation": {"ScaleByBeliefState": {"s": "nu"}},
+    "scale_by_belief": {"ScaleByBeliefState": {"m": "mu", "s": "nu"}},
+    "scale_by_acprop": {"ScaleByBeliefState": {"m": "mu", "s": "nu"}},
+    "scale_by_adopt": {"ScaleByAdamState": _MOMENTS},
+    "scale_by_lion": {"ScaleByLionState": _MU},
+    "scale_by_novograd": {"ScaleByNovogradState": _MOMENTS},
+    "scale_by_adan": {"ScaleByAdanState": {"m": "m", "v": "v", "n": "n", "previous": "g"}},
+    "scale_by_factored_rms": {"FactoredState": {"v_row": "v_row", "v_col": "v_col", "v": "v"}},
+    "scale_by_sm3": {"ScaleBySM3State": {"mu": "mu", "m": "nu"}},
+    "scale_by_rprop": {"ScaleByRpropState": {"step_size": "step_sizes", "previous": "prev_updates"}},
+    "scale_by_optimistic_gradient": {"ScaleByOptimisticGradientState": {"previous": "previous_gradient"}},
+    "descend_optimistically": {"ScaleByOptimisticGradientState": {"previous": "previous_gradient"}},
+    "scale_by_dog": {"DoGState": {"x0": "init_params", "max_dist": "max_dist", "square_sum": "sum_sq_norm_grads"}},
+    "scale_by_dowg": {
+        "DoWGState": {"x0": "init_params", "square_dist": "estim_sq_dist", "weighted": "weighted_sq_norm_grads"}
+    },
+    "prodigy": {
+        "ProdigyState": {
+            "m": "exp_avg",
+            "v": "exp_avg_sq",
+            "s": "grad_sum",
+            "x0": "params0",
+            "estim_lr": "estim_lr",
+            "numerator": "numerator_weighted",
+        }
+    },
+    "dadapt_adamw": {
+        "DAdaptAdamWState": {
+            "m": "exp_avg",
+            "v": "exp_avg_sq",
+            "s": "grad_sum",
+            "estim_lr": "estim_lr",
+            "numerator": "numerator_weighted",
+        }
+    },
+    "momo": {"MomoState": {"m": "exp_avg", "barf": "barf", "gamma": "gamma", "lb": "lb"}},
+    "momo_adam": {"MomoAdamState": {"m": "exp_avg", "v": "exp_avg_sq", "barf": "barf", "gamma": "gamma", "lb": "lb"}},
+    "schedule_free": {"ScheduleFreeState": {"z": "z", "b1": "b1", "weight_sum": "weight_sum", "max_lr": "max_lr"}},
+    "scale_by_cocob": {
+        "COCOBState": {
+            "x0": "init_particles",
+            "bets": "cumulative_gradients",
+            "scale": "scale",
+            "absolute": "subgradients",
+            "reward": "reward",
+        }
+    },
+    "reduce_on_plateau": {
+        "ReduceLROnPlateauState": {
+            "scale": "scale",
+            "best": "best_value",
+            "mean": "avg_value",
+            "bad": "plateau_count",
+            "cooling": "cooldown_count",
+            "seen": "count",
+        }
+    },
+    "zero_nans": {"ZeroNansState": {"found_nan": "found_nan"}},
+    "apply_every": {"ApplyEvery": {"total": "grad_acc"}},
+}
+
+
+_INSIDE = {
+    "MaskedState": "inner_state",
+    "InjectHyperparamsState": "inner_state",
+    "InjectStatefulHyperparamsState": "inner_state",
+    "ScheduleFreeState": "base_optimizer_state",
+}
+
+
+_COUNTS = ("count", "t", "step_count")
+
+
+_FIRST = ("is_initial_step", "is_init_step")
+
+
+_SCHEDULES = ("ScaleByScheduleState", "WeightDecaySchedule")
+
+
+def _kind(node) -> str:
+    return type(node).__name__ if isinstance(node, tuple) and hasattr(node, "_fields") else ""
+
+
+class _Unit:
+    """A named tuple of a saved state, its place, and the fields that nothing has taken yet."""
+
+    def __init__(self, path: str, state, fields: dict[str, Any]):
+        self.path, self.state, self.kind = path, state, _kind(state)
+        self.known = known = {field for rule in fields.values() for field in rule.get(self.kind, {}).values()}
+        self.open = [field for field in state._fields if field in known]
+
+    def __repr__(self):
+        return f"{self.kind} at {self.path}"
+
+    @property
+    def count(self):
+        """The updates made, where it counts them."""
+        for name in _COUNTS:
+            if name in self.state._fields and name not in self.known:
+                return getattr(self.state, name)
+        for name in _FIRST:
+            if name in self.state._fields:
+                return 1 - jnp.asarray(getattr(self.state, name), jnp.int32)
+        return None
+
+
+def _units(node, path: str, fields: dict[str, Any]) -> Iterator[_Unit]:
+    kind = _kind(node)
+    if kind:
+        if kind in _INSIDE:
+            yield from _units(getattr(node, _INSIDE[kind]), f"{path}.{_INSIDE[kind]}", fields)
+        if kind != "MaskedState":
+            yield _Unit(path, node, fields)
+    elif isinstance(node, tuple | list):
+        for i, child in enumerate(node):
+            yield from _units(child, f"{path}[{i}]", fields)
+    elif isinstance(node, dict):  # of `named_chain`
+        for name, child in node.items():
+            yield from _units(child, f"{path}[{name!r}]", fields)
+
+
+def _absent(node):
+    """Masked leaves as None."""
+    is_masked = lambda x: _kind(x) == "MaskedNode"  # noqa: E731
+    return jax.tree.map(lambda x: None if is_masked(x) else x, node, is_leaf=is_masked)
+
+
+def like(owner: str, name: str, value, fresh):
+    """The value in the containers, shapes and dtypes of a fresh one; what differs is an error that names it."""
+    theirs, ours = dict(leaves(value)), dict(leaves(fresh))
+    if theirs.keys() != ours.keys():
+        raise ValueError(
+            f"{owner}: {name}: only in the saved state {sorted(theirs.keys() - ours.keys())[:8]}, "
+            f"only here {sorted(ours.keys() - theirs.keys())[:8]}"
+        )
+    for path, old in ours.items():
+        if jnp.shape(theirs[path]) != old.shape:
+            at = f"{name}: {path}" if path else name
+            raise ValueError(f"{owner}: {at} has shape {jnp.shape(theirs[path])}, here {old.shape}")
+    return jax.tree.structure(fresh).unflatten(jnp.array(theirs[path], old.dtype) for path, old in ours.items())
+
+
+def leaves(tree) -> list[tuple[str, Any]]:
+    """The leaves with their paths."""
+    return [(trees.path_string(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _count(x):
+    return jnp.array(x, jnp.int32)
+
+
+_WRAPPERS = {
+    (Accumulate, "MultiStepsState"): "accumulate",
+    (SkipNonfinite, "ApplyIfFiniteState"): "skip",
+    (Conditional, "ConditionallyMaskState"): "condition",
+    (Conditional, "ConditionallyTransformState"): "condition",
+    (Partition, "PartitionState"): "partition",
+}
+
+
+class Import:
+    """One level of the states: a chain, written out, and what was saved in its place."""
+
+    owner = "import_optax_state"
+    saved = "the Optax state"
+    fields = _FIELDS
+    rules: ClassVar[dict[str, tuple[str, ...]]] = {"scale_by_rms_max": ("_max_of_debiased", "_max")}  # same contents
+
+    def __init__(self, theirs, path="state", step=None):
+        self.units = list(_units(theirs, path, self.fields))
+        self.queue = [u for u in self.units if u.open or u.kind not in (*_INSIDE, *_SCHEDULES)]
+        self.queue = [u for u in self.queue if u.open or jax.tree.leaves(u.state)]
+        counted = sorted((u for u in self.units if u.count is not None), key=lambda u: u.kind not in _SCHEDULES)
+        self.step = counted[0].count if counted else step
+
+    def error(self, text: str) -> ValueError:
+        """What does not fit."""
+        return ValueError(f"{self.owner}: {text}")
+
+    def run(self, tx: Any, state):
+        """The state with the saved values in it."""
+        out = self.part("", tx, state)
+        if self.queue:
+            unit = self.queue[0]
+            what = f"{unit.open} of {unit}" if unit.open else repr(unit)
+            raise self.error(f"{what} has no place in the state of {tx!r}")
+        return out
+
+    def part(self, path: str, tx: Any, state):
+        """The state of one part, the next of the saved values taken."""
+        if isinstance(tx, Named):
+            return self.part(path or tx.name, tx.expand(), state)
+        if isinstance(tx, Chain):
+            return {name: self.part(f"{path}/{name}".lstrip("/"), part, state[name]) for name, part in tx.items.items()}
+        if isinstance(tx, Leafwise):
+            return self.rule(path or tx.name, tx, state)
+        if isinstance(tx, Tunable):
+            return self.tunable(path, tx, state)
+        if isinstance(tx, Partition) and tx.bare is not None:
+            return self.part(path, tx.transforms[tx.bare], state)
+        if not jax.tree.leaves(state):
+            return state
+        unit = self.queue.pop(0) if self.queue else None
+        if unit and (type(tx), unit.kind) in _WRAPPERS:
+            return getattr(self, _WRAPPERS[type(tx), unit.kind])(tx, state, unit.state, unit.path)
+        raise self.error(f"{path or name_of(tx)} cannot be made from {unit or 'nothing'} in {self.saved}")
+
+    def accumulate(self, tx: Accumulate, state: AccumulateState, theirs, at: str):
+        inner = type(self)(theirs.inner_opt_state, f"{at}.inner_opt_state", theirs.gradient_step).run(
+            tx.inner, state.inner
+        )
+        accumulator = like(self.owner, f"{at}.acc_grads", _absent(theirs.acc_grads), state.accumulator)
+        return AccumulateState(
+            _count(theirs.mini_step), _count(theirs.gradient_step), state.dropped, accumulator, inner
+        )
+
+    def skip(self, tx: SkipNonfinite, state: SkipState, theirs, at: str):
+        inner = type(self)(theirs.inner_state, f"{at}.inner_state", self.step).run(tx.inner, state.inner)
+        return SkipState(_count(theirs.notfinite_count), _count(theirs.total_notfinite), inner)
+
+    def condition(self, tx: Conditional, state: ConditionState, theirs, at: str):
+        return ConditionState(
+            _count(theirs.step), type(self)(theirs.inner_state, f"{at}.inner_state").run(tx.inner, state.inner)
+        )
+
+    def rule(self, path: str, tx: Leafwise, state: RuleState):
+        """The state of one rule."""
+        own = [name for name in state.slots if not (name == RECORDED and tx.records)]
+        count, slots = self.step, {}
+        if own:
+            unit = self.queue[0] if self.queue else None
+            fields = self.fields.get(tx.name, {}).get(unit.kind, {}) if unit else {}
+            if unit is None or fields.keys() != set(own):
+                raise self.error(
+                    f"nothing in {self.saved} gives {path} its slots {own}; the next there is {unit or 'its end'}"
+                )
+            rule = getattr(tx.rule, "__name__", "")
+            if rule not in self.rules.get(tx.name, (rule,)):
+                raise self.error(f"{path} keeps something else than {unit} in this convention")
+            for name, field in fields.items():
+                value = _absent(getattr(unit.state, field))
+                slots[name] = like(self.owner, f"{unit.path}.{field}", value, state.slots[name])
+                unit.open.remove(field)
+            count = self.step if unit.count is None else unit.count
+            if not unit.open:
+                self.queue.pop(0)
+        if count is None and any(map(_is_schedule, jax.tree.leaves(tx.hypers, is_leaf=_is_schedule))):
+            raise self.error(f"{path} has a schedule, and {self.saved} counts no steps; give step=")
+        return RuleState(_count(0 if count is None else count), state.slots | slots)
+
+    def partition(self, tx: Partition, state, theirs, at: str):
+        labels = {str(label): inner for label, inner in theirs.inner_states.items()}
+        if labels.keys() != {str(label) for label in tx.transforms}:
+            raise self.error(f"{at} has the labels {sorted(labels)}, {tx.name} has {sorted(map(str, tx.transforms))}")
+        return {
+            label: type(self)(labels[str(label)], f"{at}[{label!r}]", self.step).run(inner, state[label])
+            for label, inner in tx.transforms.items()
+        }
+
+    def tunable(self, path: str, tx: Tunable, state: TunableState):
+        inner = self.part(path, tx.inner, state.inner)
+        injected = next((u.state for u in self.units if "hyperparams" in u.state._fields), None)
+        known = getattr(state.tx, "_dynamic", {})
+        numbers = {} if injected is None else {k: v for k, v in injected.hyperparams.items() if k in known}
+        numbers = {k: v for k, v in numbers.items() if not _is_schedule(known[k])}
+        return TunableState(state.tx, inner).replace(**numbers) if numbers else TunableState(state.tx, inner)
+
+
+def _is_schedule(x) -> bool:
+    return isinstance(x, Schedule)
+
+
+def import_optax_state(tx, state, params, *, step=None):
+    """The state of an Optax optimizer as the state of the same method here.
+
+        theirs = optax.adamw(1e-3)
+        state = import_optax_state(adamw(1e-3), optax_state, params)
+
+    What fits is decided by the order of the chain and by the types of Optax's states. Chains with clipping, decay and
+    schedules, `masked`, `partition`, `MultiSteps`, `apply_if_finite`, `inject_hyperparams` (its numbers go into the state of
+    `tunable`) are walked through. Numbers are those of `tx`. A wrapper that Optax's side lacks is added after the import, by `migrate`.
+
+    Args:
+        tx: the optimizer whose state it becomes.
+        state: what `init` or `update` of the Optax optimizer gave, its named tuples included.
+        params: the parameters.
+        step: the updates made, for methods of which Optax counts none.
+
+    Raises:
+        ValueError: something of either side has no counterpart, or another shape; it is named.
+    """
+    tx = as_transform(tx)
+    level = Import(state, step=step)
+    fresh = level.run(tx, tx.init(params))
+    return with_records(tx, fresh, params, level.step)
+
+
+def with_records(tx, state, params, step):
+    """The state with the learning rates on record that its last update used."""
+    if step is None:
+        return state
+    last = lambda x: x(jnp.maximum(jnp.asarray(step) - 1, 0)) if _is_schedule(x) else x  # noqa: E731
+    return _recorded(state, jax.tree.map(last, tx, is_leaf=_is_schedule).init(params))
+
+
+def _recorded(state, recent):
+    if isinstance(state, TunableState):
+        return TunableState(state.tx, _recorded(state.inner, recent.inner))
+    if isinstance(state, RuleState):
+        return RuleState(state.step, state.slots | {k: v for k, v in recent.slots.items() if k == RECORDED})
+    is_node = lambda x: x is not state and isinstance(x, RuleState | TunableState)  # noqa: E731
+    return jax.tree.map(lambda x, y: _recorded(x, y) if is_node(x) else x, state, recent, is_leaf=is_node)

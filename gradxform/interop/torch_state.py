@@ -1,0 +1,161 @@
+"""The `state_dict` of torch's SGD, Adam or AdamW in the state of the same method here, so that a run goes on.
+
+Entries may be torch tensors or NumPy arrays; nothing here imports torch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradxform.core import leaves as trees
+from gradxform.core.chain import as_transform
+from gradxform.core.leafwise import Leafwise, RuleState
+from gradxform.interop.optax.state import Import, with_records
+
+
+class SGD(NamedTuple):
+    """What torch keeps for SGD with momentum."""
+
+    count: Any
+    momentum_buffer: Any
+
+
+class Adam(NamedTuple):
+    """What torch keeps for Adam and AdamW."""
+
+    count: Any
+    exp_avg: Any
+    exp_avg_sq: Any
+
+
+class AMSGrad(NamedTuple):
+    """What torch keeps for Adam and AdamW with amsgrad=True."""
+
+    count: Any
+    exp_avg: Any
+    exp_avg_sq: Any
+    max_exp_avg_sq: Any
+
+
+class _FromTorch(Import):
+    owner = "import_torch_state"
+    saved = "the state_dict"
+    fields: ClassVar[dict[str, Any]] = {
+        "momentum": {"SGD": {"v": "momentum_buffer"}},
+        "trace": {"SGD": {"v": "momentum_buffer"}},
+        "ema": {"Adam": {"m": "exp_avg"}, "AMSGrad": {"m": "exp_avg"}},
+        "scale_by_rms": {"Adam": {"v": "exp_avg_sq"}},
+        "scale_by_rms_max": {"AMSGrad": {"v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}},
+    }
+    rules: ClassVar[dict[str, tuple[str, ...]]] = {"scale_by_rms_max": ("_max_debiased",)}
+    stepped = False
+
+    def rule(self, path: str, tx: Leafwise, state: RuleState):
+        if self.stepped and "v" in state.slots and tx.direction:
+            raise self.error(f"{path} has the learning rate inside the velocity, which torch has not")
+        self.stepped |= tx.records
+        out = super().rule(path, tx, state)
+        return out if self.step is not None else RuleState(jnp.ones((), jnp.int32), out.slots)  # a buffer has seen one
+
+
+def _error(text: str) -> ValueError:
+    return ValueError(f"import_torch_state: {text}")
+
+
+def import_torch_state(
+    tx,
+    state_dict: Mapping[str, Any],
+    params,
+    names: Sequence[str] | None = None,
+    transform: Callable[[str, np.ndarray], Any] | None = None,
+    *,
+    step=None,
+):
+    """The `state_dict()` of torch's SGD, Adam or AdamW as the state of the same method here.
+
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        state = import_torch_state(
+            adamw(1e-3), optimizer.state_dict(), params, ["dense/kernel", "dense/bias"],
+            lambda path, x: x.T if path.endswith("kernel") else x,
+        )
+
+    SGD's buffer becomes the slot of `momentum`, `exp_avg` that of `ema`, `exp_avg_sq` that of `scale_by_rms`; with amsgrad=True the
+    method is `amsgrad(convention="torch")`. Numbers are those of `tx`, not of the parameter groups.
+
+    Args:
+        tx: the optimizer whose state it becomes.
+        state_dict: its entries torch tensors on the CPU, or NumPy arrays.
+        params: the parameters.
+        names: the path of each parameter here, in the order in which torch was given them; by default that of the leaves.
+        transform: `f(path, array) -> array`, what was done to the weights: a transposition for those of `torch.nn.Linear`.
+        step: the updates made, for SGD, of which torch counts none.
+
+    Raises:
+        ValueError: another optimizer; a parameter without an entry, or with another shape; names that are not the leaves; a
+            part of `tx` that torch's method has not. Each is named.
+    """
+    if not isinstance(state_dict, Mapping) or not state_dict.keys() >= {"state", "param_groups"}:
+        raise _error("state_dict must have 'state' and 'param_groups', as an optimizer's state_dict() gives them")
+    tx = as_transform(tx)
+    groups, entries = state_dict["param_groups"], state_dict["state"]
+    order = [index for group in groups for index in group["params"]]
+    flat, structure = jax.tree.flatten(params)
+    paths = [trees.path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = paths if names is None else list(names)
+    if sorted(names) != sorted(paths):
+        missing, unknown = sorted(set(paths) - set(names)), sorted(set(names) - set(paths))
+        raise _error(f"names must be the leaves, each once: missing {missing[:8]}, unknown {unknown[:8]}")
+    if len(order) != len(names):
+        raise _error(f"the state_dict has {len(order)} parameters, params {len(names)}: {names[:8]}")
+    kind = _kind(groups, entries)
+    if kind is None:
+        level = _FromTorch((), step=step)
+    else:
+        at = {name: entries.get(index, entries.get(str(index), {})) for name, index in zip(names, order, strict=True)}
+        fields = [field for field in kind._fields if field != "count"]
+        values = {
+            field: [_entry(at, path, field, leaf, transform) for path, leaf in zip(paths, flat, strict=True)]
+            for field in fields
+        }
+        count = _count(at, kind, step)
+        level = _FromTorch(kind(count, *(structure.unflatten(values[field]) for field in fields)), "state_dict", count)
+    return with_records(tx, level.run(tx, tx.init(params)), params, level.step)
+
+
+def _kind(groups, entries) -> Any:
+    """The named tuple of the optimizer's values; None for SGD without momentum."""
+    keys = {key for group in groups for key in group}
+    found = {key for entry in entries.values() for key, x in entry.items() if x is not None}
+    if {"momentum", "dampening", "nesterov"} <= keys and found <= {"momentum_buffer"}:
+        return SGD if found or any(group["momentum"] for group in groups) else None
+    if {"betas", "amsgrad"} <= keys and found <= {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}:
+        flags = {bool(group["amsgrad"]) for group in groups}
+        if len(flags) > 1:
+            raise _error("some parameter groups have amsgrad=True and some have not; import them one by one")
+        return AMSGrad if True in flags else Adam
+    raise _error(f"this is none of SGD, Adam and AdamW: it keeps {sorted(found)}, and its groups have {sorted(keys)}")
+
+
+def _entry(at, path: str, field: str, leaf, transform):
+    x = at[path].get(field)
+    if x is None:
+        raise _error(f"the state_dict has no {field} for {path!r}")
+    x = np.asarray(x)
+    x = np.asarray(x if transform is None else transform(path, x))
+    if x.shape != leaf.shape:
+        hint = "; give transform=" if transform is None and x.shape[::-1] == leaf.shape else ""
+        raise _error(f"{field} of {path!r} has shape {x.shape}, the parameter {leaf.shape}{hint}")
+    return x
+
+
+def _count(at, kind, step):
+    """The updates made, the same for all parameters."""
+    if kind is SGD:
+        return step
+    counts = {path: int(np.asarray(entry.get("step", -1))) for path, entry in at.items()}
+    if len(set(counts.values())) > 1 or -1 in counts.values():
+        raise _error(f"all parameters must have made the same number of steps; here are {counts}")
+    return next(iter(counts.values()))

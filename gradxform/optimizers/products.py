@@ -1,0 +1,278 @@
+"""The Adam family without its learning rate, under Optax's names: each a direction × a preconditioner.
+
+scale_by_adam = ema × rms        scale_by_adamax = ema × inf-norm     scale_by_amsgrad = ema × running max
+scale_by_yogi = ema × yogi       scale_by_belief = ema × deviation    scale_by_radam = ema × rectified rms
+scale_by_ademamix = two emas × rms
+scale_by_simplified_ademamix = momentum plus gradient × rms
+"""
+
+import jax.numpy as jnp
+
+from gradxform.core.chain import chain, transformation
+from gradxform.core.hyper import Decay, Epsilon, Momentum, NonNegative, Positive, Steps
+from gradxform.core.leafwise import leafwise
+from gradxform.core.schedule import schedule
+from gradxform.core.slots import real_full, real_zeros, zeros
+from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, wide_dtype
+from gradxform.rules.directions import correct_bias, ema, momentum_plus_gradient, nesterov_ema_scheduled, two_emas
+from gradxform.rules.preconditioners import (
+    scale_by_deviation,
+    scale_by_inf_norm,
+    scale_by_nadam_rms,
+    scale_by_rms,
+    scale_by_rms_max,
+    scale_by_yogi_rms,
+)
+from gradxform.rules.rms_variants import scale_by_rectified_rms
+
+
+def keras_or_not(convention: str) -> str:
+    """The convention of a preconditioner that only Keras has differently."""
+    return "keras" if convention == "keras" else "optax"
+
+
+@transformation
+def scale_by_adam(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0,
+    mu_dtype=None,
+    *,
+    nesterov: bool = False,
+):
+    """`adam` without its learning rate.
+
+        u = m̂ / (√(v̂ + ε₀) + ε),  m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²
+
+    Memory: 8 bytes per parameter (`mu_dtype` changes the first 4).
+
+    Source: D. P. Kingma, J. Ba, Adam: A Method for Stochastic Optimization (2015), algorithm 1.
+    """
+    return chain(
+        ema(b1, True, mu_dtype, nesterov=nesterov),
+        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
+    )
+
+
+def nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention):
+    """Direction and preconditioner of `nadam`, in one of its conventions."""
+    precondition = scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root)
+    if convention == "optax":
+        return ema(b1, True, mu_dtype, nesterov=True), precondition
+    warming = 1.0 if convention == "keras" else 0.004
+    if convention != "paper":
+        return nesterov_ema_scheduled(b1, warming, accumulator_dtype=mu_dtype), precondition
+    published = nesterov_ema_scheduled(b1, warming, accumulator_dtype=mu_dtype, convention="paper")
+    return published, scale_by_nadam_rms(b2, eps, eps_root)
+
+
+@transformation(conventions={"optax": {}, "keras": {"eps": 1e-7}})
+def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8, *, convention: str = "optax"):
+    """`adamax` without its learning rate.
+
+        m ← β₁ m + (1 - β₁) g
+        v ← max(β₂ v, |g| + ε),  u = m̂ / v            optax, and so torch
+        v ← max(β₂ v, |g|),      u = m̂ / (v + ε)      keras: ε = 1e-7
+
+    Memory: 8 bytes per parameter.
+
+    Source: D. P. Kingma, J. Ba, Adam: A Method for Stochastic Optimization (2015), algorithm 2, which has ε = 0.
+    """
+    return chain(ema(b1), scale_by_inf_norm(b2, eps, convention=convention))
+
+
+@transformation
+def scale_by_amsgrad(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0,
+    mu_dtype=None,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+):
+    """`amsgrad` without its learning rate, its corrections by Optax's flags.
+
+        u = m̂ / (√(w + ε₀) + ε),  w ← max(w, v̂)      m in place of m̂, v in place of v̂, where the flag is off
+
+    Memory: 12 bytes per parameter (`mu_dtype` changes the first 4).
+
+    Source: S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond (2018), algorithm 2, which corrects
+    nothing.
+    """
+    return chain(
+        ema(b1, bias_correction_mu, mu_dtype),
+        scale_by_rms_max(b2, eps, eps_root, convention="optax" if bias_correction_nu else "paper"),
+    )
+
+
+def _belief_nesterov(u, at, m, s, *, b1, b2, eps, eps_root):
+    m = lerp(u, m, b1)
+    s = b2 * s + ((1 - b2) * abs_sq(u - m) + eps_root)
+    ahead = b1 * debias(m, b1, at.t + 1) + (1 - b1) * debias(u, b1, at.t)
+    return divide_by_root(ahead, debias(s, b2, at.t), eps, 0.0), m, s
+
+
+@transformation
+def scale_by_belief(
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-16, eps_root: Epsilon = 1e-16, *, nesterov: bool = False
+):
+    """`adabelief` without its learning rate.
+
+        m ← β₁ m + (1 - β₁) g
+        s ← β₂ s + (1 - β₂) (g - m)² + ε₀
+        u = m̂ / (√ŝ + ε)
+
+    With `nesterov` m̂ = β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ).
+
+    Memory: 8 bytes per parameter.
+
+    Source: J. Zhuang et al., AdaBelief Optimizer (2020), algorithm 2.
+    """
+    if nesterov:  # no product: the deviation is about m, the step is not along m
+        slots = {"m": zeros(), "s": real_zeros}
+        return leafwise(_belief_nesterov, slots=slots, direction=True, b1=b1, b2=b2, eps=eps, eps_root=eps_root)
+    return chain(ema(b1, debias=False), scale_by_deviation(b2, eps, eps_root), correct_bias(b1))
+
+
+def _full(p, *, initial):
+    return jnp.full_like(p, initial, dtype=wide_dtype(p.dtype))
+
+
+def _ema_from(u, at, m, *, decay):
+    m = lerp(u, m, decay)
+    return debias(m, decay, at.t), m
+
+
+def _yogi_uncorrected(u, at, v, *, decay, eps, eps_root):
+    square = abs_sq(at.g)
+    v = v - (1 - decay) * jnp.sign(v - square) * square
+    return divide_by_root(u, v, eps, eps_root), v
+
+
+_YOGI = {"optax": {}, "paper": {"initial_accumulator_value": 0.0}}
+
+
+@transformation(conventions=_YOGI)
+def scale_by_yogi(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: Epsilon = 1e-3,
+    eps_root: Epsilon = 0.0,
+    initial_accumulator_value: NonNegative = 1e-6,
+    *,
+    convention: str = "optax",
+):
+    """`yogi` without its learning rate.
+
+        m ← β₁ m + (1 - β₁) g
+        v ← v - (1 - β₂) sign(v - g²) g²
+        u = m̂ / (√(v̂ + ε₀) + ε)             optax: both m and v start at the initial value, and both are corrected
+        u = m / (√(v + ε₀) + ε)             paper: m starts at 0, v at the initial value, 0; no correction
+
+    Memory: 8 bytes per parameter.
+
+    Source: M. Zaheer et al., Adaptive Methods for Nonconvex Optimization (2018), algorithm 2.
+    """
+    initial = initial_accumulator_value
+    if convention == "paper":
+        slots = {"v": real_full}
+        rule = leafwise(_yogi_uncorrected, slots=slots, initial=initial, decay=b2, eps=eps, eps_root=eps_root)
+        return chain(ema(b1, debias=False), rule)
+    average = leafwise(_ema_from, slots={"m": _full}, direction=True, initial=initial, decay=b1)
+    return chain(average, scale_by_yogi_rms(b2, eps, eps_root, initial))
+
+
+@transformation(conventions={"optax": {}, "torch": {}})
+def scale_by_radam(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0,
+    threshold: Positive = 5.0,
+    *,
+    nesterov: bool = False,
+    convention: str = "optax",
+):
+    """`radam` without its learning rate: Adam that divides only once its second moment is to be trusted.
+
+        u = r m̂ / (√(v̂ + ε₀) + ε)  where ρₜ ≥ threshold, otherwise m̂      see `scale_by_rectified_rms`
+
+    Memory: 8 bytes per parameter.
+
+    Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond (2020), algorithm 2.
+    """
+    return chain(
+        ema(b1, nesterov=nesterov), scale_by_rectified_rms(b2, eps, eps_root, threshold, convention=convention)
+    )
+
+
+@transformation
+def scale_by_ademamix(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    b3: Decay = 0.9999,
+    alpha: NonNegative = 6.0,
+    eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0,
+    mu_dtype=None,
+):
+    """`ademamix` without its learning rate.
+
+        m₁ ← β₁ m₁ + (1 - β₁) g,  m₂ ← β₃ m₂ + (1 - β₃) g,  v ← β₂ v + (1 - β₂) g²
+        u = (m̂₁ + α m₂) / (√(v̂ + ε₀) + ε)
+
+    Memory: 12 bytes per parameter (`mu_dtype` changes the first 8).
+
+    Source: M. Pagliardini, P. Ablin, D. Grangier, The AdEMAMix Optimizer (2024), algorithm 1.
+    """
+    return chain(
+        two_emas(b1, b3, alpha, accumulator_dtype=mu_dtype),
+        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
+    )
+
+
+@transformation
+def scale_by_simplified_ademamix(
+    b1: Momentum = 0.99,
+    b2: Decay = 0.95,
+    alpha: NonNegative = 0.0,
+    eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0,
+):
+    """`simplified_ademamix` without its learning rate.
+
+        m ← β₁ m + g,  v ← β₂ v + (1 - β₂) g²
+        u = (m + α g) / (√(v̂ + ε₀) + ε)
+
+    Memory: 8 bytes per parameter.
+
+    Source: D. Morwani et al., Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated SGD (2025).
+    """
+    return chain(
+        momentum_plus_gradient(b1, alpha),
+        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
+    )
+
+
+@schedule
+def ademamix_alpha(step, alpha: NonNegative, total_steps: Steps):
+    """AdEMAMix's ramp of α: α min(t / T, 1), t = step + 1.
+
+    Source: M. Pagliardini, P. Ablin, D. Grangier, The AdEMAMix Optimizer (2024), algorithm 1.
+    """
+    return alpha * jnp.minimum((jnp.asarray(step, float) + 1) / total_steps, 1)
+
+
+@schedule
+def ademamix_b3(step, b3: Decay, b1: Decay, total_steps: Steps):
+    """AdEMAMix's ramp of β₃, from β₁ up, in which the half-life of the average grows linearly.
+
+        β = exp(log β₁ log β₃ / ((1 - s) log β₃ + s log β₁)),  s = min(t / T, 1),  t = step + 1
+
+    Source: M. Pagliardini, P. Ablin, D. Grangier, The AdEMAMix Optimizer (2024), algorithm 1.
+    """
+    share = jnp.minimum((jnp.asarray(step, float) + 1) / total_steps, 1)
+    fast, slow = jnp.log(jnp.asarray(b1, float)), jnp.log(jnp.asarray(b3, float))
+    return jnp.exp(fast * slow / ((1 - share) * slow + share * fast))

@@ -1,0 +1,261 @@
+"""Keep a gradient within bounds: by entry, by leaf, by the norm of the whole tree.
+
+A clip never lengthens a gradient and never turns it (except `clip`, which acts on each entry), and leaves it alone below the
+bound. An infinite norm gives a zero update, a step that is skipped; NaN stays NaN, for `zero_nans` or the eye to catch.
+"""
+
+import math
+
+import jax.numpy as jnp
+
+from gradxform.core import leaves as tree
+from gradxform.core import leaves as trees
+from gradxform.core.chain import transformation
+from gradxform.core.hyper import Decay, Epsilon, NonNegative, Patience, Positive
+from gradxform.core.leafwise import leafwise
+from gradxform.numerics import abs_sq, lerp, safe_divide, safe_sqrt
+
+
+def _clip(u, at, *, max_delta):
+    if jnp.iscomplexobj(u):
+        return jnp.clip(u.real, -max_delta, max_delta) + 1j * jnp.clip(u.imag, -max_delta, max_delta)
+    return jnp.clip(u, -max_delta, max_delta)
+
+
+@transformation
+def clip(max_delta: NonNegative):
+    """Clip each entry to [-δ, δ]: u ← min(max(u, -δ), δ); real and imaginary parts apart.
+
+    Memory: none.
+    """
+    return leafwise(_clip, max_delta=max_delta)
+
+
+def _shrink(square, max_norm):
+    """min(1, c / ‖u‖), and 1 for a zero norm."""
+    norm = safe_sqrt(square)
+    max_norm = jnp.asarray(max_norm, norm.dtype)
+    return jnp.where(norm <= max_norm, jnp.ones_like(norm), safe_divide(max_norm, norm))
+
+
+def _times(u, factor):
+    return jnp.where(jnp.isinf(u), jnp.zeros_like(u), u * factor)
+
+
+def _leaf_norm(u, at, *, max_norm):
+    return _times(u, _shrink(jnp.sum(abs_sq(u)), max_norm))
+
+
+@transformation
+def clip_by_leaf_norm(max_norm: NonNegative):
+    """Shorten each leaf to a norm of at most c: u ← u min(1, c / ‖u‖), ‖u‖ over the entries of that leaf.
+
+    Memory: none.
+
+    Source: R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural networks (2013), algorithm 1.
+    """
+    return leafwise(_leaf_norm, max_norm=max_norm)
+
+
+def _block_rms(u, at, *, threshold):
+    return _times(u, _shrink(jnp.mean(abs_sq(u)), threshold))
+
+
+@transformation
+def clip_by_block_rms(threshold: NonNegative):
+    """Shorten each leaf to a root mean square of at most c: u ← u min(1, c / rms(u)).
+
+    Memory: none.
+
+    Source: N. Shazeer, M. Stern, Adafactor (2018), section 6.
+    """
+    return leafwise(_block_rms, threshold=threshold)
+
+
+def _global_norm(updates, at, *, max_norm):
+    return (_shrink(tree.sum_of_squares(updates), max_norm),)
+
+
+def _rescale(u, at):
+    return _times(u, at.scalars)
+
+
+@transformation
+def clip_by_global_norm(max_norm: NonNegative):
+    """Shorten the whole update to a norm of at most c: u ← u min(1, c / ‖u‖), ‖u‖ over all leaves.
+
+    The norm is one pass over the leaves, and the factor is folded into the next rule's own pass: no
+    temporary the size of the parameters.
+
+    Memory: none.
+
+    Source: R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural networks (2013), algorithm 1.
+
+    Not: a clip for each leaf (`clip_by_leaf_norm`).
+    """
+    return leafwise(_rescale, measure=_global_norm, max_norm=max_norm)
+
+
+def _unit_axes(shape: tuple[int, ...], axis):
+    """The axes that make a unit: those given, or by rank: all of a vector, all but the last of a kernel, the first of rank 3."""
+    if axis is not None:
+        return axis
+    if sum(n != 1 for n in shape) <= 1:
+        return None
+    if len(shape) in (2, 3):
+        return 0
+    if len(shape) in (4, 5):
+        return tuple(range(len(shape) - 1))
+    raise ValueError(f"unitwise_norm: an array of shape {shape} has units of no usual kind; give axis")
+
+
+def unitwise_norm(x, axis=None):
+    """The norm of each unit of an array, repeated to its shape.
+
+    A unit is the whole of a vector or scalar, a column of a matrix (axis 0), and, in a kernel of rank 4 or 5, everything but
+    the last axis; of rank 3 it is axis 0. `axis` gives the axes instead.
+
+    Raises:
+        ValueError: an array of rank 6 or more without `axis`.
+    """
+    return jnp.broadcast_to(safe_sqrt(jnp.sum(abs_sq(x), axis=_unit_axes(x.shape, axis), keepdims=True)), x.shape)
+
+
+class _UnitClip:
+    """u ← u min(1, c max(‖p‖, ε) / ‖u‖) for each unit."""
+
+    def __init__(self, axis):
+        self.axis = axis
+
+    def __eq__(self, other):
+        return isinstance(other, _UnitClip) and self.axis == other.axis
+
+    def __hash__(self):
+        return hash((type(self), self.axis))
+
+    def __call__(self, u, at, *, clipping, eps):
+        axes = _unit_axes(u.shape, self.axis)
+        weight = safe_sqrt(jnp.sum(abs_sq(at.p), axis=axes, keepdims=True))
+        square = jnp.sum(abs_sq(u), axis=axes, keepdims=True)
+        return _times(u, _shrink(square, clipping * jnp.maximum(weight, eps)))
+
+
+@transformation
+def adaptive_grad_clip(clipping: NonNegative, eps: Epsilon = 1e-3, axis: int | tuple[int, ...] | None = None):
+    """Shorten each unit's gradient to a share of the unit's weight: ‖u‖ ≤ c max(‖p‖, ε).
+
+        u ← u min(1, c max(‖p‖, ε) / ‖u‖)        for each column, filter or vector (`unitwise_norm`)
+
+    Memory: none.
+
+    Raises:
+        ValueError: update() without params; a parameter of rank 6 or more without `axis`.
+
+    Source: A. Brock et al., High-Performance Large-Scale Image Recognition Without Normalization (2021), equation 3.
+    """
+    return leafwise(_UnitClip(axis), name="adaptive_grad_clip", clipping=clipping, eps=eps)
+
+
+def _zclip_bound(updates, at, mean, variance, *, decay, threshold, warmup_steps, max_norm, eps):
+    norm = safe_sqrt(trees.sum_of_squares(updates)).astype(mean.dtype)
+    decay, threshold, eps = (jnp.asarray(x, mean.dtype) for x in (decay, threshold, eps))
+    t = at.t.astype(mean.dtype)
+    warming = at.t <= warmup_steps
+    cap = jnp.asarray(max_norm, mean.dtype)
+
+    spread = safe_sqrt(variance)
+    z = (norm - mean) / (spread + eps)
+    spike = ~warming & (z > threshold)
+    calm = jnp.where(spike, z, jnp.ones_like(z))
+    kept = jnp.where(spike, mean + threshold**2 / calm * spread, norm)
+    factor = jnp.where(
+        jnp.isfinite(norm), jnp.minimum(safe_divide(kept, norm), safe_divide(cap, norm)), jnp.zeros_like(norm)
+    )
+    factor = jnp.where(norm > 0, jnp.minimum(factor, jnp.ones_like(factor)), jnp.ones_like(norm))
+
+    first_mean = mean + (kept - mean) / t  # the mean and variance of the warm-up's norms, as they come in
+    first_variance = variance + ((kept - mean) * (kept - first_mean) - variance) / t
+    next_mean = lerp(kept, mean, decay)
+    next_variance = lerp((kept - next_mean) ** 2, variance, decay)
+    new = jnp.where(warming, first_mean, next_mean), jnp.where(warming, first_variance, next_variance)
+    usable = jnp.isfinite(kept)
+    return factor, jnp.where(usable, new[0], mean), jnp.where(usable, new[1], variance)
+
+
+def _zero(params):
+    return jnp.zeros((), float)
+
+
+@transformation
+def zclip(
+    threshold: Positive = 2.5,
+    decay: Decay = 0.97,
+    warmup_steps: Patience = 25,
+    max_norm: NonNegative | None = 1.0,
+    eps: Epsilon = 1e-6,
+):
+    """Shorten a gradient whose norm is an outlier among those before it.
+
+        n = ‖u‖ over all leaves,  z = (n - μ) / (σ + ε)
+        n' = μ + z₀² σ / z                         where z > z₀ = `threshold`: the worse the outlier, the shorter
+        u ← u min(n' / n, c / n, 1)                c = `max_norm`, None for none
+        μ ← β μ + (1 - β) n',  σ² ← β σ² + (1 - β) (n' - μ)²
+
+    During the first `warmup_steps` the norm is only cut at c, and μ and σ² are the mean and variance of what was seen. A norm
+    that is not finite gives a zero update and is not learned.
+
+    Memory: two scalars, `mean` and `variance`.
+
+    Source: A. Kumar et al., ZClip: Adaptive Spike Mitigation for LLM Pre-Training (2025), algorithm 1.
+    """
+    cap = math.inf if max_norm is None else max_norm
+    numbers = {"decay": decay, "threshold": threshold, "warmup_steps": warmup_steps, "max_norm": cap, "eps": eps}
+    return leafwise(_rescale, measure=_zclip_bound, memory={"mean": _zero, "variance": _zero}, name="zclip", **numbers)
+
+
+def _norm(updates, at):
+    return (safe_sqrt(trees.sum_of_squares(updates)),)
+
+
+def _adagc(u, at, gamma, *, lambda_rel, lambda_abs, beta, warmup_steps, eps):
+    norm = safe_sqrt(jnp.sum(abs_sq(u)))
+    warming = (at.t < warmup_steps) | (at.t == 1)
+    absolute = jnp.minimum(lambda_abs / (at.scalars + eps), 1)
+    relative = jnp.minimum(lambda_rel * jnp.maximum(gamma, eps) / jnp.maximum(norm, eps), 1)
+    factor = jnp.where(warming, absolute, relative)
+    u = _times(u, factor)
+    norm = jnp.where(jnp.isfinite(norm), norm * factor, gamma)
+    learned = jnp.where(at.t == 1, norm, jnp.minimum(gamma, norm))
+    return u, jnp.where(warming, learned, lerp(norm, gamma, beta))
+
+
+def _leaf_zero(p):
+    return jnp.zeros((), p.real.dtype if p.dtype.itemsize >= 4 else jnp.float32)
+
+
+@transformation
+def adagc(
+    lambda_rel: Positive = 1.05,
+    lambda_abs: Positive = 1.0,
+    beta: Decay = 0.98,
+    warmup_steps: Patience = 100,
+    eps: Epsilon = 1e-8,
+):
+    """Shorten each leaf to a little more than what its clipped norm has been on average.
+
+        during warm-up, t < `warmup_steps`:   h = min(λ_abs / ‖all u‖, 1),  γ ← min(γ, ‖h u‖)
+        then:                                 h = min(λ_rel γ / ‖u‖, 1),    γ ← β γ + (1 - β) ‖h u‖
+        u ← h u
+
+    Memory: one scalar per leaf, `gamma`, a norm.
+
+    Source: G. Wang et al., AdaGC: Improving Training Stability for Large Language Model Pretraining (2025), algorithm 1.
+    """
+    numbers = {
+        "lambda_rel": lambda_rel,
+        "lambda_abs": lambda_abs,
+        "beta": beta,
+        "warmup_steps": warmup_steps,
+        "eps": eps,
+    }
+    return leafwise(_adagc, slots={"gamma": _leaf_zero}, measure=_norm, **numbers)

@@ -1,0 +1,278 @@
+"""Directions: use more gradients than the last one.
+
+A direction changes where we step, not what the gradient is: in a chain, preconditioners after it go on measuring the
+gradient that entered it (decision 3 of the design). Heavy ball, Nesterov and exponentially weighted averages.
+"""
+
+import jax.numpy as jnp
+
+from gradxform.core.chain import transformation
+from gradxform.core.hyper import Decay, DType, Fraction, Momentum, NonNegative, Real
+from gradxform.core.leafwise import leafwise
+from gradxform.core.slots import dtype_name, zeros
+from gradxform.numerics import bias_correction, debias, lerp
+
+
+def _momentum(u, at, v, *, decay, dampening):
+    v = decay * v + (1 - dampening) * u
+    return v, v
+
+
+def _momentum_nesterov(u, at, v, *, decay, dampening):
+    v = decay * v + (1 - dampening) * u
+    return (1 - dampening) * u + decay * v, v
+
+
+def _momentum_torch(u, at, v, *, decay, dampening):
+    v = decay * v + jnp.where(at.t == 1, 1, 1 - dampening) * u
+    return v, v
+
+
+@transformation
+def momentum(
+    decay: Momentum = 0.9,
+    dampening: Real = 0.0,
+    nesterov: bool = False,
+    *,
+    accumulator_dtype: DType | None = None,
+    convention: str = "optax",
+):
+    """Heavy ball: step along a velocity that remembers a share of itself.
+
+        v ← β v + (1 - d) g
+        u = v                       heavy ball
+        u = (1 - d) g + β v         nesterov=True, the usual reformulation
+
+    β = `decay`, d = `dampening`: with d = 0 the velocity is a sum, with d = β an average, the other textbook form. With
+    `nesterov` the parameters are the look-ahead points of Nesterov's method as first written; for that
+    form take the gradient at `look_ahead(tx, state, params)` and leave `nesterov` off.
+
+    Memory: one slot `v`, 4 bytes per parameter (`accumulator_dtype` to change).
+
+    Conventions: "optax" as above. "torch" leaves the first gradient undamped: v₁ = g₁. Keras and the papers have the learning rate
+    inside v: put `scale_by_learning_rate` before it, as `sgd(convention="keras")` does.
+
+    Raises:
+        ValueError: decay outside [0, 1); an unknown convention; torch's convention together with nesterov and dampening.
+
+    Source: B. T. Polyak (1964); Y. Nesterov (1983); I. Sutskever et al. (2013), equations 3 and 4.
+
+    Not: `ema`, which with debias=True divides by 1 - βᵗ.
+    """
+    if convention not in ("optax", "torch"):
+        raise ValueError(f"momentum: convention must be 'optax' or 'torch'; got {convention!r}")
+    if convention == "torch" and nesterov and not (isinstance(dampening, float) and dampening == 0):
+        raise ValueError("momentum: torch has no nesterov momentum with dampening")
+    rule = _momentum_nesterov if nesterov else _momentum_torch if convention == "torch" else _momentum
+    return leafwise(
+        rule, slots={"v": zeros(dtype_name(accumulator_dtype))}, direction=True, decay=decay, dampening=dampening
+    )
+
+
+@transformation
+def trace(decay: Momentum, nesterov: bool = False, accumulator_dtype: DType | None = None):
+    """Optax's name for `momentum`: v ← β v + g, and with `nesterov` u = g + β v.
+
+    Memory: 4 bytes per parameter.
+
+    Source: B. T. Polyak (1964).
+    """
+    return momentum(decay, 0.0, nesterov, accumulator_dtype=accumulator_dtype)
+
+
+def _ema(u, at, m, *, decay):
+    m = lerp(u, m, decay)
+    return m, m
+
+
+def _ema_debiased(u, at, m, *, decay):
+    m = lerp(u, m, decay)
+    return debias(m, decay, at.t), m
+
+
+def _ema_nesterov(u, at, m, *, decay):
+    m = lerp(u, m, decay)
+    return lerp(u, m, decay), m
+
+
+def _ema_nesterov_debiased(u, at, m, *, decay):
+    m = lerp(u, m, decay)
+    return decay * debias(m, decay, at.t + 1) + (1 - decay) * debias(u, decay, at.t), m
+
+
+@transformation
+def ema(decay: Decay = 0.9, debias: bool = True, accumulator_dtype: DType | None = None, *, nesterov: bool = False):
+    """The exponentially weighted average of the gradients.
+
+        m ← β m + (1 - β) g                          averages about the last 1/(1 - β) gradients
+        u = m                                        debias=False
+        u = m / (1 - βᵗ)                             debias=True
+        u = β m / (1 - βᵗ⁺¹) + (1 - β) g / (1 - βᵗ)  nesterov=True (β m + (1 - β) g without debias)
+
+    Memory: one slot `m`, 4 bytes per parameter (`accumulator_dtype` to change).
+
+    Raises:
+        ValueError: decay outside [0, 1).
+
+    Source: D. P. Kingma, J. Ba (2015), algorithm 1; T. Dozat (2016), the nesterov form without momentum schedule.
+
+    Not: an average of the parameters.
+    """
+    rule = {
+        (False, False): _ema,
+        (True, False): _ema_debiased,
+        (False, True): _ema_nesterov,
+        (True, True): _ema_nesterov_debiased,
+    }[bool(debias), bool(nesterov)]
+    return leafwise(rule, slots={"m": zeros(dtype_name(accumulator_dtype))}, direction=True, decay=decay)
+
+
+def _scheduled_momentum(decay, t, momentum_decay):
+    return decay * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+
+
+def _momentum_product(updates, at, product, *, decay, momentum_decay):
+    t = at.t.astype(product.dtype)
+    now = jnp.asarray(_scheduled_momentum(decay, t, momentum_decay), product.dtype)
+    following = jnp.asarray(_scheduled_momentum(decay, t + 1, momentum_decay), product.dtype)
+    product = product * now
+    return (now, following, product), product
+
+
+def _ema_nesterov_scheduled(u, at, m, *, decay):
+    now, following, product = at.scalars
+    m = lerp(u, m, decay)
+    return following * m / (1 - product * following) + (1 - now) * u / (1 - product), m
+
+
+def _ema_nesterov_paper(u, at, m):
+    now, following, product = at.scalars
+    m = lerp(u, m, now)
+    return following * m / (1 - product * following) + (1 - now) * u / (1 - product), m
+
+
+@transformation
+def nesterov_ema_scheduled(
+    decay: Decay = 0.9,
+    momentum_decay: NonNegative = 0.004,
+    *,
+    accumulator_dtype: DType | None = None,
+    convention: str = "torch",
+):
+    """Nadam's direction as published, and as torch and Keras compute it: a momentum that warms up.
+
+        μₜ = β (1 - 0.96^(ψ t) / 2),  Πₜ = μ₁ ⋯ μₜ
+        m ← β m + (1 - β) g               torch and Keras
+        m ← μₜ m + (1 - μₜ) g             convention="paper"
+        u = μₜ₊₁ m / (1 - Πₜ₊₁) + (1 - μₜ) g / (1 - Πₜ)
+
+    β = `decay`, ψ = `momentum_decay`: 0.004 in torch and in the paper, 1 in Keras.
+
+    Memory: one slot `m`, 4 bytes per parameter, and one scalar.
+
+    Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), algorithm 2.
+    """
+    if convention not in ("torch", "paper"):
+        raise ValueError(f"nesterov_ema_scheduled: convention must be 'torch' or 'paper'; got {convention!r}")
+    return leafwise(
+        _ema_nesterov_paper if convention == "paper" else _ema_nesterov_scheduled,
+        slots={"m": zeros(dtype_name(accumulator_dtype))},
+        measure=_momentum_product,
+        memory={"product": _one},
+        direction=True,
+        decay=decay,
+        momentum_decay=momentum_decay,
+    )
+
+
+def _one(params):
+    return jnp.ones((), float)
+
+
+def _two_emas(u, at, m1, m2, *, b1, b3, alpha):
+    m1 = lerp(u, m1, b1)
+    m2 = lerp(u, m2, b3)
+    return debias(m1, b1, at.t) + alpha * m2, m1, m2
+
+
+@transformation
+def two_emas(b1: Decay = 0.9, b3: Decay = 0.9999, alpha: NonNegative = 5.0, *, accumulator_dtype: DType | None = None):
+    """A fast and a slow average of the gradients, added: AdEMAMix's direction.
+
+        m₁ ← β₁ m₁ + (1 - β₁) g
+        m₂ ← β₃ m₂ + (1 - β₃) g
+        u = m₁ / (1 - β₁ᵗ) + α m₂
+
+    Memory: slots `m1` and `m2`, 8 bytes per parameter.
+
+    Source: M. Pagliardini et al., The AdEMAMix Optimizer (2024), equations 3 and 4.
+    """
+    slot = zeros(dtype_name(accumulator_dtype))
+    return leafwise(_two_emas, slots={"m1": slot, "m2": slot}, direction=True, b1=b1, b3=b3, alpha=alpha)
+
+
+def _correct_bias(u, at, *, decay):
+    return u / bias_correction(decay, at.t, jnp.real(u).dtype)
+
+
+@transformation
+def correct_bias(decay: Decay):
+    """Divide by 1 - βᵗ: the bias correction of an average, apart from the average.
+
+    For methods whose preconditioner must see the average uncorrected: `chain(ema(b1, debias=False),
+    scale_by_deviation(b2), correct_bias(b1))` is AdaBelief.
+
+    Memory: none.
+
+    Source: D. P. Kingma, J. Ba (2015), section 3.
+    """
+    return leafwise(_correct_bias, decay=decay)
+
+
+# Directions
+
+
+def _quasi_hyperbolic(u, at, m, *, decay, nu):
+    m = lerp(u, m, decay)
+    return lerp(u, m, nu), m
+
+
+def _quasi_hyperbolic_debiased(u, at, m, *, decay, nu):
+    m = lerp(u, m, decay)
+    return lerp(u, debias(m, decay, at.t), nu), m
+
+
+@transformation
+def quasi_hyperbolic(decay: Decay = 0.999, nu: Fraction = 0.7, debias: bool = False, *, accumulator_dtype=None):
+    """A weighted mean of the gradient and its average: quasi-hyperbolic momentum.
+
+        m ← β m + (1 - β) g
+        u = (1 - ν) g + ν m             with `debias` m / (1 - βᵗ) in place of m
+
+    ν = 0 is the gradient, ν = 1 is `ema`, ν = β is Nesterov's `ema`.
+
+    Memory: one slot `m`, 4 bytes per parameter (`accumulator_dtype` to change).
+
+    Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), equations 3 and 4.
+    """
+    rule = _quasi_hyperbolic_debiased if debias else _quasi_hyperbolic
+    return leafwise(rule, slots={"m": zeros(dtype_name(accumulator_dtype))}, direction=True, decay=decay, nu=nu)
+
+
+def _momentum_plus(u, at, m, *, decay, alpha):
+    m = decay * m + u
+    return m + alpha * u, m
+
+
+@transformation
+def momentum_plus_gradient(decay: Momentum = 0.99, alpha: NonNegative = 0.0):
+    """Heavy-ball momentum and, once more, a multiple of the gradient: simplified AdEMAMix's direction.
+
+        m ← β m + g
+        u = m + α g
+
+    Memory: one slot `m`, 4 bytes per parameter.
+
+    Source: D. Morwani et al., Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated SGD (2025).
+    """
+    return leafwise(_momentum_plus, slots={"m": zeros()}, direction=True, decay=decay, alpha=alpha)

@@ -1,0 +1,335 @@
+"""Second moments in less memory: a row and a column in place of a matrix, one number in place of a block.
+
+A factored leaf keeps the means of its squared gradients over one of two axes each, and their outer product stands in for the whole. Which
+leaves are factored, and along which axes, is a matter of their shape alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradxform.core.chain import transformation
+from gradxform.core.hyper import Decay, Epsilon, NonNegative, Positive, Real
+from gradxform.core.labels import ByPath
+from gradxform.core.leafwise import leafwise
+from gradxform.core.slots import zeros
+from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, real_dtype, safe_divide, safe_sqrt, wide_dtype
+
+
+@dataclass(frozen=True)
+class Factoring:
+    """Which two axes of an array are factored: its two largest ("largest") or its two last ("last"), if both are long enough."""
+
+    factored: bool = True
+    min_size: int = 128
+    which: str = "largest"
+
+    def axes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """(the axis that the columns keep, the axis that the rows keep): of the largest, the smaller one first; None for no factoring."""
+        if not self.factored or len(shape) < 2:
+            return None
+        if self.which == "last":
+            rows, columns = len(shape) - 2, len(shape) - 1
+        else:
+            rows, columns = (int(i) for i in np.argsort(shape, kind="stable")[-2:])
+        return (rows, columns) if min(shape[rows], shape[columns]) >= self.min_size else None
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """Zeros in the shape of a mean over one of the factored axes; a single zero where the leaf is not factored."""
+
+    factoring: Factoring
+    over: int
+
+    def __call__(self, p):
+        axes = self.factoring.axes(p.shape)
+        dtype = real_dtype(wide_dtype(p.dtype))
+        return (
+            jnp.zeros((1,), dtype)
+            if axes is None
+            else jnp.zeros_like(jnp.sum(jnp.real(p), axes[self.over]), dtype=dtype)
+        )
+
+
+@dataclass(frozen=True)
+class _Full:
+    """Zeros like the leaf where it is not factored; a single zero where it is."""
+
+    factoring: Factoring
+
+    def __call__(self, p):
+        dtype = real_dtype(wide_dtype(p.dtype))
+        return jnp.zeros_like(p, dtype=dtype) if self.factoring.axes(p.shape) is None else jnp.zeros((1,), dtype)
+
+
+def _slots(factoring, row="v_row", col="v_col", full: str | None = "v"):
+    made = {row: _Mean(factoring, 1), col: _Mean(factoring, 0)}
+    return made if full is None else made | {full: _Full(factoring)}
+
+
+def _inverse_root(x, eps):
+    """1/√x, and 0 at 0; where x is no more than what eps alone makes of it, its slope counts as 0."""
+    tiny = x <= 4 * eps
+    flat = jnp.where(x > 0, jax.lax.rsqrt(jnp.where(x > 0, x, jnp.ones_like(x))), jnp.zeros_like(x))
+    return jnp.where(tiny, jax.lax.stop_gradient(flat), jax.lax.rsqrt(jnp.where(tiny, jnp.ones_like(x), x)))
+
+
+def _factors(row, col, axes, eps):
+    """What multiplies the gradient: (row / mean row)^-1/2 and col^-1/2, as arrays that broadcast against the leaf."""
+    rows, columns = axes
+    kept = rows - (columns < rows)  # where the rows' axis lies once the columns' is gone
+    share = safe_divide(row, jnp.broadcast_to(jnp.mean(row, axis=kept, keepdims=True), row.shape))
+    return jnp.expand_dims(_inverse_root(share, 0.0), columns), jnp.expand_dims(_inverse_root(col, eps), rows)
+
+
+def _means(x, axes):
+    """The means of |x|² over the columns' axis and over the rows'. Kept apart, so that XLA squares twice and stores no square."""
+    rows, columns = axes
+    return jnp.mean(abs_sq(x), axis=columns), jnp.mean(abs_sq(jax.lax.optimization_barrier(x)), axis=rows)
+
+
+def _power_decay(step, decay_rate):
+    return 1 - (step + 1) ** -decay_rate
+
+
+@dataclass(frozen=True)
+class _FactoredRms:
+    factoring: Factoring
+    decay_rate_fn: Callable[..., Any]
+
+    def __call__(self, u, at, v_row, v_col, v, *, decay_rate, step_offset, epsilon):
+        dtype = jnp.real(u).dtype
+        step = (at.t - 1).astype(dtype) - step_offset
+        decay = jnp.asarray(self.decay_rate_fn(step, decay_rate), dtype)
+        axes = self.factoring.axes(u.shape)
+        if axes is None:
+            v = lerp(abs_sq(at.g) + epsilon, v, decay)
+            return u * _inverse_root(v, epsilon), v_row, v_col, v
+        by_row, by_column = _means(at.g, axes)
+        v_row, v_col = lerp(by_row + epsilon, v_row, decay), lerp(by_column + epsilon, v_col, decay)
+        row, col = _factors(v_row, v_col, axes, epsilon)
+        return u * row * col, v_row, v_col, v
+
+
+@transformation
+def scale_by_factored_rms(
+    factored: bool = True,
+    decay_rate: NonNegative = 0.8,
+    step_offset: Real = 0.0,
+    min_dim_size_to_factor: int = 128,
+    epsilon: Epsilon = 1e-30,
+    decay_rate_fn: Callable[[Any, Any], Any] | None = None,
+):
+    """Divide by the root of a factored average of squared gradients: Adafactor's preconditioner.
+
+        ρₜ = 1 - (t - t₀)^-γ
+        R ← ρₜ R + (1 - ρₜ) meanⱼ(g² + ε),  C ← ρₜ C + (1 - ρₜ) meanᵢ(g² + ε)
+        uᵢⱼ ← uᵢⱼ / √(Rᵢ Cⱼ / mean(R))
+
+    γ = `decay_rate`, t₀ = `step_offset`, ε = `epsilon`. i and j are the two largest axes of a leaf, and other axes stay as they are;
+    where the smaller of the two is shorter than `min_dim_size_to_factor`, v ← ρₜ v + (1 - ρₜ) (g² + ε), u ← u / √v.
+    `decay_rate_fn(step, decay_rate)` gives another ρₜ.
+
+    Shapes: [.., i, j] has `v_row` [.., i] and `v_col` [.., j]; other leaves have `v`.
+    Memory: 4 (i + j) bytes for i j parameters; 4 bytes per parameter that is not factored.
+
+    Source: N. Shazeer, M. Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost (2018), algorithm 4.
+    """
+    factoring = Factoring(bool(factored), int(min_dim_size_to_factor))
+    return leafwise(
+        _FactoredRms(factoring, decay_rate_fn or _power_decay),
+        slots=_slots(factoring),
+        name="scale_by_factored_rms",
+        decay_rate=decay_rate,
+        step_offset=step_offset,
+        epsilon=epsilon,
+    )
+
+
+@dataclass(frozen=True)
+class _FactoredRmsTorch:
+    factoring: Factoring
+
+    def __call__(self, u, at, v_row, v_col, v, *, decay_rate):
+        dtype = jnp.real(u).dtype
+        eps = float(jnp.finfo(dtype).eps)
+        share = at.t.astype(dtype) ** -decay_rate
+        axes = self.factoring.axes(u.shape)
+        if axes is None:
+            v = lerp(v, abs_sq(at.g), share)
+            return divide_by_root(u, jnp.maximum(v, eps * eps), 0.0, 0.0), v_row, v_col, v
+        by_row, by_column = _means(at.g, axes)
+        v_row, v_col = lerp(v_row, by_row, share), lerp(v_col, by_column, share)
+        rows, columns = axes
+        mean = jnp.maximum(jnp.mean(v_row, axis=-1, keepdims=True), eps)
+        product = jnp.expand_dims(v_row / mean, columns) * jnp.expand_dims(v_col, rows)
+        return divide_by_root(u, jnp.maximum(product, eps * eps), 0.0, 0.0), v_row, v_col, v
+
+
+def factored_rms_torch(decay_rate):
+    """torch's form of `scale_by_factored_rms`: the last two axes, nothing added to g², the product bounded from below."""
+    factoring = Factoring(True, 1, "last")
+    return leafwise(
+        _FactoredRmsTorch(factoring), slots=_slots(factoring), name="factored_rms_torch", decay_rate=decay_rate
+    )
+
+
+def factored_rms_keras(decay_rate, epsilon):
+    """Keras' form of `scale_by_factored_rms`: the last two axes, whatever their size."""
+    factoring = Factoring(True, 1, "last")
+    rule = _FactoredRms(factoring, _power_decay)
+    numbers = {"decay_rate": decay_rate, "step_offset": 0.0, "epsilon": epsilon}
+    return leafwise(rule, slots=_slots(factoring), name="factored_rms_keras", **numbers)
+
+
+def _block_rms_decayed(u, at, *, min_scale, rate, weight_decay):
+    shrunk = (1 - rate * weight_decay) * safe_sqrt(jnp.mean(abs_sq(at.p)))
+    return u * jnp.maximum(shrunk, min_scale) + rate * weight_decay * at.p
+
+
+def relative_step_decayed(min_scale, learning_rate, weight_decay, where):
+    """Keras' form: decoupled decay first, then a step relative to the size of what is left."""
+    table = weight_decay if where is None else ByPath((where, "**"), (weight_decay, 0.0))
+    return leafwise(
+        _block_rms_decayed, name="relative_step", min_scale=min_scale, rate=learning_rate, weight_decay=table
+    )
+
+
+def _block_rms(u, at, *, min_scale):
+    return u * jnp.maximum(safe_sqrt(jnp.mean(abs_sq(at.p))), min_scale)
+
+
+def relative_step(min_scale):
+    """u ← u max(rms(p), ε₂): a step relative to the parameter's own size."""
+    return leafwise(_block_rms, name="relative_step", min_scale=min_scale)
+
+
+def _falling(u, at, *, learning_rate):
+    return u * jnp.minimum(learning_rate, jax.lax.rsqrt(at.t.astype(jnp.real(u).dtype)))
+
+
+def falling_rate(learning_rate):
+    """u ← u min(α, 1/√t)."""
+    return leafwise(_falling, name="falling_rate", learning_rate=learning_rate)
+
+
+def _decay_by_rate(u, at, *, rate, weight_decay):
+    return u + rate * weight_decay * at.p
+
+
+def decay_by_rate(learning_rate, weight_decay, where):
+    """u ← u + α λ p: decoupled decay, for a chain that has its learning rate elsewhere."""
+    table = weight_decay if where is None else ByPath((where, "**"), (weight_decay, 0.0))
+    return leafwise(_decay_by_rate, name="decay_by_rate", rate=learning_rate, weight_decay=table)
+
+
+def _rms(x):
+    return safe_sqrt(jnp.mean(abs_sq(x)))
+
+
+@dataclass(frozen=True)
+class _Came:
+    factoring: Factoring
+
+    def __call__(self, u, at, m, v_row, v_col, v, s_row, s_col, *, b1, b2, b3, eps1, eps2, clipping_threshold):
+        axes = self.factoring.axes(u.shape)
+        if axes is None:
+            v = lerp(abs_sq(at.g) + eps1, v, b2)
+            u = u * _inverse_root(v, eps1)
+        else:
+            by_row, by_column = _means(at.g, axes)
+            v_row, v_col = lerp(by_row + eps1, v_row, b2), lerp(by_column + eps1, v_col, b2)
+            row, col = _factors(v_row, v_col, axes, eps1)
+            u = u * row * col
+        u = u / jnp.maximum(_rms(u) / clipping_threshold, 1)
+        m = lerp(u, m, b1)
+        if axes is None:
+            return m, m, v_row, v_col, v, s_row, s_col
+        by_row, by_column = _means(u - m, axes)
+        s_row, s_col = lerp(by_row + eps2, s_row, b3), lerp(by_column + eps2, s_col, b3)
+        row, col = _factors(s_row, s_col, axes, eps2)
+        return m * row * col, m, v_row, v_col, v, s_row, s_col
+
+
+@transformation
+def scale_by_came(
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    b3: Decay = 0.9999,
+    eps1: Epsilon = 1e-30,
+    eps2: Epsilon = 1e-16,
+    clipping_threshold: Positive = 1.0,
+    *,
+    min_dim_size_to_factor: int = 1,
+):
+    """Adafactor with momentum, divided by how far the steps are from their average: the confidence of CAME.
+
+        u = g / √V, V factored as in `scale_by_factored_rms` with a constant β₂ and ε₁
+        u ← u / max(1, rms(u) / d),  m ← β₁ m + (1 - β₁) u
+        u ← m / √S, S a factored average, β₃, of (u - m)² + ε₂
+
+    d = `clipping_threshold`. The last two axes are factored; leaves that are not step along m.
+
+    Memory: 4 bytes per parameter and 8 (i + j) for i j of them; 8 bytes per parameter that is not factored.
+
+    Source: Y. Luo et al., CAME: Confidence-guided Adaptive Memory Efficient Optimization (2023), algorithm 2.
+    """
+    factoring = Factoring(True, int(min_dim_size_to_factor), "last")
+    slots = {"m": zeros(), **_slots(factoring), **_slots(factoring, "s_row", "s_col", None)}
+    numbers = {"b1": b1, "b2": b2, "b3": b3, "eps1": eps1, "eps2": eps2, "clipping_threshold": clipping_threshold}
+    return leafwise(_Came(factoring), slots=slots, name="scale_by_came", direction=True, **numbers)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The axes that are averaged away: all but those that tell blocks apart."""
+
+    kept: tuple[int, ...] | Callable[[Any], tuple[int, ...]]
+
+    def reduced(self, x) -> tuple[int, ...]:
+        kept = self.kept(x) if callable(self.kept) else self.kept
+        kept = {axis % x.ndim for axis in kept if -x.ndim <= axis < x.ndim}
+        return tuple(axis for axis in range(x.ndim) if axis not in kept)
+
+
+@dataclass(frozen=True)
+class _BlockZeros(_Blocks):
+    def __call__(self, p):
+        dtype = real_dtype(wide_dtype(p.dtype))
+        return jnp.zeros_like(jnp.sum(jnp.real(p), self.reduced(p), keepdims=True), dtype=dtype)
+
+
+@dataclass(frozen=True)
+class _BlockRms(_Blocks):
+    def __call__(self, u, at, v, *, decay, eps):
+        v = lerp(jnp.mean(abs_sq(at.g), axis=self.reduced(u), keepdims=True), v, decay)
+        return divide_by_root(u, jnp.broadcast_to(debias(v, decay, at.t), u.shape), eps, 0.0), v
+
+
+@transformation
+def scale_by_block_rms(
+    decay: Decay = 0.999, eps: Epsilon = 1e-8, *, blocks: tuple[int, ...] | Callable[[Any], tuple[int, ...]] = ()
+):
+    """Divide each block by the root of an average of its mean squared gradient: Adam-mini's preconditioner.
+
+        v ← β v + (1 - β) mean(g² over the block)
+        u ← u / (√(v / (1 - βᵗ)) + ε)
+
+    Args:
+        decay: β.
+        eps: ε.
+        blocks: the axes that tell blocks apart: () makes a leaf one block, (0,) a block of each row; or a function of the leaf.
+            `partition` gives leaves different ones.
+
+    Memory: 4 bytes per block.
+
+    Source: Y. Zhang et al., Adam-mini: Use Fewer Learning Rates To Gain More (2024), algorithm 1.
+    """
+    return leafwise(
+        _BlockRms(blocks), slots={"v": _BlockZeros(blocks)}, name="scale_by_block_rms", decay=decay, eps=eps
+    )

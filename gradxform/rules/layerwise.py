@@ -1,0 +1,187 @@
+"""One scale for a whole leaf: trust ratios, norms of blocks, NovoGrad's second moment, SM3's rows and columns."""
+
+from functools import reduce
+
+import jax.numpy as jnp
+
+from gradxform.core.chain import transformation
+from gradxform.core.hyper import Decay, Epsilon, Fraction, NonNegative, Positive, WeightDecay
+from gradxform.core.leafwise import leafwise
+from gradxform.core.slots import dtype_name, zeros
+from gradxform.numerics import abs_sq, divide_by_root, lerp, real_dtype, safe_divide, safe_sqrt, wide_dtype
+
+
+def _norm(x):
+    return safe_sqrt(jnp.sum(abs_sq(x)))
+
+
+def _param_block_norm(u, at, *, min_scale):
+    return u * jnp.maximum(_norm(at.p), min_scale)
+
+
+@transformation
+def scale_by_param_block_norm(min_scale: NonNegative = 1e-3):
+    """Multiply by the norm of the parameter's leaf: u ← u max(‖p‖, min).
+
+    Memory: none.
+
+    Raises:
+        ValueError: update() without params.
+
+    Source: Y. You, I. Gitman, B. Ginsburg, Large Batch Training of Convolutional Networks (2017), the numerator of
+    equation 6.
+    """
+    return leafwise(_param_block_norm, min_scale=min_scale)
+
+
+def _param_block_rms(u, at, *, min_scale):
+    return u * jnp.maximum(safe_sqrt(jnp.mean(abs_sq(at.p))), min_scale)
+
+
+@transformation
+def scale_by_param_block_rms(min_scale: NonNegative = 1e-3):
+    """Multiply by the root mean square of the parameter's leaf: u ← u max(√mean(p²), min).
+
+    Memory: none.
+
+    Raises:
+        ValueError: update() without params.
+
+    Source: N. Shazeer, M. Stern, Adafactor (2018), section 8: relative step sizes.
+    """
+    return leafwise(_param_block_rms, min_scale=min_scale)
+
+
+def _trust(u, p_norm, trust_coefficient, min_norm, eps):
+    u_norm = jnp.maximum(_norm(u), min_norm)
+    ratio = trust_coefficient * safe_divide(p_norm, u_norm + eps)
+    return u * jnp.where((p_norm == 0) | (u_norm == 0), jnp.ones_like(ratio), ratio)
+
+
+def _trust_ratio(u, at, *, min_norm, trust_coefficient, eps):
+    return _trust(u, jnp.maximum(_norm(at.p), min_norm), trust_coefficient, min_norm, eps)
+
+
+def _trust_ratio_bounded(u, at, *, min_norm, trust_coefficient, eps, max_norm):
+    p_norm = jnp.minimum(jnp.maximum(_norm(at.p), min_norm), max_norm)
+    return _trust(u, p_norm, trust_coefficient, min_norm, eps)
+
+
+@transformation
+def scale_by_trust_ratio(
+    min_norm: NonNegative = 0.0,
+    trust_coefficient: NonNegative = 1.0,
+    eps: Epsilon = 0.0,
+    *,
+    max_norm: Positive | None = None,
+):
+    """Give each leaf's step the length of its parameter: LARS's and LAMB's layer-wise rate.
+
+        u ← u η ‖p‖ / (‖u‖ + ε)            and u as it is where ‖p‖ or ‖u‖ is 0
+
+    Norms over the leaf, each at least `min_norm`; ‖p‖ at most `max_norm` (LAMB's φ).
+
+    Units: of the parameter: a learning rate after it is a relative one.
+    Memory: none.
+
+    Raises:
+        ValueError: update() without params.
+
+    Source: Y. You et al., Large Batch Optimization for Deep Learning (2020), algorithm 2.
+    """
+    numbers = {"min_norm": min_norm, "trust_coefficient": trust_coefficient, "eps": eps}
+    if max_norm is None:
+        return leafwise(_trust_ratio, **numbers)
+    return leafwise(_trust_ratio_bounded, max_norm=max_norm, **numbers)
+
+
+def _trust_ratio_where(u, at, *, selected, trust_coefficient, eps):
+    return jnp.where(selected > 0, _trust(u, _norm(at.p), trust_coefficient, 0.0, eps), u)
+
+
+def _lamb_keras(u, at, *, learning_rate, weight_decay):
+    p = (1 - learning_rate * weight_decay) * at.p
+    return -learning_rate * (_trust(u, _norm(p), 1.0, 0.0, 0.0) + weight_decay * at.p)
+
+
+def _lars_ratio(u, at, *, selected, trust_coefficient, eps, weight_decay):
+    p_norm, u_norm = _norm(at.p), _norm(u)
+    ratio = trust_coefficient * safe_divide(p_norm, u_norm + weight_decay * p_norm + eps)
+    apart = (p_norm == 0) | (u_norm == 0) | (selected <= 0)
+    return jnp.where(apart, jnp.ones_like(ratio), ratio) * (u + weight_decay * at.p)
+
+
+def _fromage(u, at, *, learning_rate):
+    root = (1 + learning_rate**2) ** 0.5
+    return -(learning_rate / root) * u - (learning_rate**2 / (root * (1 + root))) * at.p
+
+
+def _real_scalar(p):
+    return jnp.zeros((), real_dtype(wide_dtype(p.dtype)))
+
+
+def _novograd(u, at, m, v, *, b1, b2, eps, eps_root, weight_decay):
+    square = jnp.sum(abs_sq(u))
+    v = jnp.where(at.t == 1, square, lerp(square, v, b2))
+    m = b1 * m + (divide_by_root(u, v, eps, eps_root) + weight_decay * at.p)
+    return m, m, v
+
+
+@transformation
+def scale_by_novograd(
+    b1: Decay = 0.9,
+    b2: Decay = 0.25,
+    eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    mu_dtype=None,
+):
+    """Momentum on gradients that are divided, leaf by leaf, by an average of their norm.
+
+        v ← β₂ v + (1 - β₂) ‖g‖²,  v₁ = ‖g₁‖²
+        m ← β₁ m + g / (√(v + ε₀) + ε) + λ p
+        u = m
+
+    Memory: slot `m`, 4 bytes per parameter (`mu_dtype` to change), and one scalar `v` per leaf.
+
+    Raises:
+        ValueError: update() without params.
+
+    Source: B. Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments (2019), algorithm 1.
+    """
+    slots = {"m": zeros(dtype_name(mu_dtype)), "v": _real_scalar}
+    return leafwise(_novograd, slots=slots, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay)
+
+
+def _per_axis(p):
+    """One vector for each axis; a scalar counts as having one."""
+    dtype = real_dtype(wide_dtype(p.dtype))
+    return tuple(jnp.zeros(n, dtype) for n in p.shape or (1,))
+
+
+def _sm3(u, at, mu, m, *, b1, b2, eps):
+    shape = u.shape or (1,)
+    axes = range(len(shape))
+    bounds = [jnp.reshape(v, [n if i == axis else 1 for i, n in enumerate(shape)]) for axis, v in enumerate(mu)]
+    share = jnp.where(jnp.equal(b2, 1), 1, 1 - b2).astype(mu[0].dtype)
+    v = share * abs_sq(u).reshape(shape) + b2 * reduce(jnp.minimum, bounds)
+    step = divide_by_root(u, v.reshape(u.shape), 0.0, eps)
+    m = lerp(step, m, b1)
+    return m, tuple(jnp.max(v, axis=[i for i in axes if i != axis]) for axis in axes), m
+
+
+@transformation
+def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: Epsilon = 1e-8):
+    """Adagrad whose sum of squares is kept only as a bound for each row and column, and momentum on its steps.
+
+        v(i) = min over the axes r of μᵣ(iᵣ) + g(i)²          for b2 < 1: β₂ min μ + (1 - β₂) g²
+        μᵣ(j) ← max of v(i) over the entries i with iᵣ = j
+        m ← β₁ m + (1 - β₁) g / √(v + ε)
+        u = m
+
+    Shapes: a leaf of shape [a, b, c] has bounds of shapes [a], [b] and [c].
+    Memory: slot `m`, 4 bytes per parameter, and `mu`, 4 bytes per row, column, …
+
+    Source: R. Anil et al., Memory-Efficient Adaptive Optimization (2019), algorithm SM3-II.
+    """
+    return leafwise(_sm3, slots={"mu": _per_axis, "m": zeros()}, b1=b1, b2=b2, eps=eps)

@@ -1,0 +1,65 @@
+"""Transformations that are not leaf by leaf: named as any other, and free to take updates of another shape than the parameters."""
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.core import leaves as trees
+from gradxform.numerics import real_dtype, wide_dtype
+
+# --- sums over a tree, for measures ----------------------------------------------------------------------------------
+
+
+def total(f, *lists, numbers=()):
+    """Σ f(x, y, …, *numbers) over the leaves of lists side by side, each widened to float32 at least; absent leaves are left out.
+
+    f is traced once for each distinct shape, so it should be a function of the module and take its numbers as arguments.
+    """
+    rows = [row for row in zip(*lists, strict=True) if row[0] is not None]
+    out = jnp.zeros((), jnp.float32)
+    for part in trees.map_leaves(_widened, [(f, len(lists))] * len(rows), rows, tuple(numbers)):
+        dtype = wide_dtype(out.dtype, part.dtype)
+        out = out.astype(dtype) + part.astype(dtype)
+    return out
+
+
+def _widened(key, *arguments):
+    f, count = key
+    dtype = wide_dtype(*(x.dtype for x in arguments[:count]))
+    real = real_dtype(dtype)
+    wide = (x.astype(real if jnp.isrealobj(x) else dtype) for x in arguments[:count])
+    return f(*wide, *(jnp.asarray(x, real) for x in arguments[count:])).astype(real)
+
+
+def inner(x, y):
+    """⟨x, y⟩, real."""
+    return jnp.real(jnp.sum(jnp.conj(x) * y))
+
+
+def distance_squared(x, y):
+    """‖x - y‖²."""
+    return inner(x - y, x - y)
+
+
+def leaves_of(tree):
+    """The leaves of a tree, None included."""
+    return jax.tree.leaves(tree, is_leaf=trees.is_none)
+
+
+def like(tree, leaves):
+    """The leaves as a tree of the same structure, None included."""
+    return jax.tree.structure(tree, is_leaf=trees.is_none).unflatten(leaves)
+
+
+def copy(params):
+    """A copy of the parameters in float32 at least, in buffers of its own."""
+    return trees.tree_map(lambda p: jnp.array(p, wide_dtype(p.dtype), copy=True), params)
+
+
+def zeros_like(params):
+    """Zeros like the parameters, float32 at least."""
+    return trees.tree_map(lambda p: jnp.zeros_like(p, dtype=wide_dtype(p.dtype)), params)
+
+
+def real_zeros_like(params):
+    """Zeros like the parameters, real, float32 at least."""
+    return trees.tree_map(lambda p: jnp.zeros_like(p, dtype=real_dtype(wide_dtype(p.dtype))), params)

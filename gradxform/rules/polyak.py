@@ -1,0 +1,246 @@
+"""Step sizes from the loss: how far there is still to go, over how steep it is. The update needs `value=`, the loss."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from gradxform.core import leaves as trees
+from gradxform.core.chain import transformation
+from gradxform.core.hyper import Decay, Epsilon, LearningRate, NonNegative, Real, WeightDecay
+from gradxform.core.leaf import PerLeaf
+from gradxform.core.leafwise import leafwise
+from gradxform.numerics import abs_sq, bias_correction, divide_by_root, lerp, safe_divide
+from gradxform.rules.measures import inner, leaves_of, like, real_zeros_like, total, zeros_like
+
+
+def _loss(at, dtype):
+    """The loss, a scalar."""
+    value = jnp.asarray(at.need("value"))
+    if value.shape != ():
+        raise ValueError(f"{at.owner}: value must be a scalar; got shape {value.shape}")
+    return value.astype(dtype)
+
+
+def _wide(dtype, *numbers):
+    return tuple(jnp.asarray(x, dtype) for x in numbers)
+
+
+def _polyak_step(updates, at, *, f_min, max_learning_rate, eps):
+    square = trees.sum_of_squares(updates)
+    f_min, max_learning_rate, eps = _wide(square.dtype, f_min, max_learning_rate, eps)
+    gap = _loss(at, square.dtype) - f_min
+    nothing = square + eps <= jnp.finfo(square.dtype).tiny
+    return (
+        jnp.where(
+            nothing,
+            jnp.zeros_like(gap),
+            jnp.minimum(safe_divide(gap, jnp.where(nothing, 1, square + eps)), max_learning_rate),
+        ),
+    )
+
+
+def _polyak_step_positive(updates, at, *, f_min, max_learning_rate, eps):
+    (step,) = _polyak_step(updates, at, f_min=f_min, max_learning_rate=max_learning_rate, eps=eps)
+    return (jnp.maximum(step, jnp.zeros_like(step)),)
+
+
+def _times_scalar(u, at):
+    return u * at.scalars
+
+
+@transformation
+def scale_by_polyak(f_min: Real = 0.0, max_learning_rate: NonNegative = 1.0, eps: Epsilon = 0.0, variant: str = "sps"):
+    """Multiply by Polyak's step size, at most γ.
+
+        u ← u min((f - f*) / (‖u‖² + ε), γ)             variant="sps"
+        u ← u min(max(f - f*, 0) / (‖u‖² + ε), γ)       variant="sps+"
+
+    f is the loss, `update(..., value=loss)`; f* = `f_min` the least it can be, γ = `max_learning_rate`. A zero gradient gives a
+    zero step.
+
+    Memory: none.
+
+    Raises:
+        TypeError: update() without `value`.
+        ValueError: an unknown variant.
+
+    Source: N. Loizou et al., Stochastic Polyak Step-size for SGD (2021), equation 3; G. Garrigos et al. (2023), "sps+".
+    """
+    if variant not in ("sps", "sps+"):
+        raise ValueError(f"scale_by_polyak: variant must be 'sps' or 'sps+'; got {variant!r}")
+    measure = _polyak_step if variant == "sps" else _polyak_step_positive
+    return leafwise(
+        _times_scalar,
+        measure=measure,
+        name="scale_by_polyak",
+        f_min=f_min,
+        max_learning_rate=max_learning_rate,
+        eps=eps,
+    )
+
+
+def _average(g, m, decay):
+    wide = jnp.asarray(decay, jnp.real(m).dtype)
+    return lerp(g.astype(m.dtype), m, wide)
+
+
+def _each(f, *lists):
+    """f over leaves side by side, None where the first is."""
+    return [None if row[0] is None else f(*row) for row in zip(*lists, strict=True)]
+
+
+def _bounds(adapt, value, gamma, dot, square, lb, lower_bound, shrink, correction):
+    """The lower bound of the loss that is used, and after the step τ the next one."""
+    if not adapt:
+        return lb, lambda tau: lb
+    cap = shrink * (value - gamma) + dot
+    low = jnp.maximum(cap / (2 * correction * shrink), lower_bound)
+    used = jnp.where(cap < shrink * correction * lb, low, lb)
+    return used, lambda tau: jnp.maximum((value + dot - gamma - tau * square / 2) / correction, lower_bound)
+
+
+@dataclass(frozen=True)
+class _MomoStep:
+    adapt: bool
+
+    def __call__(self, updates, at, m, barf, gamma, lb, *, learning_rate, beta, lower_bound, weight_decay):
+        dtype = barf.dtype
+        learning_rate, beta, lower_bound, weight_decay = _wide(dtype, learning_rate, beta, lower_bound, weight_decay)
+        decay = jnp.where(at.t == 1, jnp.zeros_like(beta), beta)
+        new = _each(lambda u, x: _average(u, x, decay), updates, leaves_of(m))
+        barf = lerp(_loss(at, dtype), barf, decay)
+        gamma = lerp(total(inner, updates, at.p).astype(dtype), gamma, decay)
+        square, dot = (total(inner, new, x).astype(dtype) for x in (new, at.p))
+        shrink = 1 + learning_rate * weight_decay
+        used, following = _bounds(self.adapt, barf, gamma, dot, square, lb, lower_bound, shrink, jnp.ones_like(barf))
+        tau = jnp.minimum(learning_rate, _over(jnp.maximum(shrink * (barf - used - gamma) + dot, 0), square))
+        return PerLeaf([None if x is None else (x, tau) for x in new]), like(m, new), barf, gamma, following(tau)
+
+
+def _over(x, square):
+    """x / square, and 0 where the square is as good as 0."""
+    nothing = square <= jnp.finfo(square.dtype).eps ** 2
+    return jnp.where(nothing, jnp.zeros_like(x), safe_divide(x, jnp.where(nothing, jnp.ones_like(square), square)))
+
+
+def _momo(u, at, *, learning_rate, weight_decay):
+    m, tau = at.scalars
+    return -(learning_rate * weight_decay) / (1 + learning_rate * weight_decay) * at.p - tau * m
+
+
+def _zero(params):
+    return jnp.zeros((), float)
+
+
+def _bound(params, *, lower_bound):
+    return jnp.asarray(lower_bound, float) + jnp.zeros((), float)
+
+
+_SCALARS = {"barf": _zero, "gamma": _zero, "lb": _bound}
+
+
+@transformation
+def momo(
+    learning_rate: LearningRate = 1.0,
+    beta: Decay = 0.9,
+    lower_bound: Real = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    adapt_lower_bound: bool = False,
+):
+    """Momentum with Polyak's step size: as far as a model of the loss says, at most α.
+
+        m ← β m + (1 - β) g,  f̄ ← β f̄ + (1 - β) f,  γ ← β γ + (1 - β) ⟨g, p⟩          (at first m = g, f̄ = f, γ = ⟨g, p⟩)
+        τ = min(α, max(0, (1 + α λ) (f̄ - f* - γ) + ⟨m, p⟩) / ‖m‖²)
+        p ← p / (1 + α λ) - τ m
+
+    f is the loss, `update(..., value=loss)`; f* = `lower_bound`, or with `adapt_lower_bound` an estimate from below of what m
+    can reach.
+
+    Memory: 4 bytes per parameter and three scalars.
+
+    Raises:
+        TypeError: update() without `value`.
+
+    Source: F. Schaipp et al., MoMo: Momentum Models for Adaptive Learning Rates (2024), algorithms 1 and 3.
+    """
+    return leafwise(
+        _momo,
+        measure=_MomoStep(bool(adapt_lower_bound)),
+        memory={"m": zeros_like, **_SCALARS},
+        learning_rate=learning_rate,
+        beta=beta,
+        lower_bound=lower_bound,
+        weight_decay=weight_decay,
+    )
+
+
+def _weighted(m, v, correction, eps):
+    return jnp.sum(divide_by_root(abs_sq(m), v / correction, eps, jnp.zeros_like(eps)))
+
+
+@dataclass(frozen=True)
+class _MomoAdamStep:
+    adapt: bool
+
+    def __call__(self, updates, at, m, v, barf, gamma, lb, *, learning_rate, b1, b2, eps, lower_bound, weight_decay):
+        dtype = barf.dtype
+        learning_rate, b1, b2, lower_bound, weight_decay, eps = _wide(
+            dtype, learning_rate, b1, b2, lower_bound, weight_decay, eps
+        )
+        first = _each(lambda u, x: _average(u, x, b1), updates, leaves_of(m))
+        second = _each(lambda u, x: _average(abs_sq(u.astype(x.dtype)), x, b2), updates, leaves_of(v))
+        c1, c2 = bias_correction(b1, at.t, dtype), bias_correction(b2, at.t, dtype)
+        square = total(_weighted, first, second, numbers=(c2, eps)).astype(dtype)
+        barf = lerp(_loss(at, dtype), barf, b1)
+        gamma = lerp(total(inner, updates, at.p).astype(dtype), gamma, b1)
+        dot = total(inner, first, at.p).astype(dtype)
+        shrink = 1 + learning_rate * weight_decay
+        used, following = _bounds(self.adapt, barf, gamma, dot, square, lb, lower_bound, shrink, c1)
+        tau = jnp.minimum(learning_rate / c1, _over(jnp.maximum(shrink * (barf - c1 * used - gamma) + dot, 0), square))
+        scalars = PerLeaf([None if x is None else (x, y, tau, c2) for x, y in zip(first, second, strict=True)])
+        return scalars, like(m, first), like(v, second), barf, gamma, following(tau)
+
+
+def _momo_adam(u, at, *, learning_rate, weight_decay, eps):
+    m, v, tau, correction = at.scalars
+    step = divide_by_root(m, v / correction, eps, 0.0)
+    return -(learning_rate * weight_decay) / (1 + learning_rate * weight_decay) * at.p - tau * step
+
+
+@transformation
+def momo_adam(
+    learning_rate: LearningRate = 1e-2,
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: Epsilon = 1e-8,
+    lower_bound: Real = 0.0,
+    weight_decay: WeightDecay = 0.0,
+    adapt_lower_bound: bool = False,
+):
+    """Adam with Polyak's step size: as far as a model of the loss says, at most α.
+
+        m, v as in `adam`,  D = √(v / (1 - β₂ᵗ)) + ε,  c = 1 - β₁ᵗ
+        f̄ ← β₁ f̄ + (1 - β₁) f,  γ ← β₁ γ + (1 - β₁) ⟨g, p⟩
+        τ = min(α / c, max(0, (1 + α λ) (f̄ - c f* - γ) + ⟨m, p⟩) / ⟨m, m / D⟩)
+        p ← p / (1 + α λ) - τ m / D
+
+    f is the loss, `update(..., value=loss)`; f* as in `momo`.
+
+    Memory: 8 bytes per parameter and three scalars.
+
+    Raises:
+        TypeError: update() without `value`.
+
+    Source: F. Schaipp et al., MoMo: Momentum Models for Adaptive Learning Rates (2024), algorithm 2.
+    """
+    return leafwise(
+        _momo_adam,
+        measure=_MomoAdamStep(bool(adapt_lower_bound)),
+        memory={"m": zeros_like, "v": real_zeros_like, **_SCALARS},
+        learning_rate=learning_rate,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        lower_bound=lower_bound,
+        weight_decay=weight_decay,
+    )

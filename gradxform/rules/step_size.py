@@ -1,0 +1,166 @@
+"""How long a step is: the learning rate, its schedules, and decay when a watched value stops improving."""
+
+import jax.numpy as jnp
+
+from gradxform.core.chain import transformation
+from gradxform.core.hyper import Count, Fraction, LearningRate, NonNegative, Patience, Real
+from gradxform.core.leafwise import leafwise
+from gradxform.display.code import code
+
+
+def _scale(u, at, *, step_size):
+    return step_size * u
+
+
+def _descend(u, at, *, learning_rate):
+    return -learning_rate * u
+
+
+def _ascend(u, at, *, learning_rate):
+    return learning_rate * u
+
+
+@transformation
+def scale(step_size: Real):
+    """Multiply by a number or a schedule: u ← a u.
+
+    Memory: none.
+    """
+    return leafwise(_scale, step_size=step_size)
+
+
+@transformation
+def scale_by_schedule(step_size_fn: Real):
+    """Multiply by a schedule of the step, which is 0 at the first update: u ← a(step) u.
+
+    Memory: none.
+    """
+    return leafwise(_scale, step_size=step_size_fn)
+
+
+@transformation
+def scale_by_learning_rate(learning_rate: LearningRate, *, flip_sign: bool = True):
+    """Descend: u ← -α u (with `flip_sign=False`, u ← α u).
+
+    Units: α has the parameter's units per unit of update.
+    Memory: one scalar, the α used last; one for each leaf where it is a table by path.
+    """
+    return leafwise(_descend if flip_sign else _ascend, learning_rate=learning_rate)
+
+
+def _watch(
+    updates,
+    at,
+    scale,
+    best,
+    mean,
+    bad,
+    cooling,
+    seen,
+    *,
+    factor,
+    patience,
+    rtol,
+    atol,
+    cooldown,
+    accumulation_size,
+    min_scale,
+    sign,
+    spare,
+):
+    value = at.need("value")
+    if not (isinstance(value, int | float) or (hasattr(value, "dtype") and value.shape == ())):
+        raise ValueError(f"reduce_on_plateau: value must be a scalar; got {code(value)}")
+    value = jnp.asarray(value)
+    numbers = (factor, patience, rtol, atol, accumulation_size, min_scale, sign)
+    factor, patience, rtol, atol, accumulation_size, min_scale, sign = (jnp.asarray(x, scale.dtype) for x in numbers)
+    seen = seen + 1
+    mean = mean + (sign * value.astype(mean.dtype) - mean) / seen.astype(mean.dtype)
+    due = seen.astype(scale.dtype) >= accumulation_size
+
+    margin = rtol * jnp.where(jnp.isfinite(best), jnp.abs(best), jnp.zeros_like(best)) + atol
+    better = jnp.isfinite(mean) & (mean < best - margin)
+    resting = cooling > 0
+    count = jnp.where(better | resting, 0, bad + 1)
+    reduce = ~resting & ~better & (count.astype(scale.dtype) >= patience + spare)
+    new = (
+        jnp.where(reduce, jnp.maximum(scale * factor, min_scale), scale),
+        jnp.where(better, mean, best),
+        jnp.zeros_like(mean),
+        jnp.where(reduce, 0, count),
+        jnp.where(reduce, jnp.asarray(cooldown, cooling.dtype), jnp.maximum(cooling - 1, 0)),
+        jnp.zeros_like(seen),
+    )
+    old = (scale, best, mean, bad, cooling, seen)
+    kept = tuple(jnp.where(due, n, o) for n, o in zip(new, old, strict=True))
+    return kept[0], *kept
+
+
+def _plateau(u, at):
+    return at.scalars * u
+
+
+def _start(x, dtype):
+    return lambda params: jnp.full((), x, dtype)
+
+
+_MEMORY = {
+    "scale": _start(1, jnp.float32),
+    "best": _start(jnp.inf, jnp.float32),
+    "mean": _start(0, jnp.float32),
+    "bad": _start(0, jnp.int32),
+    "cooling": _start(0, jnp.int32),
+    "seen": _start(0, jnp.int32),
+}
+
+
+@transformation
+def reduce_on_plateau(
+    factor: Fraction = 0.1,
+    patience: Patience = 10,
+    rtol: NonNegative = 1e-4,
+    atol: NonNegative = 0.0,
+    cooldown: Patience = 0,
+    accumulation_size: Count = 1,
+    min_scale: NonNegative = 0.0,
+    *,
+    mode: str = "min",
+    convention: str = "optax",
+):
+    """Multiply the update by a scale that falls by `factor` each time a watched value has stopped improving.
+
+        better  ⇔  value < best - (rtol |best| + atol)             (mode="max": value > best + …)
+        scale ← max(factor · scale, min_scale)                     after `patience` values in a row that were not better
+
+    The value is given at each update: `tx.update(g, state, params, value=loss)`; with `accumulation_size` n the mean of
+    n of them counts as one (n = steps per epoch: decay per epoch). After a reduction `cooldown` values are not counted. The relative margin
+    uses |best|, so losses of either sign work. A value that is not finite is not better.
+
+    Conventions: "optax" reduces at the `patience`-th bad value, "torch" at the one after.
+
+    Memory: six scalars: `scale`, `best`, `mean`, `bad`, `cooling`, `seen`.
+
+    Raises:
+        TypeError: update() without `value`.
+        ValueError: a number out of range, an unknown mode or convention.
+
+    Source: torch.optim.lr_scheduler.ReduceLROnPlateau; there and in Optax the margin has the sign of best.
+    """
+    if mode not in ("min", "max"):
+        raise ValueError(f"reduce_on_plateau: mode must be 'min' or 'max'; got {mode!r}")
+    if convention not in ("optax", "torch"):
+        raise ValueError(f"reduce_on_plateau: convention must be 'optax' or 'torch'; got {convention!r}")
+    return leafwise(
+        _plateau,
+        measure=_watch,
+        memory=_MEMORY,
+        factor=factor,
+        patience=patience,
+        rtol=rtol,
+        atol=atol,
+        cooldown=cooldown,
+        accumulation_size=accumulation_size,
+        min_scale=min_scale,
+        sign=1.0 if mode == "min" else -1.0,
+        spare=1 if convention == "torch" else 0,
+    )

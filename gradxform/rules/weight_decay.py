@@ -1,0 +1,64 @@
+"""What is added to a gradient, and what is cleaned from it: weight decay and L2, noise, NaN."""
+
+import jax.numpy as jnp
+
+from gradxform.core.chain import transformation
+from gradxform.core.hyper import WeightDecay
+from gradxform.core.labels import ByPath, Where
+from gradxform.core.leafwise import leafwise
+
+
+def _decay(u, at, *, weight_decay):
+    if isinstance(weight_decay, float) and weight_decay == 0:
+        return u  # a constant zero costs nothing; Adadelta has one by default
+    return u + weight_decay * at.p
+
+
+def _decay_independent(u, at, *, weight_decay):
+    return u - weight_decay * at.p
+
+
+def _decay_cautious(u, at, *, weight_decay):
+    outward = jnp.real(jnp.conj(u) * at.p) >= 0
+    return u + weight_decay * jnp.where(outward, at.p, jnp.zeros_like(at.p))
+
+
+_DECAYS = {"decoupled": _decay, "independent": _decay_independent, "cautious": _decay_cautious}
+
+
+@transformation
+def add_decayed_weights(
+    weight_decay: WeightDecay = 0.0, mask: Where | None = None, *, where: Where | None = None, kind: str = "decoupled"
+):
+    """Add a share of the weights.
+
+        u ← u + λ p                    "decoupled"
+        u ← u + λ p where u p ≥ 0      "cautious": decay only where the step already goes towards zero
+        u ← u - λ p                    "independent": for the end of a chain, after the learning rate
+
+    Its place in the chain is its meaning: before everything else it is L2 regularisation (the gradient of λ‖p‖²/2, which
+    a preconditioner then rescales); after the preconditioner, before the learning rate, it is decoupled weight decay (AdamW), scaled
+    by the learning rate; after that, "independent" of the learning rate, with a schedule of its own if one likes.
+
+    Args:
+        weight_decay: λ, a number, a schedule or a table by path.
+        where: which leaves: a path pattern ("**/kernel"), a predicate `f(path, leaf)`, a tree of booleans or a prefix of it, or a
+            function `f(params)` that gives one.
+        mask: Optax's name for the same.
+        kind: which of the three.
+
+    Memory: none.
+
+    Raises:
+        ValueError: update() without params; a pattern that matches no leaf; an unknown kind.
+
+    Source: I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization (2019), algorithms 1 and 2, "independent" as their
+    ηλ; L. Chen et al., Cautious Weight Decay (2025), algorithm 1.
+    """
+    if kind not in _DECAYS:
+        raise ValueError(f"add_decayed_weights: kind must be one of {sorted(_DECAYS)}; got {kind!r}")
+    if mask is not None and where is not None:
+        raise TypeError("add_decayed_weights: mask and where are the same; give one")
+    where = mask if where is None else where
+    table = weight_decay if where is None else ByPath((where, "**"), (weight_decay, 0.0))
+    return leafwise(_DECAYS[kind], weight_decay=table)

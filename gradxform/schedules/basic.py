@@ -1,0 +1,241 @@
+"""Schedules: a number as an equation of the step, 0 at the first update.
+
+Each is a pytree of its numbers, so peaks, rates and lengths may be traced, batched and differentiated, and no Python branch
+depends on them. `schedule.table(range(0, 100, 10))` shows the values. All compute in the widest enabled float.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+
+from gradxform.core.hyper import Begin, Length, NonNegative, Positive, Range, Real, Steps
+from gradxform.core.schedule import Schedule, _time, from_function, schedule
+
+__all__ = [
+    "constant_schedule",
+    "cosine_decay_schedule",
+    "exponential_decay",
+    "inverse_sqrt_decay",
+    "inverse_time_decay",
+    "join_schedules",
+    "linear_schedule",
+    "manual_schedule",
+    "natural_exp_decay",
+    "per_epoch",
+    "piecewise_constant_schedule",
+    "polynomial_schedule",
+    "step_decay",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
+]
+
+Boundaries = Annotated[Any, Range("[0, inf)", "steps at which something changes", sequence=True)]
+
+
+Values = Annotated[Any, Range("(-inf, inf)", "a value for each stretch", sequence=True)]
+
+
+class _Scales:
+    """`{step: factor}`: the factors are leaves, the steps static."""
+
+    def convert(self, owner: str, name: str, x: Any):
+        if not isinstance(x, Mapping):
+            raise TypeError(f"{owner}: {name} must be a dict from step to factor")
+        return {int(k): Range("[0, inf)", "a factor").convert(owner, f"{name}[{k}]", x[k]) for k in sorted(x)}
+
+
+class _Schedules:
+    """A sequence of schedules; plain functions of the step become schedules."""
+
+    def convert(self, owner: str, name: str, x: Any):
+        x = (x,) if callable(x) else x
+        return tuple(
+            s if isinstance(s, Schedule) else from_function(s) if callable(s) else constant_schedule(s) for s in x
+        )
+
+
+def _progress(step, begin, steps):
+    """The share of a stretch of `steps` from `begin` that is over: 0 to 1; a stretch of length 0 is over at once."""
+    elapsed = _time(step) - _time(begin)
+    length = jnp.asarray(steps, float)
+    share = elapsed / jnp.where(length > 0, length, 1)
+    return jnp.where(length > 0, jnp.clip(share, 0, 1), jnp.where(elapsed >= 0, 1.0, 0.0))
+
+
+def _power(x, exponent):
+    """x^exponent for x in [0, 1], whose slope at 0 is 0 (the subgradient) where it would be infinite."""
+    zero = x <= 0
+    return jnp.where(zero, 0.0, jnp.where(zero, 1.0, x) ** exponent)
+
+
+@schedule
+def constant_schedule(step, value: Real):
+    """a(step) = value."""
+    return value
+
+
+@schedule
+def polynomial_schedule(
+    step, init_value: Real, end_value: Real, power: Positive, transition_steps: Length, transition_begin: Begin = 0
+):
+    """From `init_value` to `end_value` along a power of the remaining share.
+
+    a(step) = end + (init - end) (1 - x)^power, x = (step - begin) / steps clipped to [0, 1].
+    """
+    rest = 1 - _progress(step, transition_begin, transition_steps)
+    return (init_value - end_value) * _power(rest, power) + end_value
+
+
+@schedule
+def linear_schedule(step, init_value: Real, end_value: Real, transition_steps: Length, transition_begin: Begin = 0):
+    """From `init_value` to `end_value` in a straight line: a(step) = init + (end - init) x."""
+    rest = 1 - _progress(step, transition_begin, transition_steps)
+    return (init_value - end_value) * rest + end_value
+
+
+@schedule
+def exponential_decay(
+    step,
+    init_value: Real,
+    transition_steps: Steps,
+    decay_rate: NonNegative,
+    transition_begin: Begin = 0,
+    staircase: bool = False,
+    end_value: Real | None = None,
+):
+    """a(step) = init · rate^x, x = (step - begin) / steps, at least 0; whole numbers only with `staircase`.
+
+    `end_value` bounds it: from below where rate < 1, from above otherwise.
+    """
+    share = jnp.maximum(_time(step) - transition_begin, 0) / transition_steps
+    value = init_value * decay_rate ** (jnp.floor(share) if staircase else share)
+    if end_value is None:
+        return value
+    return jnp.where(decay_rate < 1, jnp.maximum(value, end_value), jnp.minimum(value, end_value))
+
+
+@schedule
+def step_decay(step, init_value: Real, factor: NonNegative, every: Steps):
+    """a(step) = init · factor^⌊step / every⌋: drop by a factor every so many steps."""
+    return init_value * factor ** jnp.floor(_time(step) / every)
+
+
+@schedule
+def natural_exp_decay(step, init_value: Real, k: NonNegative, transition_steps: Steps = 1, *, staircase: bool = False):
+    """a(step) = init · e^(-k x), x = step / transition_steps; whole numbers only with `staircase`."""
+    share = _time(step) / transition_steps
+    return init_value * jnp.exp(-k * (jnp.floor(share) if staircase else share))
+
+
+@schedule
+def inverse_time_decay(step, init_value: Real, k: NonNegative, transition_steps: Steps = 1, *, staircase: bool = False):
+    """a(step) = init / (1 + k x), x = step / transition_steps; whole numbers only with `staircase`."""
+    share = _time(step) / transition_steps
+    return init_value / (1 + k * (jnp.floor(share) if staircase else share))
+
+
+@schedule
+def inverse_sqrt_decay(step, init_value: Real, transition_steps: Steps = 1):
+    """a(step) = init / √t, t = 1 + step / transition_steps."""
+    return init_value / jnp.sqrt(1 + _time(step) / transition_steps)
+
+
+@schedule
+def piecewise_constant_schedule(step, init_value: Real, boundaries_and_scales: Annotated[Any, _Scales()] | None = None):
+    """a(step) = init times every factor whose boundary has been reached: `{1000: 0.1, 2000: 0.1}`."""
+    value = init_value
+    for boundary, factor in (boundaries_and_scales or {}).items():
+        value = value * jnp.where(_time(step) < boundary, 1.0, factor)
+    return value
+
+
+@schedule
+def manual_schedule(step, values: Values, boundaries: Boundaries):
+    """a(step) = values[i] where i boundaries have been reached: a rate set by hand for each stretch.
+
+    Raises:
+        ValueError: there is not one value more than there are boundaries.
+    """
+    _one_more(values, boundaries, "manual_schedule: values")
+    out = values[0]
+    for boundary, value in zip(boundaries, values[1:], strict=True):
+        out = jnp.where(_time(step) < boundary, out, value)
+    return out
+
+
+@schedule
+def cosine_decay_schedule(step, init_value: Real, decay_steps: Length, alpha: Real = 0.0, exponent: Positive = 1.0):
+    """a(step) = init · ((1 - α) ((1 + cos πx) / 2)^exponent + α), x = step / decay_steps, at most 1.
+
+    Source: I. Loshchilov, F. Hutter, SGDR (2017), equation 5, without restarts.
+    """
+    cosine = 0.5 * (1 + jnp.cos(jnp.pi * _progress(step, 0, decay_steps)))
+    return init_value * ((1 - alpha) * _power(cosine, exponent) + alpha)
+
+
+@schedule
+def join_schedules(step, schedules: Annotated[Any, _Schedules()], boundaries: Boundaries):
+    """One schedule after another: the i-th runs from its boundary, with its own step counted from there.
+
+    Raises:
+        ValueError: there is not one schedule more than there are boundaries.
+    """
+    _one_more(schedules, boundaries, "join_schedules: schedules")
+    out = schedules[0](step)
+    for boundary, following in zip(boundaries, schedules[1:], strict=True):
+        out = jnp.where(_time(step) < boundary, out, following(_time(step) - boundary))
+    return out
+
+
+def _one_more(items, boundaries, what: str):
+    if len(items) != len(boundaries) + 1:
+        raise ValueError(f"{what} must be one more than boundaries; got {len(items)} and {len(boundaries)} boundaries")
+
+
+@schedule
+def warmup_constant_schedule(step, init_value: Real, peak_value: Real, warmup_steps: Length):
+    """A straight line from `init_value` to `peak_value`, then constant."""
+    return linear_schedule(init_value, peak_value, warmup_steps)(step)
+
+
+@schedule
+def warmup_cosine_decay_schedule(
+    step,
+    init_value: Real,
+    peak_value: Real,
+    warmup_steps: Length,
+    decay_steps: Length,
+    end_value: Real = 0.0,
+    exponent: Positive = 1.0,
+):
+    """A straight line up to `peak_value`, then a cosine down to `end_value` at `decay_steps`, warm-up included."""
+    rise = linear_schedule(init_value, peak_value, warmup_steps)(step)
+    x = _progress(step, warmup_steps, decay_steps - warmup_steps)
+    cosine = _power(0.5 * (1 + jnp.cos(jnp.pi * x)), exponent)
+    return jnp.where(_time(step) < warmup_steps, rise, end_value + (peak_value - end_value) * cosine)
+
+
+@schedule
+def warmup_exponential_decay_schedule(
+    step,
+    init_value: Real,
+    peak_value: Real,
+    warmup_steps: Length,
+    transition_steps: Steps,
+    decay_rate: NonNegative,
+    transition_begin: Begin = 0,
+    staircase: bool = False,
+    end_value: Real | None = None,
+):
+    """A straight line up to `peak_value`, then `exponential_decay` counted from there."""
+    rise = linear_schedule(init_value, peak_value, warmup_steps)
+    fall = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
+    return join_schedules((rise, fall), (warmup_steps,))(step)
+
+
+@schedule
+def per_epoch(step, schedule: Annotated[Any, _Schedules()], steps_per_epoch: Positive):
+    """A schedule of the epoch instead of the step: a(⌊step / steps_per_epoch⌋)."""
+    return schedule[0](jnp.floor(_time(step) / steps_per_epoch))

@@ -1,0 +1,281 @@
+"""States by name: read, change, begin again, carry over.
+
+A state is a tree, and every node of it has a path: `ema/m`, `scale_by_rms/step`, `inner/adam/ema/m/encoder/kernel`. A name is the end of
+a path, as long as is needed to tell which is meant; of nodes at different depths the outermost is meant.
+
+The numbers of an optimizer are not in its state but in the optimizer, which is a pytree of them. What the last update used
+is the optimizer's number at the step count of the state: `numbers(tx, state)`, or `get(state, "b1", tx)`. Two things are in the
+state. Every rule with a learning rate records there the one it used last, scheduled or not: `get(state, "learning_rate")`
+reads it, and setting it is an error, since no update would read it. `tunable` keeps all numbers in the state, to be read and set.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.core import leaves as trees
+from gradxform.core.call import Call
+from gradxform.core.chain import Chain, Named
+from gradxform.core.hyper import at_step
+from gradxform.core.labels import ByPath
+from gradxform.core.leafwise import RECORDED, Leafwise, RuleState
+from gradxform.core.schedule import Schedule
+from gradxform.core.transform import Transform
+from gradxform.core.tunable import Tunable, TunableState
+from gradxform.wrappers.wrapper import Wrapper
+
+Path = tuple[str, ...]
+
+
+def _split(node) -> tuple[list[str], list[Any], Callable[[list[Any]], Any]]:
+    """The names of a node's children, the children, and what puts new ones together; a leaf has none."""
+    if node is None or isinstance(node, Schedule | ByPath):
+        return [], [], lambda children: node
+    if isinstance(node, RuleState):
+        return (
+            ["step", *node.slots],
+            [node.step, *node.slots.values()],
+            lambda new: RuleState(new[0], dict(zip(node.slots, new[1:], strict=True))),
+        )
+    flat, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    if not flat or not flat[0][0]:
+        return [], [], lambda children: node
+    return [trees.path_string(path) for path, _ in flat], [child for _, child in flat], structure.unflatten
+
+
+def _nodes(node, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    names, children, _ = _split(node)
+    for name, child in zip(names, children, strict=True):
+        yield (*path, name), child
+        yield from _nodes(child, (*path, name))
+
+
+def _recorded(state) -> list[Path]:
+    """Where rules have recorded the number they used last, also in the plain dicts of a checkpoint."""
+    found = []
+    for path, node in [((), state), *_nodes(state)]:
+        if isinstance(node, RuleState) and RECORDED in node.slots:
+            found.append((*path, RECORDED))
+        if isinstance(node, dict) and node.keys() == {"step", "slots"} and RECORDED in node["slots"]:
+            found.append((*path, "slots", RECORDED))
+    return found
+
+
+def _within(path: Path, starts: list[Path]) -> bool:
+    return any(path[: len(start)] == start for start in starts)
+
+
+def _entries(node, path: Path = ()) -> Iterator[str]:
+    """The paths an error lists: slots, counters and numbers, not the leaves of slots."""
+    names, children, _ = _split(node)
+    for name, child in zip(names, children, strict=True):
+        whole = isinstance(node, RuleState | Call) or not _split(child)[0]
+        yield from ["/".join((*path, name))] if whole else _entries(child, (*path, name))
+
+
+def _find(paths: list[Path], name: str) -> list[Path]:
+    """The outermost paths that end in the name."""
+    asked = tuple(name.split("/"))
+    found = [path for path in paths if path[-len(asked) :] == asked]
+    return [path for path in found if len(path) == min(map(len, found))]
+
+
+def _locate(owner: str, state, name: str) -> Path | None:
+    nodes = list(_nodes(state))
+    paths = [path for path, _ in nodes]
+    tunables = [path for path, node in [((), state), *nodes] if isinstance(node, TunableState)]
+    copies = [path for path in _recorded(state) if _within(path, tunables)]  # of numbers that the state itself has
+    found = _find([path for path in paths if not _within(path, copies)], name) or _find(paths, name)
+    if len(found) > 1 and name != "step":  # the step counters at one depth run together
+        raise KeyError(
+            f"{owner}: {name!r} may be any of {['/'.join(path) for path in found][:8]}; give more of the path"
+        )
+    return found[0] if found else None
+
+
+def _missing(owner: str, state, name: str, also: Any = ()) -> KeyError:
+    hint = (
+        ""
+        if also
+        else "; the numbers of an optimizer are in the optimizer: get(state, name, tx), or keep them in the state by tunable(tx)"
+    )
+    return KeyError(f"{owner}: there is no {name!r}; there are {[*_entries(state), *also][:32]}{hint}")
+
+
+def _last(hyper, step):
+    """A number at the step of the last update; the first value before it."""
+    return at_step(hyper, jnp.maximum(jnp.asarray(step) - 1, 0))
+
+
+def _step(state):
+    path = _locate("get", state, "step")
+    return jnp.zeros((), jnp.int32) if path is None else _at(state, path)
+
+
+def _last_of(state, path: Path, hyper):
+    """A schedule or table in the state of a `tunable`, as its last update used it."""
+    around = (_at(state, path[: -1 - i]) for i in range(len(path)))
+    tunable = next((x for x in around if isinstance(x, TunableState)), None)
+    if tunable is None:
+        return _last(hyper, _step(state))
+    known = _numbers(tunable.tx, tunable.inner, ())
+    return _last(hyper, next((step for _, x, step in known if x is hyper), _step(tunable.inner)))
+
+
+def _at(node, path: Path):
+    for name in path:
+        names, children, _ = _split(node)
+        node = children[names.index(name)]
+    return node
+
+
+def get(state, name: str, tx: Transform | None = None):
+    """What a state, or an optimizer at this state, has under a name.
+
+        get(state, "m")                          a slot, a tree like the parameters
+        get(state, "ema/m/encoder/kernel")       one leaf of it
+        get(state, "step")                       updates made
+        get(state, "learning_rate")              what the last update used, also where it is scheduled
+        get(state, "b1", tx)                     the same for any other number
+
+    >>> tx, params = gx.adam(1e-3), {"w": jnp.ones(2)}
+    >>> state = tx.init(params)
+    >>> gx.get(state, "m")
+    {'w': Array([0., 0.], dtype=float32)}
+    >>> gx.get(state, "b1", tx)
+    0.9
+
+    Args:
+        state: any state.
+        name: the end of a path. Of several the outermost is meant.
+        tx: the optimizer, for its numbers other than the learning rate. A `tunable` state holds its own.
+
+    Raises:
+        KeyError: nothing has this name, or several things at one depth; it lists what there is.
+    """
+    path = _locate("get", state, name)
+    if path is not None:
+        found = _at(state, path)
+        return _last_of(state, path, found) if isinstance(found, Schedule | ByPath) else found
+    known = {} if tx is None else numbers(tx, state)
+    found = _find([tuple(path.split("/")) for path in known], name)
+    if len(found) == 1:
+        return known["/".join(found[0])]
+    if found:
+        raise KeyError(f"get: {name!r} may be any of {['/'.join(path) for path in found]}; give more of the path")
+    raise _missing("get", state, name, known)
+
+
+def numbers(tx: Transform, state) -> dict[str, Any]:
+    """Every number of an optimizer by path, as the last update used it: schedules are evaluated at their own step counts.
+
+    Before the first update they are what it will use. A table by path stays a table, of numbers.
+    """
+    return {"/".join(path): _last(x, step) for path, x, step in _numbers(tx, state, ())}
+
+
+def _numbers(tx, state, path: Path, own=True) -> Iterator[tuple[Path, Any, Any]]:
+    if isinstance(tx, Tunable):
+        yield from _numbers(state.tx, state.inner, path)
+    elif isinstance(tx, Named):
+        wraps = [
+            name
+            for name, x in tx._dynamic.items()
+            if any(isinstance(y, Transform) for y in (x.values() if isinstance(x, dict) else [x]))
+        ]
+        yield from (((*path, name), x, _step(state)) for name, x in tx._dynamic.items() if name not in wraps)
+        if wraps:  # what it is made of beside these has the numbers just given
+            yield from _numbers(tx.expand(), state, path, own=False)
+    elif isinstance(tx, Leafwise):
+        yield from (((*path, name), x, state.step) for name, x in tx.hypers.items()) if own else ()
+    elif isinstance(tx, Chain):
+        for name, part in tx.items.items():
+            yield from _numbers(part, state[name], (*path, name), own)
+    elif isinstance(tx, Wrapper):
+        for label, inner, part, _ in tx.inside(state):
+            yield from _numbers(inner, part, (*path, label) if label else path)
+
+
+def _fit(owner: str, name: str, old, value):
+    """The value in the shape and dtype of the old one."""
+    value = jnp.asarray(value, old.dtype)
+    if value.shape not in ((), old.shape):
+        raise ValueError(f"{owner}: {name} has shape {old.shape}; got {value.shape}")
+    return jnp.broadcast_to(value, old.shape)
+
+
+def set(state, name: str, value):
+    """The state with another value under a name; nothing is retraced.
+
+        set(state, "learning_rate", 3e-4)        of a `tunable` optimizer, checked as at construction
+        set(state, "step", 0)                    every counter of that name; one by its path, "ema/step"
+        set(state, "m", 0.0)                     every entry of the slot, or a tree like it
+
+    >>> state = gx.adam(1e-3).init({"w": jnp.ones(2)})
+    >>> gx.get(gx.set(state, "m", 0.5), "m")
+    {'w': Array([0.5, 0.5], dtype=float32)}
+
+    Args:
+        state: any state; it is not changed.
+        name: the end of a path, as for `get`.
+        value: a number for every entry, or a tree like what is there; it takes its dtype.
+
+    Raises:
+        KeyError: nothing has this name, or several things have; it lists what there is.
+        ValueError: the value has another shape or structure, or cannot replace a schedule; the name is that of a record of
+            what was used.
+    """
+    path = _locate("set", state, name)
+    if path is None:
+        raise _missing("set", state, name)
+    if _within(path, _recorded(state)):
+        raise ValueError(
+            f"set: {'/'.join(path)} records what the last update used, and no update reads it; call update of another optimizer "
+            f"(tx.replace({RECORDED}=...) makes one), or keep its numbers in the state by tunable(tx)"
+        )
+    for each in [path] if name != "step" else [path for path, _ in _nodes(state) if path[-1] == "step"]:
+        state = _replaced(state, each, name, value)
+    return state
+
+
+def _replaced(node, path: Path, name: str, value):
+    if isinstance(node, Named) and len(path) == 1:
+        return TunableState(node, None).replace(**{path[0]: value}).tx
+    if path:
+        names, children, build = _split(node)
+        i = names.index(path[0])
+        return build([*children[:i], _replaced(children[i], path[1:], name, value), *children[i + 1 :]])
+    leaves, structure = jax.tree.flatten(node)
+    values = (
+        [value] * len(leaves) if not jax.tree.leaves(value)[1:] and jnp.ndim(jax.tree.leaves(value)[0]) == 0 else None
+    )
+    if values is None:
+        if jax.tree.structure(value) != structure:
+            raise ValueError(f"set: {name} has the structure {structure}; got {jax.tree.structure(value)}")
+        values = jax.tree.leaves(value)
+    return structure.unflatten([_fit("set", name, old, new) for old, new in zip(leaves, values, strict=True)])
+
+
+def owners(state, params) -> list[tuple[Path, Any, str | None]]:
+    """Each array of a state: its path, the array, and the path of the parameter it belongs to, None for the whole tree's."""
+    paths = sorted((tuple(filter(None, path.split("/"))) for path in trees.paths(params)), key=len, reverse=True)
+    return list(_owners(state, (), paths, None))
+
+
+def _owners(node, path: Path, paths: list[Path], below: int | None) -> Iterator[tuple[Path, Any, str | None]]:
+    names, children, _ = _split(node)
+    if not names and node is not None and not isinstance(node, Schedule | ByPath):
+        for leaf in jax.tree.leaves(node):
+            rest = path if below is None else path[below:]
+            owner = next(
+                (p for p in paths if (rest[: len(p)] if below is not None else rest[len(rest) - len(p) :]) == p), None
+            )
+            own = owner is not None and (below is not None or (len(owner) > 0 and len(path) > len(owner)))
+            yield path, leaf, "/".join(owner) if own and owner is not None else None
+    for name, child in zip(names, children, strict=True):
+        if isinstance(node, RuleState) and name == "step":
+            yield (*path, name), child, None
+        else:
+            yield from _owners(child, (*path, name), paths, len(path) + 1 if isinstance(node, RuleState) else below)

@@ -1,0 +1,145 @@
+"""A table of what an optimizer does to each parameter, and what it remembers of it."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradxform.core import leaves as trees
+from gradxform.core.chain import Chain, Named
+from gradxform.core.labels import ByPath
+from gradxform.core.leafwise import Leafwise
+from gradxform.core.transform import Transform
+from gradxform.core.tunable import Tunable
+from gradxform.display.code import code
+from gradxform.state.access import owners
+from gradxform.wrappers.masking import Partition
+from gradxform.wrappers.wrapper import Wrapper
+
+
+class Row(NamedTuple):
+    """One parameter.
+
+    Attributes:
+        path, shape, dtype: which it is.
+        rules: what is done to its gradient, in order, each with the numbers that apply here.
+        slots: what is remembered of it: the bytes of each slot.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    rules: tuple[str, ...]
+    slots: dict[str, int]
+
+
+class Description(NamedTuple):
+    """What `describe` gives; prints as a table.
+
+    Attributes:
+        rows: one for each parameter.
+        shared: what is remembered once for the whole tree: the bytes of each.
+    """
+
+    rows: tuple[Row, ...]
+    shared: dict[str, int]
+
+    def __repr__(self):
+        head = ("path", "shape", "dtype", "slots", "bytes", "rules")
+        lines: list[tuple[str, ...]] = [head]
+        for row in self.rows:
+            slots = ", ".join(row.slots) or "none"
+            lines.append(
+                (
+                    row.path,
+                    str(list(row.shape)),
+                    row.dtype,
+                    slots,
+                    f"{sum(row.slots.values()):,}",
+                    " > ".join(row.rules),
+                )
+            )
+        if self.shared:
+            lines.append(
+                ("(whole tree)", "", "", f"{len(self.shared)} scalars and other", f"{sum(self.shared.values()):,}", "")
+            )
+        total = sum(sum(row.slots.values()) for row in self.rows) + sum(self.shared.values())
+        lines.append(("total", "", "", "", f"{total:,}", ""))
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
+        cells = (
+            [
+                cell.rjust(width) if i == 4 else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=False))
+            ]
+            for line in lines
+        )
+        return "\n".join("  ".join([*cell, line[-1]]).rstrip() for cell, line in zip(cells, lines, strict=True))
+
+
+def _number(x) -> str:
+    return (
+        f"{x:g}"
+        if isinstance(x, float | int)
+        else f"{x.item():g}"
+        if isinstance(x, np.ndarray) and x.ndim == 0
+        else code(x)
+    )
+
+
+def _rules(tx, state, params, name=None) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Every rule: its name, its numbers, and the parameters it applies to, the others None."""
+    if isinstance(tx, Tunable):
+        yield from _rules(tx.inner, state.inner, params, name)
+    elif isinstance(tx, Named):
+        whole = tx.expand()
+        if isinstance(whole, Wrapper) and not isinstance(whole, Partition):
+            yield tx.name, {k: x for k, x in tx._dynamic.items() if not isinstance(x, Transform)}, params
+        yield from _rules(whole, state, params, tx.name)
+    elif isinstance(tx, Chain):
+        for part_name, part in tx.items.items():
+            yield from _rules(part, state[part_name], params)
+    elif isinstance(tx, Wrapper):
+        for _, inner, inner_state, share in tx.inside(state):
+            yield from _rules(inner, inner_state, share(params))
+    else:
+        yield name or tx.name, tx.hypers if isinstance(tx, Leafwise) else {}, params
+
+
+def describe(tx: Transform, params) -> Description:
+    """One row per parameter: path, shape, dtype, the rules and numbers that apply, and what they remember, in bytes.
+
+    >>> params = {"embed": jnp.ones((100, 8)), "head": jnp.ones(8)}
+    >>> gx.describe(gx.freeze("embed", gx.sgd(0.1, momentum=0.9)), params)
+    path          shape     dtype    slots                bytes  rules
+    embed         [100, 8]  float32  none                     0  set_to_zero
+    head          [8]       float32  momentum/v              32  momentum(decay=0.9, dampening=0) > ...
+    (whole tree) ...
+    total ...
+
+    Works with shapes alone (`jax.eval_shape`) as well as with arrays, and computes nothing.
+
+    Raises:
+        ValueError: what init raises: a leaf without a label, a pattern that matches nothing.
+    """
+    state = jax.eval_shape(tx.init, params)
+    leaves, paths = jax.tree.leaves(params, is_leaf=trees.is_none), trees.paths(params)
+    rules: list[list[str]] = [[] for _ in leaves]
+    for name, hypers, share in _rules(tx, state, params):
+        chosen = [i for i, leaf in enumerate(jax.tree.leaves(share, is_leaf=trees.is_none)) if leaf is not None]
+        at = [paths[i] for i in chosen], [leaves[i] for i in chosen]
+        columns = {k: x.rows(name, *at) if isinstance(x, ByPath) else [x] * len(chosen) for k, x in hypers.items()}
+        for place, i in enumerate(chosen):
+            numbers = ", ".join(f"{k}={_number(column[place])}" for k, column in columns.items())
+            rules[i].append(f"{name}({numbers})" if numbers else name)
+    slots: dict[str | None, dict[str, int]] = {path: {} for path in [*paths, None]}
+    for path, leaf, owner in owners(state, params):
+        depth = len(owner.split("/")) if owner else 0
+        name = "/".join(path[: len(path) - depth])
+        slots[owner][name] = slots[owner].get(name, 0) + leaf.size * leaf.dtype.itemsize
+    rows = (
+        Row(path, tuple(leaf.shape), np.dtype(leaf.dtype).name, tuple(applied), slots[path])
+        for path, leaf, applied in zip(paths, leaves, rules, strict=True)
+        if leaf is not None
+    )
+    return Description(tuple(rows), slots[None])

@@ -1,0 +1,215 @@
+"""What a training is to a sweep: a function of its arguments that returns its results, or how to go on step by step.
+
+The user's own pure function, which returns parameters and metrics, metrics alone, or what `gx.fit` returns:
+
+    def train(tx=gx.adam(1e-3), key=None, l2=0.0):
+        ...
+        return params, {"loss": losses}
+
+One that can pause, so that its metrics stream and members stop early:
+
+    def train(tx=gx.adam(1e-3), key=None):
+        return Paced(init, step, steps=20, params=lambda carry: carry.params)
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.numerics import is_key
+from gradxform.train import FitResult, Training
+
+
+@dataclasses.dataclass(frozen=True)
+class Paced:
+    """A training that can pause after every step, which is an epoch, or whatever its author calls one.
+
+    Attributes:
+        init: () -> carry, all that one step hands to the next: arrays.
+        step: carry -> (carry, dict of scalar metrics).
+        steps: how many.
+        params: carry -> the parameters to keep.
+        active: carry -> [] bool, False once it has stopped; a member that has is left as it is.
+    """
+
+    init: Callable[[], Any]
+    step: Callable[[Any], tuple[Any, dict[str, Any]]]
+    steps: int
+    params: Callable[[Any], Any] = lambda carry: carry
+    active: Callable[[Any], Any] = lambda carry: jnp.ones((), bool)
+
+
+class Trained(NamedTuple):
+    """A member after training.
+
+    Attributes:
+        params: any tree of arrays, or None.
+        history: metrics by name, each [steps].
+        ran: [] int32, steps that were run; later entries of history mean nothing.
+    """
+
+    params: Any
+    history: dict[str, Any]
+    ran: Any
+
+
+class Paused(Exception):
+    """Raised inside a trace: the function returned a Paced."""
+
+    def __init__(self, steps: int):
+        super().__init__(steps)
+        self.steps = steps
+
+
+def trained(out) -> Trained:
+    """What the user's function returned, in one form.
+
+    Raises:
+        TypeError: neither metrics, (params, metrics) nor what `gx.fit` returns.
+    """
+    if isinstance(out, Paced):
+        raise Paused(out.steps)
+    if isinstance(out, Trained):
+        return out
+    if isinstance(out, FitResult):
+        return Trained(out.params, out.history, out.epochs_run)
+    params, metrics = out if isinstance(out, tuple) and len(out) == 2 else (None, out)
+    if not isinstance(metrics, dict):
+        metrics = {"loss": metrics}
+    history: dict[str, Any] = {}
+    given: dict[str, Any] = metrics
+    for name, x in given.items():
+        if (not isinstance(x, float | int) and not hasattr(x, "dtype")) or jnp.ndim(x) > 1:
+            raise TypeError(
+                "sweep: train must return metrics, or (params, metrics), each metric a scalar or one number per step; "
+                f"{name!r} is {x!r}"
+            )
+        history[name] = jnp.atleast_1d(jnp.asarray(x, float))
+    lengths = {name: len(x) for name, x in history.items()}
+    steps = max(lengths.values(), default=0)
+    if not steps:
+        raise TypeError("sweep: train returned no metrics")
+    # A scalar metric is what the member ended with.
+    history = {
+        name: x if len(x) == steps else jnp.full(steps, jnp.nan, float).at[-1].set(x[-1]) for name, x in history.items()
+    }
+    if uneven := [name for name, n in lengths.items() if n not in (1, steps)]:
+        raise TypeError(
+            f"sweep: metrics have different numbers of steps: {uneven[0]!r} has {lengths[uneven[0]]}, another {steps}"
+        )
+    return Trained(params, history, jnp.full((), steps, jnp.int32))
+
+
+def advance(paced: Paced, carry, steps: int):
+    """Up to so many steps: (carry, metrics [steps], steps run); once inactive it stays, and its metrics are NaN."""
+
+    def body(carry, _):
+        live = jnp.asarray(paced.active(carry))
+        new, metrics = paced.step(carry)
+        new = jax.tree.map(functools.partial(_where, live), new, carry)
+        return new, ({name: jnp.where(live, jnp.asarray(x, float), jnp.nan) for name, x in metrics.items()}, live)
+
+    carry, (metrics, live) = jax.lax.scan(body, carry, length=steps)
+    return carry, metrics, jnp.sum(live.astype(jnp.int32))
+
+
+def _where(live, new, old):
+    if is_key(new):
+        data = jnp.where(live, jax.random.key_data(new), jax.random.key_data(old))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(new))
+    return jnp.where(live, new, old)
+
+
+def run_paced(out) -> Trained:
+    """A member from its beginning to its end, whether it can pause or not."""
+    if not isinstance(out, Paced):
+        return trained(out)
+    carry, history, ran = advance(out, out.init(), out.steps)
+    return Trained(out.params(carry), history, ran)
+
+
+def fit(
+    loss,
+    params,
+    tx,
+    data,
+    *,
+    epochs: int,
+    batch_size: int,
+    validation=None,
+    evaluate=None,
+    stopping=None,
+    plateau=None,
+    watch: str = "loss",
+    drop_last: bool = False,
+    eval_params=None,
+):
+    """`gx.fit` as a function to sweep: every argument here, and every keyword-only one of loss and init, is a name.
+
+        def loss(params, batch, key, *, l2=0.0, label_smoothing=0.0): ...
+        def init(key, *, scale=1.0): ...
+        sweep(fit(loss, init, gx.adam(1e-3), data, epochs=20, batch_size=32), grid(learning_rate=[...], l2=[...],
+        scale=[...]))
+
+    `params` is a tree, or a function of the key; a step of the sweep is an epoch. `stopping` is a `gx.EarlyStopping`,
+    whose patience is then a name too. The rest is said in `Training`.
+    """
+    of_loss, of_init = _keywords(loss), _keywords(params) if callable(params) else {}
+    own = {
+        "tx": tx,
+        "params": None if callable(params) else params,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "data": data,
+        "validation": validation,
+        "stopping": stopping,
+        "plateau": plateau,
+    }
+    for name in (*of_loss, *of_init):
+        if name in own or (name in of_loss and name in of_init):
+            raise ValueError(
+                f"sweep.fit: the keyword argument {name!r} is taken; give the one of loss or init another name"
+            )
+
+    defaults = own | of_loss | of_init
+
+    def train(*, key, **given):
+        a = defaults | given
+        init_key, run_key = jax.random.split(key)
+        start = params(init_key, **{k: a[k] for k in of_init}) if a["params"] is None else a["params"]
+        of_this = functools.partial(loss, **{k: a[k] for k in of_loss}) if of_loss else loss
+        training = Training(
+            of_this,
+            a["tx"],
+            a["batch_size"],
+            evaluate,
+            a["stopping"],
+            watch,
+            a["plateau"],
+            drop_last,
+            True,
+            eval_params,
+        )
+        training.check(a["data"], a["validation"], a["epochs"])
+        return Paced(
+            init=lambda: training.init(start, run_key),
+            step=lambda carry: training.epoch(carry, a["data"], a["validation"]),
+            steps=a["epochs"],
+            params=lambda carry: training.result(carry, {}).params,
+            active=lambda carry: carry.active,
+        )
+
+    kinds = inspect.Parameter
+    listed = [kinds("key", kinds.KEYWORD_ONLY), *(kinds(n, kinds.KEYWORD_ONLY, default=x) for n, x in defaults.items())]
+    train.__signature__ = inspect.Signature(listed)  # pyright: ignore[reportFunctionMemberAccess]
+    return train
+
+
+def _keywords(function) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}

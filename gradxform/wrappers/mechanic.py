@@ -1,0 +1,131 @@
+"""Learn the scale of any optimizer's steps by betting on it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.core import leaves as trees
+from gradxform.core.call import pytree
+from gradxform.core.chain import transformation
+from gradxform.core.hyper import Epsilon, NonNegative, Positive, at_step, scalar
+from gradxform.core.labels import ByPath
+from gradxform.core.transform import Transform
+from gradxform.numerics import safe_divide, safe_sqrt
+from gradxform.rules.measures import copy, inner, leaves_of, total
+from gradxform.wrappers.galore import Inner
+
+
+def _gain(g, p, x0, pull):
+    return inner(
+        g + pull * p, x0 - jax.lax.optimization_barrier(p)
+    )  # apart from the x0 - p of the step, so that none is stored
+
+
+class MechanicState(NamedTuple):
+    """State of `mechanize`: updates made, what each bettor knows ([n] each), the initial parameters, the inner state."""
+
+    step: jax.Array
+    reward: jax.Array
+    largest: jax.Array
+    variance: jax.Array
+    scale: jax.Array
+    x0: Any
+    inner: Any
+
+
+@pytree(static=("num_betas", "name"))
+class Mechanic(Transform):
+    """Built by `mechanize`."""
+
+    base_optimizer: Transform
+    weight_decay: Any
+    eps: Any
+    s_init: Any
+    num_betas: int
+    name: str = "mechanize"
+
+    @property
+    def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.base_optimizer.direction
+
+    def number(self, name: str, step):
+        """One of its numbers at a step, in the default float."""
+        x = at_step(getattr(self, name), step)
+        if isinstance(x, ByPath):
+            raise ValueError(f"{self.name}: {name} is one number for the whole tree; it takes no by_path table")
+        return jnp.asarray(scalar(self.name, name, x), float)
+
+    def init(self, params):
+        s_init = self.number("s_init", jnp.zeros((), jnp.int32))
+        none = [jnp.zeros(self.num_betas, float) for _ in range(4)]
+        return MechanicState(
+            jnp.zeros((), jnp.int32),
+            none[0],
+            none[1],
+            none[2],
+            none[3] + s_init,
+            copy(params),
+            self.base_optimizer.init(params),
+        )
+
+    def update(self, updates, state, params=None, **extra):
+        if params is None:
+            raise ValueError(f"{self.name}: update() needs the parameters: update(updates, state, params)")
+        weight_decay, eps, s_init = (self.number(name, state.step) for name in ("weight_decay", "eps", "s_init"))
+        out, inner_state = self.base_optimizer.update(updates, state.inner, params, **extra)
+        inner_state = jax.tree.map(lambda new, old: new.astype(old.dtype), inner_state, state.inner)
+        x0 = trees.tree_map(lambda x, p: jnp.where(state.step == 0, p.astype(x.dtype), x), state.x0, params)
+        g, p, first = leaves_of(updates), leaves_of(params), leaves_of(x0)
+        before = jnp.sum(state.scale)
+        norm, size = (safe_sqrt(trees.sum_of_squares(x)).astype(float) for x in (g, p))
+        pull = weight_decay * before * norm / (size + eps)
+
+        h = total(_gain, g, p, first, numbers=(pull,)).astype(float) / (before + eps)
+        betas = 1 - 0.1 ** jnp.arange(1, self.num_betas + 1, dtype=float)
+        clipped = jnp.clip(h, -state.largest, state.largest)
+        largest = jnp.maximum(betas * state.largest, jnp.abs(h) + eps)
+        variance = betas**2 * state.variance + h**2
+        reward = betas * state.reward + clipped * state.scale
+        wealth = s_init / self.num_betas * largest + jnp.maximum(reward, 0)
+        scale = safe_divide(wealth, safe_sqrt(variance) + eps)
+        share = jnp.sum(scale)
+
+        def move(u, p, x0):
+            dtype = x0.dtype
+            sum_before, sum_now = (before + eps).astype(dtype), share.astype(dtype)
+            wide = p.astype(dtype)
+            return (x0 - sum_now * ((x0 - wide) / sum_before - u.astype(dtype)) - wide).astype(u.dtype)
+
+        moved = trees.tree_map(move, out, params, x0)
+        step = state.step + jnp.ones((), jnp.int32)
+        return moved, MechanicState(step, reward, largest, variance, scale, x0, inner_state)
+
+
+@transformation
+def mechanize(
+    base_optimizer: Inner,
+    weight_decay: NonNegative = 1e-2,
+    eps: Epsilon = 1e-8,
+    s_init: Positive = 1e-6,
+    num_betas: int = 6,
+):
+    """Learn how far to go along the sum of an optimizer's steps, by n bettors with memories of 10, 100, … steps.
+
+        Δ = (p₀ - p) / Σs,  h = ⟨g + λ Σs ‖g‖ p / ‖p‖, Δ⟩
+        m ← max(β m, |h| + ε),  v ← β² v + h²,  r ← β r + clip(h, ±m) s
+        s ← (s₀ m / n + max(r, 0)) / (√v + ε)                        for each β = 1 - 10⁻ⁱ, i = 1 … n = `num_betas`
+        p ← p₀ - Σs (Δ - u),  u the base optimizer's update
+
+    The base optimizer keeps its schedule, with 1 as its learning rate.
+
+    Memory: p₀, 4 bytes per parameter, and 4 n scalars, beside the inner state.
+
+    Raises:
+        ValueError: update() without params; num_betas below 1.
+
+    Source: A. Cutkosky, A. Defazio, H. Mehta, Mechanic: A Learning Rate Tuner (2023), algorithm 1; the clip of h is the authors' later.
+    """
+    if num_betas < 1:
+        raise ValueError(f"mechanize: num_betas must lie in [1, inf); got {num_betas}")
+    return Mechanic(base_optimizer, weight_decay, eps, s_init, int(num_betas))

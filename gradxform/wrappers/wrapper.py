@@ -1,0 +1,81 @@
+"""What every wrapper is: a transformation around another one.
+
+It is a direction if what it wraps is (the gradient it freezes is then what entered the wrapper), hands on every extra argument,
+and never branches in Python on a number.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.core.hyper import at_step, scalar
+from gradxform.core.labels import ByPath
+from gradxform.core.transform import Transform
+from gradxform.display.code import code
+
+
+class Wrapper(Transform):
+    """A transformation around another one, `inner`. Subclasses are pytrees that give `init` and `update`."""
+
+    inner: Transform
+    State: ClassVar[Any]
+
+    @property
+    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return type(self).__name__.lower()
+
+    @property
+    def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.direction
+
+    def __repr__(self):
+        return f"{self.name}({', '.join(f'{k}={code(v)}' for k, v in vars(self).items())})"
+
+    def inside(self, state) -> Iterator[tuple[str, Transform, Any, Callable[[Any], Any]]]:
+        """What it wraps: a label, the transformation, its state, and a function that gives its share of the parameters."""
+        yield "inner", self.inner, state.inner, lambda params: params
+
+    def number(self, name: str, step):
+        """One of its numbers at a step, the same for the whole tree."""
+        x = at_step(getattr(self, name), step)
+        if isinstance(x, ByPath):
+            raise ValueError(f"{self.name}: {name} is one number for the whole tree; it takes no by_path table")
+        return jnp.asarray(scalar(self.name, name, x), jnp.float32)
+
+    def check(self, state):
+        """Raise when the state is not this wrapper's."""
+        if not isinstance(state, self.State):
+            raise ValueError(f"{self.name}: this state belongs to another transformation: got {type(state).__name__}")
+
+    def run(self, updates, state, params, gradient, extra):
+        """The inner update, in the dtypes that came in."""
+        known = {} if gradient is None else {"gradient": gradient}
+        out, new_state = self.inner.update(updates, state, params, **known, **extra)
+        return cast(out, updates), cast(new_state, state)
+
+
+def cast(tree, like):
+    """The tree in the dtypes of another one."""
+    return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype), tree, like)
+
+
+def pick(condition, new, old):
+    """`new` where the scalar condition holds, `old` elsewhere: fused into what makes `new`, also under vmap."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+
+def zeros_like(tree):
+    """Zeros of the shapes and dtypes of a tree."""
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def is_multiple(t, k):
+    """Whether the integer t is a multiple of k, a whole number of any dtype."""
+    return jnp.mod(t, jnp.asarray(k).astype(t.dtype)) == 0
+
+
+def counter():
+    """A count that begins at 0."""
+    return jnp.zeros((), jnp.int32)

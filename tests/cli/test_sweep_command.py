@@ -1,0 +1,170 @@
+"""`gradxform sweep`: flags, a TOML file, the files it writes, and one clear line for every mistake."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from gradxform.cli import main as cli
+from gradxform.cli.problems import Problem
+from gradxform.cli.sweep import experiment as experiments
+from gradxform.cli.sweep import plots as sweep_plots
+from gradxform.sweep import Distribution, grid, sweep
+
+SMALL = [
+    *("sweep", "--data", "wine", "--hidden", "8", "--epochs", "2", "--seeds", "2", "--chunk", "4"),
+    *("--axis", "learning_rate=0.01,0.1", "--axis", "b1=0.8,0.9"),
+]
+FILES = {"report.html", "members.csv", "curves.png", "sensitivity.png", "parallel.png", "heat.png", "sweep.json"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished sweep of eight members."""
+    path = tmp_path_factory.mktemp("sweep") / "out"
+    assert cli.main([*SMALL, "--out", str(path), "--quiet"]) == 0
+    return path
+
+
+def test_it_writes_what_it_says(folder, capsys):
+    """A table of every member, four pictures, a page that names the best."""
+    assert {path.name for path in folder.iterdir() if path.is_file()} == FILES
+    lines = (folder / "members.csv").read_text().splitlines()
+    assert len(lines) == 9
+    assert lines[0].startswith("member,learning_rate,b1,seed,")
+    page = (folder / "report.html").read_text()
+    assert "Best of 8 members" in page
+    assert "tx = adam(learning_rate=" in page
+    assert page.count("<figure>") == 4
+    assert "http" not in re.sub(r"data:[^\"]*", "", page).replace("http-equiv", "")
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in FILES if name.endswith("png"))
+
+
+def test_the_page_closes_what_it_opens(folder):
+    """Every element is closed, in order."""
+
+    class Nesting(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.open: list[str] = []
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "img", "source"):
+                self.open.append(tag)
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    parser = Nesting()
+    parser.feed((folder / "report.html").read_text())
+    assert not parser.open
+
+
+def test_resume_trains_only_what_is_missing(folder, capsys):
+    """With --resume the finished chunk stays as it is; without, the folder is refused."""
+    chunks = sorted((folder / "chunks").iterdir())
+    assert len(chunks) == 2
+    before = (folder / "members.csv").read_bytes()
+    chunks[1].unlink()
+    kept = chunks[0].stat().st_mtime_ns
+    assert cli.main([*SMALL, "--out", str(folder), "--resume", "--quiet"]) == 0
+    assert chunks[0].stat().st_mtime_ns == kept
+    assert (folder / "members.csv").read_bytes() == before
+    assert cli.main([*SMALL, "--out", str(folder)]) == 2
+    assert "holds results already" in capsys.readouterr().err
+
+
+MISTAKES = {
+    "--axis learning_rat=0.1": "nothing is named 'learning_rat'; did you mean 'tx.learning_rate'?",
+    "--axis b1=0.5,1.5": "adam: b1 must lie in [0, 1); got 1.5",
+    "--axis b1": "expected NAME=VALUES",
+    "--axis b1=1:2": "expected a list",
+    "--axis b1=2:1:3": "expected a list",
+    "--methods adamm": "unknown method 'adamm'; did you mean adam?",
+    "--data nothing.csv": "nothing.csv: no such file",
+    "--process 1": "--process and --coordinator go together",
+    "--processes 0": "--processes must be at least 1",
+    "--rungs 5,2 --epochs 6 --hidden 4": "rungs must ascend",
+    "--rungs a": "expected epochs",
+    "--resume --out nowhere": "holds no sweep to go on with",
+    "missing.toml": "missing.toml: cannot be read",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_mistakes_are_one_line(words, capsys, tmp_path, monkeypatch):
+    """Exit code 2 and a line that names the culprit."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", "--quiet", *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert MISTAKES[words] in error
+    assert error.count("\n") == 1
+
+
+def test_a_toml_file_and_flags(tmp_path):
+    """Flags override the file; axes of both are merged."""
+    file = tmp_path / "s.toml"
+    file.write_text(
+        'data = "wine"\nepochs = 7\nhidden = [4, 4]\nmethods = ["adam", "nadam"]\nrungs = [2]\n'
+        '[axes]\nb1 = [0.8, 0.9]\nb2 = "0.9"\n'
+    )
+    chosen = experiments.plan({"epochs": 3, "data": None}, {"b2": "0.99,0.999"}, str(file))
+    assert chosen.settings.data == "wine"
+    assert (chosen.settings.epochs, chosen.settings.hidden, chosen.methods, chosen.rungs) == (
+        3,
+        (4, 4),
+        ("adam", "nadam"),
+        (2,),
+    )
+    assert chosen.axes == {"b1": [0.8, 0.9], "b2": [0.99, 0.999]}
+    space = experiments.Experiment(chosen).space()
+    assert len(space) == 2 * 9 * 4
+    file.write_text("epoch = 3")
+    with pytest.raises(Problem, match="did you mean epochs"):
+        experiments.plan({}, {}, str(file))
+    file.write_text("= 3")
+    with pytest.raises(Problem, match="is no TOML"):
+        experiments.plan({}, {}, str(file))
+
+
+def test_axes():
+    """Lists, ranges in the logarithm or not, ranges to draw from, architectures."""
+    assert experiments.parse_axis("b1", "0.8,0.9", False) == [0.8, 0.9]
+    assert experiments.parse_axis("lr", "1e-3:1e-1:3", False) == pytest.approx([1e-3, 1e-2, 1e-1])
+    assert experiments.parse_axis("b1", "lin:0:1:3", False) == [0, 0.5, 1]
+    assert experiments.parse_axis("hidden", "32,64x64", False) == [(32,), (64, 64)]
+    assert experiments.parse_axis("batch_size", "32,64", False) == [32, 64]
+    assert isinstance(experiments.parse_axis("lr", "1e-3:1", True), Distribution)
+    assert isinstance(experiments.parse_axis("lr", [1, 2], True), Distribution)
+
+
+def test_a_schedule_takes_the_rate_as_its_peak():
+    """With a schedule, `learning_rate` sweeps its first or highest value."""
+    for name in ("cosine", "warmup_cosine", "step"):
+        chosen = experiments.plan({"data": "wine", "schedule": name, "epochs": 2}, {"learning_rate": "0.1,0.2"}, None)
+        experiment = experiments.Experiment(chosen)
+        found = sweep(experiment.train(), experiment.space())
+        assert len(found.groups) == 1
+        assert found.scores.shape == (2,)
+        assert found.history["train_loss"][0, -1] != found.history["train_loss"][1, -1]
+
+
+def test_pictures_of_odd_sweeps():
+    """One member, all diverged, one name only, values that are no numbers, a metric that is negative."""
+    odd = [
+        (lambda x: x, grid(x=[1.0])),
+        (lambda x: x / 0.0 if isinstance(x, float) else x * float("nan"), grid(x=[1.0, 2.0])),
+        (lambda x, kind: x if kind == "a" else -x, grid(x=[1.0, 2.0], kind=["a", "b"])),
+    ]
+    for train, space in odd:
+        found = sweep(train, space)
+        for draw in (sweep_plots.curves, sweep_plots.sensitivity, sweep_plots.parallel, sweep_plots.heat):
+            assert draw(found).startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_processes_share_the_work(tmp_path, folder):
+    """Two processes give the same table as one."""
+    assert cli.main([*SMALL, "--out", str(tmp_path / "two"), "--processes", "2", "--quiet"]) == 0
+    one, two = ((path / "members.csv").read_text().splitlines() for path in (folder, tmp_path / "two"))
+    assert [line.split(",")[:4] for line in one] == [line.split(",")[:4] for line in two]

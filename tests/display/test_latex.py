@@ -1,0 +1,189 @@
+"""How optimizers and schedules show themselves in a notebook: valid LaTeX, the lines that the arguments choose, the numbers."""
+
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from instances import TRANSFORMATIONS
+
+import gradxform as gx
+from gradxform.display.equations import VARIANTS, equations
+from gradxform.display.notation import SYMBOLS, UNKNOWN, number, to_latex
+
+COMMANDS = {
+    "begin", "end", "frac", "sqrt", "text", "textbf", "mathrm", "mathcal", "operatorname", "left", "right", "phantom", "qquad",
+    "leftarrow", "Leftrightarrow", "equiv", "cdot", "times", "pm", "odot", "ge", "le", "ne", "approx", "in", "to", "otimes", "top",
+    "hat", "tilde", "bar", "prime", "sum", "prod", "textstyle", "lfloor", "rfloor", "lceil", "rceil", "langle", "rangle", "infty",
+    "surd", "sim", "backslash",
+} | {name[1:].partition("{")[0] for name in SYMBOLS.values()}  # fmt: skip
+
+SCHEDULES = {
+    "constant": lambda: gx.constant_schedule(0.1),
+    "linear": lambda: gx.linear_schedule(1.0, 0.0, 100),
+    "cosine": lambda: gx.cosine_decay_schedule(1.0, 100),
+    "step": lambda: gx.step_decay(1.0, 0.5, 20),
+    "exponential": lambda: gx.exponential_decay(1.0, 20, 0.5),
+    "natural": lambda: gx.natural_exp_decay(1.0, 0.1),
+    "inverse time": lambda: gx.inverse_time_decay(1.0, 0.1),
+    "inverse root": lambda: gx.inverse_sqrt_decay(1.0),
+    "polynomial": lambda: gx.polynomial_schedule(1.0, 0.0, 2, 100),
+    "pieces": lambda: gx.piecewise_constant_schedule(1.0, {10: 0.1}),
+    "manual": lambda: gx.manual_schedule([1.0, 0.1], [10]),
+    "joined": lambda: gx.join_schedules([gx.linear_schedule(0.0, 1.0, 5), lambda step: 1.0], [5]),
+    "warm-up": lambda: gx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 100),
+    "sequence": lambda: 3e-4 * (gx.warmup(10) >> gx.constant(60) >> gx.cooldown(30)),
+    "rex": lambda: gx.rex_schedule(1.0, 100),
+    "cyclic": lambda: gx.cyclic_schedule(0.0, 1.0, 10),
+    "restarts": lambda: gx.cosine_restarts_schedule(1.0, 10),
+    "function": lambda: gx.from_function(lambda step: 1.0),
+    "per epoch": lambda: gx.per_epoch(gx.step_decay(1.0, 0.5, 2), 10),
+}
+
+
+def check(latex):
+    """Raise where KaTeX or MathJax would: braces, environments, delimiters, commands, other alphabets."""
+    assert latex.startswith("$$")
+    assert latex.endswith("$$")
+    body = latex[2:-2]
+    assert r"\text{?}" not in body
+    assert body.isascii(), [c for c in body if not c.isascii()]
+    bare = re.sub(r"\\[\\{}_%#&$|;, ]", "", body)
+    assert not set(bare) & set("$#%"), bare
+    depth = 0
+    for c in bare:
+        depth += {"{": 1, "}": -1}.get(c, 0)
+        assert depth >= 0, bare
+    assert depth == 0, bare
+    assert len(re.findall(r"\\left(?![a-z])", body)) == len(re.findall(r"\\right(?![a-z])", body)), body
+    assert body.count(r"\begin{aligned}") == body.count(r"\end{aligned}") > 0
+    unknown = set(re.findall(r"\\([A-Za-z]+)", re.sub(r"\\\\", " ", body))) - COMMANDS
+    assert not {x for x in unknown if not re.match(r"(left|right)(?=$)", x)}, unknown
+    assert not re.search(r"[_^][_^ ]|\^\{\}|_\{\}|\}\^\{[^{}]*\}\^", bare), bare
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_every_transformation_is_valid_latex(name):
+    tx = TRANSFORMATIONS[name].make()
+    check(tx._repr_latex_())
+    assert repr(tx).isprintable()  # the terminal keeps its code
+    shown = []
+
+    def trace(tx):
+        shown.append(tx._repr_latex_())
+        return jnp.zeros(())
+
+    jax.eval_shape(trace, tx)
+    check(shown[0])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_is_valid_latex(name):
+    check(SCHEDULES[name]()._repr_latex_())
+
+
+@pytest.mark.parametrize(
+    ("text", "latex"),
+    [
+        ("m ← β₁ m + (1 - β₁) g", r"m \leftarrow \beta_{1} m + \left( 1 - \beta_{1} \right) g"),
+        ("p - α m̂ / (√(v̂ + ε₀) + ε)", r"p - \frac{\alpha \hat{m}}{\sqrt{\hat{v} + \varepsilon_{0}} + \varepsilon}"),
+        ("1 - β₁ᵗ⁺¹", r"1 - \beta_{1}^{t+1}"),
+        ("u / (√w + ε)²ᵖ", r"\frac{u}{\left( \sqrt{w} + \varepsilon \right)^{2p}}"),
+        ("‖g‖²", r"\left\| g \right\|^{2}"),
+        ("init · rate^x", r"\text{init}\ \cdot {\text{rate}}^{x}"),
+        ("a / b^2 c", r"\frac{a}{{b}^{2}} c"),
+        ("sign(g)", r"\operatorname{sign}\left( g \right)"),
+        ("Σᵢ gᵢ", r"\textstyle\sum_{i} g_{i}"),
+        ("s a factored mean", r"s\ \text{a}\ \text{factored}\ \text{mean}"),
+        ("∛v + 1e-8", r"\sqrt[3]{v} + 10^{-8}"),
+        ("p_k + λ_rel", r"p_{k} + \lambda_{\mathrm{rel}}"),
+        ("ρ∞ - f̄", r"\rho_{\infty} - \bar{f}"),
+    ],
+)
+def test_notation(text, latex):
+    assert to_latex(text) == latex
+
+
+@pytest.mark.parametrize("text", ["(", "a)", "√", "/", "^", "|x", "a / ", "⟨", "\\", "_", "§ 𝕏", "", "α_"])
+def test_notation_takes_what_is_no_formula(text):
+    shown = to_latex(text).replace(UNKNOWN, "")
+    check(f"$$\\begin{{aligned}} {shown} \\end{{aligned}}$$")
+
+
+@pytest.mark.parametrize(
+    ("x", "latex"),
+    [
+        (0.9, "0.9"),
+        (1e-8, "10^{-8}"),
+        (3e-4, r"3 \cdot 10^{-4}"),
+        (0.001, "0.001"),
+        (0.0, "0"),
+        (float("inf"), r"\infty"),
+    ],
+)
+def test_numbers(x, latex):
+    assert number(x) == latex
+
+
+def lines(tx):
+    return equations(tx._function, tx.arguments)
+
+
+def test_the_arguments_choose_the_lines():
+    assert lines(gx.sgd(0.1)) == ["p ← p - α g"]
+    assert lines(gx.sgd(0.1, 0.9)) == ["v ← β v + g", "p ← p - α v"]
+    assert lines(gx.sgd(0.1, 0.9, nesterov=True, convention="keras")) == ["v ← β v + α g", "p ← p - (α g + β v)"]
+    assert lines(gx.ema(0.9, debias=False)) == ["m ← β m + (1 - β) g", "u = m"]
+    assert lines(gx.scale_by_lion(mode="refined"))[2:] == ["u = c clipped to ±1"]
+    assert lines(gx.scale_by_inf_norm(0.9, convention="keras")) == ["v ← max(β v, |g|)", "u ← u / (v + ε)"]
+    assert lines(gx.adam(0.1, convention="keras"))[-1] == "p ← p - α √(1 - β₂ᵗ) m̂ / (√(v + ε₀) + ε)"
+    assert "v̂ = v / (1 - β₂ᵗ)" in lines(gx.adabelief(0.1)) + lines(gx.adam(0.1)) + lines(gx.lamb(0.1))
+    assert lines(gx.clip(0.5))[0].startswith("u ← min(max(u, -δ), δ)")
+    assert lines(gx.set_to_zero()) == ["u ← 0"]
+
+
+def test_the_numbers_are_filled_in():
+    shown = gx.adam(3e-4, b1=0.8)._repr_latex_()
+    assert r"\alpha = 3 \cdot 10^{-4},\; \beta_{1} = 0.8,\; \beta_{2} = 0.999,\; \varepsilon = 10^{-8}" in shown
+    assert r"\frac{\alpha \hat{m}}{\sqrt{\hat{v} + \varepsilon_{0}} + \varepsilon}" in shown
+    table = gx.adamw(gx.linear_schedule(1.0, 0.0, 10), weight_decay=gx.by_path({"**/kernel": 0.1, "**": 0.0}))
+    shown = table._repr_latex_()
+    assert r"\alpha = \text{linear\_schedule}\left( \text{init\_value} = 1" in shown
+    assert r"\lambda = \left\{ \text{'**/kernel'}: 0.1,\; \text{'**'}: 0 \right\}" in shown
+    check(shown)
+    assert r"\alpha = \left( 0.001, 0.01 \right)" in gx.stack([gx.adam(1e-3), gx.adam(1e-2)])._repr_latex_()
+
+
+def test_a_chain_shows_its_parts_in_order():
+    shown = gx.chain(gx.clip(1.0), ("slow", gx.ema(0.9)), optax.scale(-1.0))._repr_latex_()
+    titles = re.findall(r"\\textbf\{([^}]*)\}", shown)
+    assert titles[:2] == ["clip", "slow"]
+    assert len(titles) == 3
+    assert re.findall(r"\\textbf\{([^}]*)\}", gx.skip_nonfinite(gx.adam(0.1))._repr_latex_()) == [
+        r"skip\_nonfinite",
+        "adam",
+    ]
+
+
+def test_a_method_of_ones_own_shows_its_docstring_or_its_parts():
+    @gx.transformation
+    def mine(decay: gx.hyper.Decay = 0.9):
+        """u = sign(m), m ← β m + (1 - β) g."""
+        return gx.chain(gx.ema(decay, debias=False), gx.scale_by_sign())
+
+    @gx.transformation
+    def silent(decay: gx.hyper.Decay = 0.9):
+        return gx.chain(gx.ema(decay, debias=False), gx.scale_by_sign())
+
+    assert lines(mine()) == ["u = sign(m)", "m ← β m + (1 - β) g"]
+    assert re.findall(r"\\textbf\{([^}]*)\}", silent()._repr_latex_()) == ["silent", "ema", r"scale\_by\_sign"]
+
+
+def test_the_conditions_of_variants_name_arguments():
+    for name, text in VARIANTS.items():  # the lines of Adam's moments are shared: there an argument may be absent
+        parameters = {*inspect.signature(getattr(gx, name)).parameters, *inspect.signature(gx.adam).parameters}
+        for conditions in re.findall(r"\[(\w+!?=[\w!=|, ]+)\]$", text, re.MULTILINE):
+            for condition in conditions.split(", "):
+                assert re.match(r"\w+", condition)[0] in parameters, f"{name}: {condition}"
