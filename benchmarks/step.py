@@ -113,7 +113,10 @@ class Contestant:
 
 def race(pair, tree, repeats, starts, copies):
     """Both contestants, in shuffled turns."""
-    contestants = [Contestant(pair[0], gx.apply_updates, tree), Contestant(pair[1], optax.apply_updates, tree)]
+    contestants = [
+        Contestant(pair[0], gx.apply_updates, tree),
+        Contestant(pair[1], optax.apply_updates, tree),
+    ]
     floors = []
     for i in range(starts):
         for c in contestants[:: 1 if i % 2 else -1]:
@@ -136,11 +139,15 @@ def race(pair, tree, repeats, starts, copies):
 
 def main():
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trees", default="1,150,1000", help="numbers of leaves: 1, 150, 1000")
     parser.add_argument("--methods", default=",".join(PAIRS))
     parser.add_argument("--repeats", type=int, default=50, help="timed steps of each copy")
-    parser.add_argument("--copies", type=int, default=6, help="copies of parameters and state of each")
+    parser.add_argument(
+        "--copies", type=int, default=6, help="copies of parameters and state of each"
+    )
     parser.add_argument("--starts", type=int, default=3, help="timed traces of each")
     args = parser.parse_args()
 
@@ -152,7 +159,8 @@ def main():
     generator = np.random.default_rng(0)
     for leaves in map(int, args.trees.split(",")):
         tree = {
-            f"l{i}": jnp.asarray(generator.normal(size=shape), jnp.float32) for i, shape in enumerate(SHAPES[leaves])
+            f"l{i}": jnp.asarray(generator.normal(size=shape), jnp.float32)
+            for i, shape in enumerate(SHAPES[leaves])
         }
         for method in args.methods.split(","):
             ours, theirs, floor = race(PAIRS[method], tree, args.repeats, args.starts, args.copies)

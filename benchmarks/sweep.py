@@ -52,7 +52,11 @@ def settings():
     """The 64 pairs of learning rate and b1."""
     import numpy as np
 
-    return [(float(lr), float(b1)) for lr in np.geomspace(1e-4, 3e-2, 8) for b1 in np.linspace(0.6, 0.95, 8)]
+    return [
+        (float(lr), float(b1))
+        for lr in np.geomspace(1e-4, 3e-2, 8)
+        for b1 in np.linspace(0.6, 0.95, 8)
+    ]
 
 
 def python_loop(step, params, state, data):
@@ -153,7 +157,9 @@ def swept(data, params, loss, devices=1):
         (end, _), losses = jax.lax.scan(body, (params, tx.init(params)), order)
         return end, {"loss": losses}
 
-    result = sweep(train, Space({"learning_rate": lr, "b1": b1} for lr, b1 in settings()), devices=devices)
+    result = sweep(
+        train, Space({"learning_rate": lr, "b1": b1} for lr, b1 in settings()), devices=devices
+    )
     return result.history["loss"][:, -LAST:].mean(axis=1)
 
 
@@ -173,13 +179,20 @@ def measured(name, given, devices=1):
 
 def main():
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3, help="of c and the sweep; a and b run --slow-rounds times")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of c and the sweep; a and b run --slow-rounds times"
+    )
     parser.add_argument("--slow-rounds", type=int, default=1)
     parser.add_argument("--only", default="a,b,c,sweep,devices")
     parser.add_argument(
-        "--work", type=int, default=4, help="epochs of the two-device comparison, in multiples of --epochs"
+        "--work",
+        type=int,
+        default=4,
+        help="epochs of the two-device comparison, in multiples of --epochs",
     )
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -200,7 +213,9 @@ def main():
                 continue
             seconds, losses[name] = measured(name, given)
             times[name].append(seconds)
-            print(f"{name:6} {seconds:8.2f} s   best loss {np.nanmin(losses[name]):.5f}", flush=True)
+            print(
+                f"{name:6} {seconds:8.2f} s   best loss {np.nanmin(losses[name]):.5f}", flush=True
+            )
     for name in names:
         if name != "sweep" and "sweep" in times:
             ratios = [a / b for a, b in zip(times[name], times["sweep"], strict=False)]
@@ -227,9 +242,15 @@ def main():
                     str(arguments.epochs * arguments.work),
                 ]
                 pinned = subprocess.run(
-                    ["taskset", "-c", cores, *command], env=environment, capture_output=True, text=True, check=True
+                    ["taskset", "-c", cores, *command],
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    check=True,
                 )
-                free = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+                free = subprocess.run(
+                    command, env=environment, capture_output=True, text=True, check=True
+                )
                 pairs[-1] += [json.loads(pinned.stdout)[0], json.loads(free.stdout)[0]]
             print(
                 "one device on one core {:.2f} s, on all {:.2f} s; two devices on two cores {:.2f} s, on all {:.2f} s".format(

@@ -26,7 +26,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build", "**.py"]
 nitpicky = True
 nitpick_ignore_regex = [  # the types of properties: other libraries' pages are not fetched, and ours link names as py:obj
-    ("py:class", r"(gradxform|jax|matplotlib|numpy|pandas|typing|collections)\..*"),
+    ("py:class", r"(gradxform|jax|matplotlib|numpy|pandas|typing|collections)\..*")
 ]
 highlight_language = "python"
 
@@ -69,7 +69,8 @@ def _copy_notebooks(folder: Path):
     text = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
     contents = "".join(f"{notebook.stem}\n" for notebook in found)
     (folder / "index.md").write_text(
-        f"{_moved_links(text, 'notebooks')}\n```{{toctree}}\n:hidden:\n\n{contents}```\n", encoding="utf-8"
+        f"{_moved_links(text, 'notebooks')}\n```{{toctree}}\n:hidden:\n\n{contents}```\n",
+        encoding="utf-8",
     )
 
 
@@ -91,7 +92,10 @@ def _moved_links(text: str, folder: str) -> str:
             return match[0]
         place = posixpath.normpath(posixpath.join(folder, target))
         place = MOVED.get(
-            place, place.removeprefix("docs/") if place.startswith(("docs/", "notebooks/")) else f"../{place}"
+            place,
+            place.removeprefix("docs/")
+            if place.startswith(("docs/", "notebooks/"))
+            else f"../{place}",
         )
         return f"]({posixpath.relpath(place, folder or '.')}{anchor})"
 
@@ -143,7 +147,12 @@ def _link_names(app, doctree):
         ):
             continue
         link = pending_xref(
-            "", refdomain="py", reftype="obj", reftarget=f"gradxform.{match[1]}", refexplicit=True, refwarn=True
+            "",
+            refdomain="py",
+            reftype="obj",
+            reftarget=f"gradxform.{match[1]}",
+            refexplicit=True,
+            refwarn=True,
         )
         literal.replace_self(link)
         link += literal

@@ -50,10 +50,19 @@ PAGES = {
     ),
     "step_size": (
         "Step size",
-        ["rules.step_size", "rules.polyak", "rules.distance", "rules.coin_betting", "wrappers.mechanic"],
+        [
+            "rules.step_size",
+            "rules.polyak",
+            "rules.distance",
+            "rules.coin_betting",
+            "wrappers.mechanic",
+        ],
     ),
     "clipping": ("Clipping", ["rules.clipping", "rules.normalize"]),
-    "regularisation": ("Regularisation and privacy", ["rules.weight_decay", "rules.noise", "rules.*", "wrappers.sam"]),
+    "regularisation": (
+        "Regularisation and privacy",
+        ["rules.weight_decay", "rules.noise", "rules.*", "wrappers.sam"],
+    ),
     "where": ("Where: which parameters", ["wrappers.masking"]),
     "when": (
         "When and how: accumulate, skip, repeat, store",
@@ -65,8 +74,14 @@ PAGES = {
             "wrappers.cautious",
         ],
     ),
-    "after": ("And after: parameters to evaluate", ["wrappers.averaging", "wrappers.schedule_free", "wrappers.*"]),
-    "optimizers": ("Named optimizers", ["optimizers.textbook", "optimizers.descent", "optimizers.*"]),
+    "after": (
+        "And after: parameters to evaluate",
+        ["wrappers.averaging", "wrappers.schedule_free", "wrappers.*"],
+    ),
+    "optimizers": (
+        "Named optimizers",
+        ["optimizers.textbook", "optimizers.descent", "optimizers.*"],
+    ),
     "state": (
         "State: look, change, carry over",
         [
@@ -79,12 +94,28 @@ PAGES = {
         ],
     ),
     "train": ("Training", ["train.loop", "train.batches", "train.stopping", "losses"]),
-    "sweep": ("Sweeps", ["sweep.run", "sweep.space", "sweep.result", "train.paced", "train.hypergradient", "sweep.*"]),
+    "sweep": (
+        "Sweeps",
+        [
+            "sweep.run",
+            "sweep.space",
+            "sweep.result",
+            "train.paced",
+            "train.hypergradient",
+            "sweep.*",
+        ],
+    ),
     "plot": ("Plots", ["plot", "plot.*"]),
     "testing": ("Testing your own", ["testing"]),
     "interop": ("Interop", ["interop.export"]),
-    "optax": ("More names of Optax", ["interop.optax.aliases", "interop.optax.names", "contrib", "transforms"]),
-    "tree": ("Trees and numerics", ["core.leaves", "interop.optax.tree_utils", "interop.optax.tree_math", "numerics"]),
+    "optax": (
+        "More names of Optax",
+        ["interop.optax.aliases", "interop.optax.names", "contrib", "transforms"],
+    ),
+    "tree": (
+        "Trees and numerics",
+        ["core.leaves", "interop.optax.tree_utils", "interop.optax.tree_math", "numerics"],
+    ),
 }
 
 # Modules to import names from, beside the package itself; and single names that users meet in others.
@@ -104,12 +135,17 @@ HEADER = re.compile(rf"({'|'.join(ARGUMENTS + OTHERS)}):(?: (.*))?$")
 
 def module_names() -> list[str]:
     """Every module of gradxform, without the package's own name."""
-    return [m.name.partition(".")[2] for m in pkgutil.walk_packages(gradxform.__path__, "gradxform.")]
+    return [
+        m.name.partition(".")[2] for m in pkgutil.walk_packages(gradxform.__path__, "gradxform.")
+    ]
 
 
 def public_names() -> dict[str, object]:
     """Every public function and class, by the one name it is documented under."""
-    homes = [gradxform, *(importlib.import_module(f"gradxform.{m}") for m in PUBLIC if m in module_names())]
+    homes = [
+        gradxform,
+        *(importlib.import_module(f"gradxform.{m}") for m in PUBLIC if m in module_names()),
+    ]
     found = [(home.__name__, name, x) for home in homes for name, x in _names_of(home).items()]
     for path in ALSO:
         module, _, name = path.rpartition(".")
@@ -150,7 +186,9 @@ def modules_of(page: str) -> list[str]:
 def pages() -> dict[str, dict[str, dict[str, object]]]:
     """Page -> module -> public name -> object. Everything public is on one page, or it raises."""
     place = {module: page for page in PAGES for module in modules_of(page)}
-    out: dict[str, dict[str, dict[str, object]]] = {page: {m: {} for m in modules_of(page)} for page in PAGES}
+    out: dict[str, dict[str, dict[str, object]]] = {
+        page: {m: {} for m in modules_of(page)} for page in PAGES
+    }
     for path, x in public_names().items():
         module = x.__module__.partition(".")[2]
         if module not in place:
@@ -177,7 +215,11 @@ def _line(x) -> int:
 def write(folder: Path) -> None:
     """Write the pages; a file that would not change is left alone, and one that is no page is removed."""
     folder.mkdir(exist_ok=True)
-    texts = {f"{page}.rst": _page(PAGES[page][0], modules) for page, modules in pages().items() if modules}
+    texts = {
+        f"{page}.rst": _page(PAGES[page][0], modules)
+        for page, modules in pages().items()
+        if modules
+    }
     texts["command_line.rst"] = _command_line()
     entries = "\n".join(f"   {name.removesuffix('.rst')}" for name in texts)
     texts["index.rst"] = INDEX.format(entries=entries)
@@ -216,18 +258,29 @@ def _page(title: str, modules) -> str:
         if len(modules) > 1:
             out.append(_heading(module.rpartition(".")[2].replace("_", " ").capitalize(), "-"))
         out.append(
-            "\n".join(docstring_lines(inspect.getdoc(importlib.import_module(f"gradxform.{module}")) or "", None))
+            "\n".join(
+                docstring_lines(
+                    inspect.getdoc(importlib.import_module(f"gradxform.{module}")) or "", None
+                )
+            )
             + "\n"
         )
         if module == "hyper":
             out.append(_types())
         if len(names) > 3:
-            rows = (f"   * - :py:obj:`{_short(path)} <{path}>`\n     - {_summary(x)}" for path, x in names.items())
+            rows = (
+                f"   * - :py:obj:`{_short(path)} <{path}>`\n     - {_summary(x)}"
+                for path, x in names.items()
+            )
             out.append(".. list-table::\n   :class: summary\n\n" + "\n".join(rows) + "\n")
         for path, x in names.items():
             home, _, name = path.rpartition(".")
             kind = "autoclass" if inspect.isclass(x) else "autofunction"
-            out.append(f".. {kind}:: {home}.{name}" + ("\n   :members:" if kind == "autoclass" else "") + "\n")
+            out.append(
+                f".. {kind}:: {home}.{name}"
+                + ("\n   :members:" if kind == "autoclass" else "")
+                + "\n"
+            )
     return "\n".join(out)
 
 
@@ -240,8 +293,14 @@ def _types() -> str:
         for extra in getattr(hint, "__metadata__", ()):
             if isinstance(extra, hyper.Range):
                 whole = ", a whole number" if extra.integer else ""
-                rows.append(f"   * - ``{name}``\n     - ``{extra.interval}``\n     - {extra.meaning}{whole}")
-    return "Types for the arguments of your own constructors:\n\n.. list-table::\n\n" + "\n".join(rows) + "\n"
+                rows.append(
+                    f"   * - ``{name}``\n     - ``{extra.interval}``\n     - {extra.meaning}{whole}"
+                )
+    return (
+        "Types for the arguments of your own constructors:\n\n.. list-table::\n\n"
+        + "\n".join(rows)
+        + "\n"
+    )
 
 
 def _short(path: str) -> str:
@@ -258,10 +317,15 @@ def _command_line() -> str:
 
     os.environ["COLUMNS"] = "84"
     top = parser()
-    commands = next(a for a in top._actions if hasattr(a, "choices") and a.dest == "command").choices
+    commands = next(
+        a for a in top._actions if hasattr(a, "choices") and a.dest == "command"
+    ).choices
     out = [_heading("Command line", "="), _code_block(top.format_help().splitlines(), "text")]
     for name, command in commands.items():
-        out += [_heading(f"gradxform {name}", "-"), _code_block(command.format_help().splitlines(), "text")]
+        out += [
+            _heading(f"gradxform {name}", "-"),
+            _code_block(command.format_help().splitlines(), "text"),
+        ]
     return "\n".join(out)
 
 
@@ -302,7 +366,12 @@ def docstring_lines(doc: str, x) -> list[str]:
             i = j
         elif line.startswith("    "):
             j = next(
-                (j for j in range(i, len(lines)) if lines[j].strip() and not lines[j].startswith("    ")), len(lines)
+                (
+                    j
+                    for j in range(i, len(lines))
+                    if lines[j].strip() and not lines[j].startswith("    ")
+                ),
+                len(lines),
             )
             out += ["", *_code_block([y[4:] for y in lines[i:j]]).splitlines(), ""]
             i = j
@@ -327,17 +396,28 @@ def _fields(sections, x) -> list[str]:
     types, own = _argument_types(x), set(_parameters(x))
     texts = _entries(sections.get("Numbers", []))
     texts = (
-        _kinds(x) | {name: _without_interval(text) for name, text in texts.items()} | _entries(sections.get("Args", []))
+        _kinds(x)
+        | {name: _without_interval(text) for name, text in texts.items()}
+        | _entries(sections.get("Args", []))
     )
     order = list(inspect.signature(x).parameters) if hasattr(x, "build") else list(texts)
     out = []
-    for name in [n for n in order if n in texts or n in types] + [n for n in texts if n not in order]:
-        out.append(f":param {name.replace('*', chr(92) + '*')}: {_inline(texts.get(name, ''), own)}")
+    for name in [n for n in order if n in texts or n in types] + [
+        n for n in texts if n not in order
+    ]:
+        out.append(
+            f":param {name.replace('*', chr(92) + '*')}: {_inline(texts.get(name, ''), own)}"
+        )
         if name in types:
             out.append(f":type {name}: {types[name]}")
-    attributes = _entries(sections["Attributes"]) if "Attributes" in sections else _commented_fields(x)
+    attributes = (
+        _entries(sections["Attributes"]) if "Attributes" in sections else _commented_fields(x)
+    )
     if attributes:
-        out += [":Attributes:", *(f"   - ``{name}``: {_inline(text, own)}" for name, text in attributes.items())]
+        out += [
+            ":Attributes:",
+            *(f"   - ``{name}``: {_inline(text, own)}" for name, text in attributes.items()),
+        ]
     for kind in OTHERS:
         if kind not in sections:
             continue
@@ -345,7 +425,9 @@ def _fields(sections, x) -> list[str]:
         if entries and all(re.fullmatch(r"\w+(Error|Warning)?", name) for name in entries):
             out += [f":raises {name}: {_inline(text, own)}" for name, text in entries.items()]
         else:
-            out.append(f":{kind}: {_inline(' '.join(filter(None, map(str.strip, sections[kind]))), own)}")
+            out.append(
+                f":{kind}: {_inline(' '.join(filter(None, map(str.strip, sections[kind]))), own)}"
+            )
     return out
 
 
@@ -393,8 +475,15 @@ def _argument_types(x) -> dict[str, str]:
 
 def _kinds(x) -> dict[str, str]:
     """What is known of the arguments of a constructor that are no numbers, from the types that convert them."""
-    docs = {name: inspect.getdoc(type(converter)) for name, converter in getattr(x, "converters", {}).items()}
-    return {name: f"{doc[0].lower()}{doc[1:].splitlines()[0].rstrip('.')}" for name, doc in docs.items() if doc}
+    docs = {
+        name: inspect.getdoc(type(converter))
+        for name, converter in getattr(x, "converters", {}).items()
+    }
+    return {
+        name: f"{doc[0].lower()}{doc[1:].splitlines()[0].rstrip('.')}"
+        for name, doc in docs.items()
+        if doc
+    }
 
 
 def _readable(annotation) -> str:
@@ -408,7 +497,9 @@ def _code_block(lines, language: str = "") -> str:
     width = min((len(line) - len(line.lstrip()) for line in lines if line), default=0)
     lines = [line[width:] for line in lines]
     language = language or _language("\n".join(lines))
-    return "\n".join([f".. code-block:: {language}", "", *(f"   {line}".rstrip() for line in lines), ""])
+    return "\n".join(
+        [f".. code-block:: {language}", "", *(f"   {line}".rstrip() for line in lines), ""]
+    )
 
 
 def _language(text: str) -> str:
@@ -432,7 +523,13 @@ def _inline(text: str, own=()) -> str:
     out = []
     for i, part in enumerate(re.split(r"`+([^`]+)`+", text)):
         if i % 2 == 0:
-            out.append(re.sub(r"(?<!\w)\*\w[\w ]*\*|([*|\\]|_(?=\W|$))", lambda m: f"\\{m[1]}" if m[1] else m[0], part))
+            out.append(
+                re.sub(
+                    r"(?<!\w)\*\w[\w ]*\*|([*|\\]|_(?=\W|$))",
+                    lambda m: f"\\{m[1]}" if m[1] else m[0],
+                    part,
+                )
+            )
             continue
         path = None if part in own else _links().get(part.removeprefix("gx.").removesuffix("()"))
         out.append(f"\\ :py:obj:`{part} <{path}>`\\ " if path else f"\\ ``{part}``\\ ")

@@ -26,7 +26,10 @@ def problem(steps: int, batch: int = 64):
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.data))
     x, y = (digits.data[order] / 16).astype(np.float32), digits.target[order].astype(np.int32)
-    parts = [{"x": jnp.asarray(x[a:b]), "y": jnp.asarray(y[a:b])} for a, b in ((0, 1000), (1000, 1400), (1400, 1797))]
+    parts = [
+        {"x": jnp.asarray(x[a:b]), "y": jnp.asarray(y[a:b])}
+        for a, b in ((0, 1000), (1000, 1400), (1400, 1797))
+    ]
     rows = np.random.default_rng(1).integers(0, 1000, (steps, batch))
     return *parts, jnp.asarray(rows, jnp.int32)
 
@@ -72,7 +75,10 @@ def optimizer(numbers):
 
 def descend(objective, iterations: int, rate: float = 0.3):
     """Adam on the numbers of Adam; returns the best optimizer met, its loss, and all losses."""
-    numbers = {"log_rates": jnp.log(jnp.full(len(LAYERS), 1e-3)), "log_1_minus_b": jnp.log(jnp.array([0.1, 0.001]))}
+    numbers = {
+        "log_rates": jnp.log(jnp.full(len(LAYERS), 1e-3)),
+        "log_1_minus_b": jnp.log(jnp.array([0.1, 0.001])),
+    }
     outer = gx.adam(gx.cosine_decay_schedule(rate, iterations, 0.05), b1=0.8)
     state = outer.init(numbers)
 
@@ -84,7 +90,11 @@ def descend(objective, iterations: int, rate: float = 0.3):
         updates, state = outer.update(slope, state, numbers)
         new = gx.apply_updates(numbers, updates)
         # A decay rate is at least 0, and at most what leaves some of the new gradient.
-        return {**new, "log_1_minus_b": jnp.clip(new["log_1_minus_b"], jnp.log(1e-4), 0.0)}, state, value
+        return (
+            {**new, "log_1_minus_b": jnp.clip(new["log_1_minus_b"], jnp.log(1e-4), 0.0)},
+            state,
+            value,
+        )
 
     best, losses = (float("inf"), numbers), []
     for _ in range(iterations):
@@ -97,7 +107,9 @@ def descend(objective, iterations: int, rate: float = 0.3):
 
 def main():
     """Race the two and print what they found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=100, help="updates in one training")
     parser.add_argument("--iterations", type=int, default=60, help="steps of descent")
     arguments = parser.parse_args()
@@ -112,7 +124,11 @@ def main():
 
     began = time.perf_counter()
     result = sweep(
-        member, grid(learning_rate=np.geomspace(1e-4, 1e-1, 8).tolist(), b1=np.linspace(0.5, 0.95, 8).tolist())
+        member,
+        grid(
+            learning_rate=np.geomspace(1e-4, 1e-1, 8).tolist(),
+            b1=np.linspace(0.5, 0.95, 8).tolist(),
+        ),
     )
     best = result.best
     print(
@@ -122,13 +138,19 @@ def main():
     )
 
     began = time.perf_counter()
-    tx, value, losses = descend(lambda tx: loss(trained(tx, key, data, rows), validation), arguments.iterations)
+    tx, value, losses = descend(
+        lambda tx: loss(trained(tx, key, data, rows), validation), arguments.iterations
+    )
     final = jax.jit(lambda tx: loss(trained(tx, key, data, rows), test))(tx)
-    print(f"descent:     validation {value:.4f}, test {final:.4f}, {time.perf_counter() - began:.1f} s: {tx}")
+    print(
+        f"descent:     validation {value:.4f}, test {final:.4f}, {time.perf_counter() - began:.1f} s: {tx}"
+    )
     print("its course: ", *(f"{x:.3f}" for x in losses[:: max(1, len(losses) // 10)]))
     later = jnp.asarray(np.random.default_rng(2).integers(0, 1000, rows.shape), jnp.int32)
     other = jax.jit(lambda tx, key: loss(trained(tx, key, data, later), test))
-    fresh = [[float(other(t, jax.random.key(k))) for k in range(1, 6)] for t in (best.optimizer, tx)]
+    fresh = [
+        [float(other(t, jax.random.key(k))) for k in range(1, 6)] for t in (best.optimizer, tx)
+    ]
     print(
         f"with other initial parameters and batches, test loss of each: "
         f"{np.mean(fresh[0]):.4f} and {np.mean(fresh[1]):.4f} (5 seeds)"

@@ -79,7 +79,10 @@ def main(rounds: int = 4, batch: int = 16):
     search(study, train, propose, rounds, batch)
     scores = [trial.value for trial in study.trials if trial.value is not None]
     print(f"{len(study.trials)} settings, best loss {study.best_value:.5f} at {study.best_params}")
-    print("best after each round:", *(f"{np.min(scores[:n]):.5f}" for n in range(batch, len(scores) + 1, batch)))
+    print(
+        "best after each round:",
+        *(f"{np.min(scores[:n]):.5f}" for n in range(batch, len(scores) + 1, batch)),
+    )
     tx = functools.partial(gx.adam, **{k: v for k, v in study.best_params.items() if k != "l2"})()
     print(repr(tx))
     return study

@@ -179,7 +179,12 @@ from gradxform.rules.noise import (
     per_example_global_norm_clip,
     per_example_layer_norm_clip,
 )
-from gradxform.rules.normalize import centralize, keep_params_nonnegative, normalize_by_update_norm, zero_nans
+from gradxform.rules.normalize import (
+    centralize,
+    keep_params_nonnegative,
+    normalize_by_update_norm,
+    zero_nans,
+)
 from gradxform.rules.polyak import momo, momo_adam, scale_by_polyak
 from gradxform.rules.preconditioners import (
     scale_by_adadelta,
@@ -200,7 +205,12 @@ from gradxform.rules.rms_variants import (
     scale_by_rms_power,
 )
 from gradxform.rules.signs import scale_by_lion, scale_by_rprop, scale_by_sign
-from gradxform.rules.step_size import reduce_on_plateau, scale, scale_by_learning_rate, scale_by_schedule
+from gradxform.rules.step_size import (
+    reduce_on_plateau,
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
+)
 from gradxform.rules.weight_decay import add_decayed_weights
 from gradxform.schedules.algebra import (
     constant,
@@ -246,9 +256,22 @@ from gradxform.train.hypergradient import hypergradient
 from gradxform.wrappers.accumulation import MultiSteps, accumulate, microbatch
 from gradxform.wrappers.averaging import eval_params, lawa, lookahead, params_ema, swa
 from gradxform.wrappers.cautious import cautious, grams
-from gradxform.wrappers.conditional import apply_every, conditionally_mask, conditionally_transform, every, restart
+from gradxform.wrappers.conditional import (
+    apply_every,
+    conditionally_mask,
+    conditionally_transform,
+    every,
+    restart,
+)
 from gradxform.wrappers.galore import GaLoreDimensionNumbers, scale_by_galore
-from gradxform.wrappers.masking import freeze, masked, multi_transform, partition, selective_transform, set_to_zero
+from gradxform.wrappers.masking import (
+    freeze,
+    masked,
+    multi_transform,
+    partition,
+    selective_transform,
+    set_to_zero,
+)
 from gradxform.wrappers.master_weights import master_weights
 from gradxform.wrappers.mechanic import mechanize
 from gradxform.wrappers.sam import sam, sam_gradient

@@ -1,7 +1,7 @@
 """`python -m gradxform` is the command `gradxform`.
 
-`python -m gradxform --join HOST:PORT PROCESSES INDEX sweep ...` is one process of several. It joins the others before anything else
-is imported: JAX must not have looked at its devices by then.
+`python -m gradxform --join HOST:PORT PROCESSES INDEX sweep ...` is one process of several. It joins
+the others before anything else is imported: JAX must not have looked at its devices by then.
 """
 
 import sys
@@ -13,7 +13,9 @@ def main(argv: list[str]) -> int:
     """Join the other processes where there are such, then run the command; returns its exit code."""
     if argv[:1] == ["--join"]:
         _, coordinator, processes, index, *argv = argv
-        jax.distributed.initialize(coordinator, int(processes), int(index), initialization_timeout=120)
+        jax.distributed.initialize(
+            coordinator, int(processes), int(index), initialization_timeout=120
+        )
     from gradxform.cli.main import main as command
 
     return command(argv)

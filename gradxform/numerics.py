@@ -1,8 +1,10 @@
-"""Arithmetic on one array: averages and their corrections, roots and quotients that stay differentiable at zero.
+"""Arithmetic on one array: averages and their corrections, roots and quotients that stay
+differentiable at zero.
 
-Everything here is written so that a number given in Python keeps its double precision until it meets an array
-(`1 - 0.999` is `0.001`), and a traced number, rounded to float32 once, is used consistently: an average and its
-bias correction see the same rounded decay, so they agree to about 1e-7.
+Everything here is written so that a number given in Python keeps its double precision until it
+meets an array (`1 - 0.999` is `0.001`), and a traced number, rounded to float32 once, is used
+consistently: an average and its bias correction see the same rounded decay, so they agree to about
+1e-7.
 """
 
 import math
@@ -33,8 +35,8 @@ def _select(where, x, y):
 def bias_correction(decay, t, dtype):
     """1 - decayᵗ for t = 1, 2, …, without cancellation and with a finite slope at decay = 0.
 
-    Written as (1 - decay) + decay·(1 - decayᵗ⁻¹), so it is exactly `1 - decay` at the first step, where the
-    average is exactly `(1 - decay)·g`: the first corrected average is g itself.
+    Written as (1 - decay) + decay·(1 - decayᵗ⁻¹), so it is exactly `1 - decay` at the first step,
+    where the average is exactly `(1 - decay)·g`: the first corrected average is g itself.
     """
     rest = jnp.asarray(t - 1, dtype)
     if isinstance(decay, float | int):
@@ -47,7 +49,9 @@ def bias_correction(decay, t, dtype):
 
 
 def debias(average, decay, t):
-    """average / (1 - decayᵗ): an exponentially weighted average without its pull towards the zero it began at."""
+    """average / (1 - decayᵗ): an exponentially weighted average without its pull towards the zero
+    it began at.
+    """
     return average / bias_correction(decay, t, real_dtype(average.dtype))
 
 
@@ -62,7 +66,9 @@ def _safe_sqrt_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
     root = safe_sqrt(x)
     positive = x > 0
-    return root, jnp.where(positive, dx / (2 * jnp.where(positive, root, jnp.ones_like(root))), jnp.zeros_like(root))
+    return root, jnp.where(
+        positive, dx / (2 * jnp.where(positive, root, jnp.ones_like(root))), jnp.zeros_like(root)
+    )
 
 
 def _quotient(x, y):
@@ -88,9 +94,9 @@ def _safe_divide_jvp(primals, tangents):
 def divide_by_root(x, square, eps, eps_root):
     """x / (√(square + eps_root) + eps), and 0 with slope 0 where the mean square itself is 0.
 
-    At `square = 0` every gradient so far was exactly zero. The quotient behaves there like sign(x), steeper the
-    smaller eps is: its true slope is 1/eps, 1e8 for Adam, which a meta-gradient would drown in. As for `sign`, `relu`
-    and `abs`, the slope at that single point is chosen to be 0.
+    At `square = 0` every gradient so far was exactly zero. The quotient behaves there like sign(x),
+    steeper the smaller eps is: its true slope is 1/eps, 1e8 for Adam, which a meta-gradient would
+    drown in. As for `sign`, `relu` and `abs`, the slope at that single point is chosen to be 0.
     """
     positive = isinstance(eps, float | int) and eps > jnp.finfo(square.dtype).tiny
     return _divide_by_root(x, square, eps, eps_root, positive)
@@ -117,13 +123,18 @@ def _divide_by_root_jvp(positive, primals, tangents):
 
 def real_dtype(dtype):
     """The real dtype of the same precision: float32 for complex64."""
-    return np.dtype(dtype).type(0).real.dtype if np.issubdtype(dtype, np.complexfloating) else jnp.dtype(dtype)
+    return (
+        np.dtype(dtype).type(0).real.dtype
+        if np.issubdtype(dtype, np.complexfloating)
+        else jnp.dtype(dtype)
+    )
 
 
 def wide_dtype(*dtypes):
     """The dtype in which a rule computes: the promotion of its arrays' dtypes, float32 at least.
 
-    Mixing a parameter's dtype with its gradient's is meant here, so strict promotion does not apply.
+    Mixing a parameter's dtype with its gradient's is meant here, so strict promotion does not
+    apply.
     """
     with jax.numpy_dtype_promotion("standard"):
         return jnp.dtype(jnp.result_type(jnp.float32, *dtypes))

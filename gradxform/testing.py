@@ -1,7 +1,8 @@
 """The laws that every transformation keeps, as a kit: `check_transformation(tx)` for your own.
 
-Each law is a function of a transformation and the extra arguments its update needs; it raises AssertionError with what it saw.
-They use small arrays, and shapes alone where no numbers are needed.
+Each law is a function of a transformation and the extra arguments its update needs; it raises
+AssertionError with what it saw. They use small arrays, and shapes alone where no numbers are
+needed.
 """
 
 import itertools
@@ -23,11 +24,16 @@ DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
 
 def _tree(scale=1.0, dtype=jnp.float32):
     values = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3) * np.float32(scale)
-    return {"a": {"kernel": jnp.asarray(values, dtype)}, "b": jnp.asarray(values[0] + np.float32(0.3 * scale), dtype)}
+    return {
+        "a": {"kernel": jnp.asarray(values, dtype)},
+        "b": jnp.asarray(values[0] + np.float32(0.3 * scale), dtype),
+    }
 
 
 def _gradients(step, params):
-    return jax.tree.map(lambda p: (jnp.sin(3 * p + jnp.asarray(step, p.dtype)) + p).astype(p.dtype), params)
+    return jax.tree.map(
+        lambda p: (jnp.sin(3 * p + jnp.asarray(step, p.dtype)) + p).astype(p.dtype), params
+    )
 
 
 def _train(tx, params, extra, steps=3):
@@ -43,11 +49,15 @@ def _train(tx, params, extra, steps=3):
 
 def _assert_close(got, expected, what, rtol=2e-5, atol=2e-6):
     assert jax.tree.structure(got) == jax.tree.structure(expected), f"{what}: the structures differ"
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True
+    ):
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
         a, b = np.asarray(a), np.asarray(b)
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol, err_msg=f"{what} at {jax.tree_util.keystr(path)}")
+        np.testing.assert_allclose(
+            a, b, rtol=rtol, atol=atol, err_msg=f"{what} at {jax.tree_util.keystr(path)}"
+        )
 
 
 def _assert_same(got, expected, what):
@@ -66,24 +76,35 @@ def is_a_pair(tx, extra):
     init_fn, update_fn = tx
     params = _tree()
     updates, _ = update_fn(_gradients(0, params), init_fn(params), params, **extra)
-    _assert_same(updates, tx.update(_gradients(0, params), tx.init(params), params, **extra)[0], "the pair")
+    _assert_same(
+        updates, tx.update(_gradients(0, params), tx.init(params), params, **extra)[0], "the pair"
+    )
 
 
 def dtypes_are_a_fixed_point(tx, extra):
-    """For every dtype of parameters and gradients the state keeps its types, and each update has its gradient's."""
+    """For every dtype of parameters and gradients the state keeps its types, and each update has
+    its gradient's.
+    """
     for p_dtype, g_dtype in itertools.product(DTYPES, DTYPES):
         params, gradients = _tree(dtype=p_dtype), _tree(dtype=g_dtype)
         state = jax.eval_shape(tx.init, params)
-        updates, new_state = jax.eval_shape(lambda g, s, p: tx.update(g, s, p, **extra), gradients, state, params)
+        updates, new_state = jax.eval_shape(
+            lambda g, s, p: tx.update(g, s, p, **extra), gradients, state, params
+        )
         what = f"params {jnp.dtype(p_dtype)}, gradients {jnp.dtype(g_dtype)}"
-        assert jax.tree.structure(state) == jax.tree.structure(new_state), f"{what}: the state changes its structure"
+        assert jax.tree.structure(state) == jax.tree.structure(new_state), (
+            f"{what}: the state changes its structure"
+        )
         for (path, old), new in zip(
             jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(new_state), strict=True
         ):
             seen = [(x.shape, x.dtype, x.weak_type) for x in (old, new)]
-            assert seen[0] == seen[1], f"{what}: state{jax.tree_util.keystr(path)} goes from {seen[0]} to {seen[1]}"
+            assert seen[0] == seen[1], (
+                f"{what}: state{jax.tree_util.keystr(path)} goes from {seen[0]} to {seen[1]}"
+            )
             assert not old.weak_type, (
-                f"{what}: state{jax.tree_util.keystr(path)} is weakly typed, which costs a retrace after a restore"
+                f"{what}: state{jax.tree_util.keystr(path)} is weakly typed, which costs a retrace "
+                "after a restore"
             )
             assert old.dtype not in (jnp.bfloat16, jnp.float16), (
                 f"{what}: state{jax.tree_util.keystr(path)} is narrow by default"
@@ -103,15 +124,21 @@ def init_is_abstract(tx, extra):
     state = tx.init(params)
     assert jax.tree.structure(jax.eval_shape(tx.init, params)) == jax.tree.structure(state)
     abstract = jax.tree.leaves(jax.eval_shape(tx.init, params))
-    assert [(x.shape, x.dtype) for x in abstract] == [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
+    assert [(x.shape, x.dtype) for x in abstract] == [
+        (x.shape, x.dtype) for x in jax.tree.leaves(state)
+    ]
 
 
 def jit_equals_eager(tx, extra):
-    """Compiled with its numbers closed over, called as it is, and run operation by operation, it does the same."""
+    """Compiled with its numbers closed over, called as it is, and run operation by operation, it
+    does the same.
+    """
     params = _tree()
     state = tx.init(params)
     eager = tx.update(_gradients(0, params), state, params, **extra)
-    jitted = jax.jit(lambda g, s, p: tx.update(g, s, p, **extra))(_gradients(0, params), state, params)
+    jitted = jax.jit(lambda g, s, p: tx.update(g, s, p, **extra))(
+        _gradients(0, params), state, params
+    )
     _assert_close(eager, jitted, "eager against jit")
     with jax.disable_jit():
         stepwise = tx.update(_gradients(0, params), state, params, **extra)
@@ -148,7 +175,13 @@ def vmap_equals_loop(tx, extra):
     train = lambda tx: _train(tx, params, extra)  # noqa: E731
     batched, alone = jax.jit(jax.vmap(train))(stack(members)), jax.jit(train)
     for i, member in enumerate(members):
-        _assert_close(jax.tree.map(lambda x, i=i: x[i], batched), alone(member), f"member {i}", rtol=1e-4, atol=1e-5)
+        _assert_close(
+            jax.tree.map(lambda x, i=i: x[i], batched),
+            alone(member),
+            f"member {i}",
+            rtol=1e-4,
+            atol=1e-5,
+        )
 
 
 def _replace_numbers(tx, make: Callable[[float], Any]):
@@ -161,7 +194,9 @@ def constant_schedule_is_constant(tx, extra):
     """With a constant schedule in place of each number it does the same, bit for bit."""
     params = _tree()
     scheduled = _replace_numbers(tx, constant_schedule)
-    _assert_same(_jit_train(scheduled, params, extra)[0], _trained(tx, extra)[0], "constant schedules")
+    _assert_same(
+        _jit_train(scheduled, params, extra)[0], _trained(tx, extra)[0], "constant schedules"
+    )
 
 
 def uniform_table_is_constant(tx, extra):
@@ -175,13 +210,20 @@ def _jit_train(tx, params, extra):
     return jax.jit(lambda params: _train(tx, params, extra))(params)
 
 
-_LAST: list[Any] = []  # the transformation and extra arguments of the last `_trained`, and its result
+_LAST: list[
+    Any
+] = []  # the transformation and extra arguments of the last `_trained`, and its result
 
 
 def _trained(tx, extra):
-    """`_jit_train` on the usual tree, which several laws in a row compare with: compiled once for them."""
+    """`_jit_train` on the usual tree, which several laws in a row compare with: compiled once for
+    them.
+    """
     if not (
-        _LAST and _LAST[0] is tx and _LAST[1].keys() == extra.keys() and all(_LAST[1][k] is extra[k] for k in extra)
+        _LAST
+        and _LAST[0] is tx
+        and _LAST[1].keys() == extra.keys()
+        and all(_LAST[1][k] is extra[k] for k in extra)
     ):
         _LAST[:] = tx, extra, _jit_train(tx, _tree(), extra)
     return _LAST[2]
@@ -198,7 +240,9 @@ def absent_empty_and_scalar_leaves(tx, extra):
 
 
 def zero_gradients_are_safe(tx, extra):
-    """With gradients of exactly zero the update is finite, and so is the derivative of training by numbers and start."""
+    """With gradients of exactly zero the update is finite, and so is the derivative of training by
+    numbers and start.
+    """
     params = _tree()
 
     def loss_after(tx, params, slope):
@@ -209,10 +253,12 @@ def zero_gradients_are_safe(tx, extra):
             params = apply_updates(params, updates)
         return sum(jnp.sum(p * p) for p in jax.tree.leaves(params))
 
-    numbers = jax.tree.map(lambda x: x if isinstance(x, float) else jax.lax.stop_gradient(jnp.asarray(x)), tx)
-    value, by_everything = jax.jit(jax.value_and_grad(loss_after, argnums=(0, 1, 2), allow_int=True))(
-        numbers, params, jnp.float32(1.0)
+    numbers = jax.tree.map(
+        lambda x: x if isinstance(x, float) else jax.lax.stop_gradient(jnp.asarray(x)), tx
     )
+    value, by_everything = jax.jit(
+        jax.value_and_grad(loss_after, argnums=(0, 1, 2), allow_int=True)
+    )(numbers, params, jnp.float32(1.0))
     assert np.isfinite(value), f"the loss is {value}"
     for path, x in jax.tree_util.tree_leaves_with_path(by_everything):
         if x.dtype != jax.dtypes.float0:
@@ -221,7 +267,9 @@ def zero_gradients_are_safe(tx, extra):
 
 
 def parameters_and_state_can_be_donated(tx, extra):
-    """`init` gives no buffer twice and none of the parameters', so both can be donated to the first step."""
+    """`init` gives no buffer twice and none of the parameters', so both can be donated to the first
+    step.
+    """
     params = jax.tree.map(jnp.array, _tree())
     state = tx.init(params)
 
@@ -247,11 +295,15 @@ def large_temporaries_are_absent(tx, extra):
     analysis = compiled.memory_analysis()
     assert analysis is not None, "this backend tells no memory"
     temporary = analysis.temp_size_in_bytes
-    assert temporary < 512 * 512 * 4, f"{temporary} bytes of temporaries for a leaf of {512 * 512 * 4}"
+    assert temporary < 512 * 512 * 4, (
+        f"{temporary} bytes of temporaries for a leaf of {512 * 512 * 4}"
+    )
 
 
 def is_a_value(tx, extra):
-    """It flattens and pickles to an equal one, with an equal hash, and another number makes another one."""
+    """It flattens and pickles to an equal one, with an equal hash, and another number makes another
+    one.
+    """
     leaves, structure = jax.tree.flatten(tx)
     assert structure.unflatten(leaves) == tx
     copy = pickle.loads(pickle.dumps(tx))
@@ -278,7 +330,9 @@ def unknown_arguments_are_ignored(tx, extra):
 
 
 def chains_associate(tx, extra):
-    """`identity()` beside it, and a chain around it, change nothing; and the pass through a scan is the same."""
+    """`identity()` beside it, and a chain around it, change nothing; and the pass through a scan is
+    the same.
+    """
     params = _tree()
     expected, _ = _trained(tx, extra)
     for around in (chain(identity(), tx), chain(chain(tx), identity())):
@@ -318,7 +372,9 @@ def sharding_changes_nothing(tx, extra):
     got, _ = step(sharded, tx.init(sharded))
     expected, _ = step(params, tx.init(params))
     _assert_close(got, expected, "sharded")
-    assert got["w"].sharding.is_equivalent_to(sharding, 2), f"the parameters came back as {got['w'].sharding}"
+    assert got["w"].sharding.is_equivalent_to(sharding, 2), (
+        f"the parameters came back as {got['w'].sharding}"
+    )
 
 
 LAWS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
@@ -345,12 +401,14 @@ LAWS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
 def check_transformation(
     tx, *, extra: Mapping[str, Any] | None = None, exceptions: Mapping[str, str] | None = None
 ) -> None:
-    """Run every law over a transformation; the first one broken raises AssertionError, naming the law.
+    """Run every law over a transformation; the first one broken raises AssertionError, naming the
+    law.
 
     Args:
         tx: any gradxform transformation, your own included.
         extra: keyword arguments that its update needs, such as `{"value": 0.5}`.
-        exceptions: laws that it does not keep, each with the reason: `{"subtree": "it looks at the whole tree"}`.
+        exceptions: laws that it does not keep, each with the reason: `{"subtree": "it looks at the
+            whole tree"}`.
 
     Raises:
         AssertionError: a law is broken, or does hold although it is listed as an exception.
@@ -359,13 +417,18 @@ def check_transformation(
     exceptions = exceptions or {}
     unknown = sorted(set(exceptions) - set(LAWS))
     if unknown:
-        raise ValueError(f"check_transformation: no law is called {unknown[0]!r}; the laws are {sorted(LAWS)}")
+        raise ValueError(
+            f"check_transformation: no law is called {unknown[0]!r}; the laws are {sorted(LAWS)}"
+        )
     for name in LAWS:
         check_law(name, tx, extra, exceptions)
 
 
 def check_law(
-    name: str, tx, extra: Mapping[str, Any] | None = None, exceptions: Mapping[str, str] | None = None
+    name: str,
+    tx,
+    extra: Mapping[str, Any] | None = None,
+    exceptions: Mapping[str, str] | None = None,
 ) -> None:
     """Run one law; an exception must really be one."""
     reason = (exceptions or {}).get(name)
@@ -374,6 +437,10 @@ def check_law(
     except Exception as error:
         if reason:
             return
-        raise AssertionError(f"{tx!r} breaks the law {name!r} ({LAWS[name].__doc__}): {error}") from error
+        raise AssertionError(
+            f"{tx!r} breaks the law {name!r} ({LAWS[name].__doc__}): {error}"
+        ) from error
     if reason:
-        raise AssertionError(f"{tx!r} keeps the law {name!r} although it is listed as an exception: {reason}")
+        raise AssertionError(
+            f"{tx!r} keeps the law {name!r} although it is listed as an exception: {reason}"
+        )

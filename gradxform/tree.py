@@ -1,4 +1,6 @@
-"""Walking trees, and the names of Optax's `tree_utils` with and without their prefix: `tree_add` and `add`."""
+"""Walking trees, and the names of Optax's `tree_utils` with and without their prefix: `tree_add`
+and `add`.
+"""
 
 from typing import Any
 

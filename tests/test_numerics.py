@@ -41,13 +41,17 @@ def test_bias_correction_of_a_python_number_is_exact(decay):
     assert got[0] == np.float32(1 - decay)
     for t in (1, 2, 1000):  # and of a Python step
         np.testing.assert_allclose(
-            bias_correction(decay, t, jnp.float32), exact_correction(decay, np.float64(t)), rtol=4e-7
+            bias_correction(decay, t, jnp.float32),
+            exact_correction(decay, np.float64(t)),
+            rtol=4e-7,
         )
 
 
 def test_bias_correction_of_traced_numbers_is_exact_for_the_rounded_decay():
     decays = np.array(DECAYS, np.float32)
-    got = jax.jit(jax.vmap(lambda decay: bias_correction(decay, jnp.asarray(TIMES), jnp.float32)))(decays)
+    got = jax.jit(jax.vmap(lambda decay: bias_correction(decay, jnp.asarray(TIMES), jnp.float32)))(
+        decays
+    )
     for row, decay in zip(got, decays.astype(np.float64), strict=True):
         np.testing.assert_allclose(
             row, exact_correction(decay, TIMES.astype(np.float64)), rtol=4e-7, err_msg=str(decay)
@@ -57,10 +61,14 @@ def test_bias_correction_of_traced_numbers_is_exact_for_the_rounded_decay():
 def test_bias_correction_in_double_precision(x64):
     for decay in DECAYS:
         expected = exact_correction(decay, TIMES.astype(np.float64))
-        python = jax.vmap(lambda t, decay=decay: bias_correction(decay, t, jnp.float64))(jnp.asarray(TIMES))
+        python = jax.vmap(lambda t, decay=decay: bias_correction(decay, t, jnp.float64))(
+            jnp.asarray(TIMES)
+        )
         np.testing.assert_allclose(python, expected, rtol=1e-13)
         np.testing.assert_allclose(
-            bias_correction(jnp.float64(decay), jnp.asarray(TIMES), jnp.float64), expected, rtol=1e-13
+            bias_correction(jnp.float64(decay), jnp.asarray(TIMES), jnp.float64),
+            expected,
+            rtol=1e-13,
         )
 
 
@@ -72,7 +80,11 @@ def test_the_slope_of_bias_correction_is_that_of_the_power():
         for decay in (0.0, 0.3, 0.9, 0.999):
             expected = -t * decay ** (t - 1)
             np.testing.assert_allclose(
-                slope(jnp.float32(decay), t), expected, rtol=1e-5, atol=1e-7, err_msg=f"{decay}, {t}"
+                slope(jnp.float32(decay), t),
+                expected,
+                rtol=1e-5,
+                atol=1e-7,
+                err_msg=f"{decay}, {t}",
             )
     batched = jax.jit(jax.vmap(slope, in_axes=(0, None)))(jnp.array([0.0, 0.5]), jnp.int32(2))
     np.testing.assert_allclose(batched, [0.0, -1.0], atol=1e-6)
@@ -83,7 +95,9 @@ def test_lerp_ends_and_keeps_python_precision():
     assert lerp(g, m, 0.0) == 3.0
     assert lerp(g, m, 0.25) == 0.75 * 3.0 - 0.25 * 2.0
     assert lerp(jnp.float32(1.0), jnp.float32(0.0), 0.999) == np.float32(0.001)
-    assert lerp(jnp.float32(1.0), jnp.float32(0.0), jnp.float32(0.999)) == np.float32(1) - np.float32(0.999)
+    assert lerp(jnp.float32(1.0), jnp.float32(0.0), jnp.float32(0.999)) == np.float32(
+        1
+    ) - np.float32(0.999)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.999, 0.9999])
@@ -127,7 +141,9 @@ def test_a_long_run_of_adam_agrees_with_double_precision():
             u, state = tx.update(g, state, x)
             return (x + u, state), None
 
-        return jax.lax.scan(body, (jnp.zeros(3), tx.init(jnp.zeros(3))), jnp.asarray(noise, jnp.float32))[0][0]
+        return jax.lax.scan(
+            body, (jnp.zeros(3), tx.init(jnp.zeros(3))), jnp.asarray(noise, jnp.float32)
+        )[0][0]
 
     tx = gx.adam(1e-3, b1, b2)
     for got in (jax.jit(lambda: train(tx))(), jax.jit(train)(tx)):
@@ -144,7 +160,9 @@ def test_safe_sqrt():
     assert np.isnan(safe_sqrt(jnp.float32(jnp.nan)))
     slope = jax.jit(jax.vmap(jax.grad(safe_sqrt)))(x)
     np.testing.assert_allclose(slope, [0.0, 0.5e15, 1.0, 0.25, 0.5e-15, 0.0], rtol=1e-6)
-    np.testing.assert_allclose(jax.grad(lambda x: safe_sqrt(x) ** 2)(jnp.float32(3.0)), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.grad(lambda x: safe_sqrt(x) ** 2)(jnp.float32(3.0)), 1.0, rtol=1e-6
+    )
 
 
 def test_safe_divide():
@@ -170,7 +188,9 @@ def test_divide_by_root_values(eps, eps_root):
     expected = np.divide(double[0], denominator, out=np.zeros(5), where=denominator != 0)
     np.testing.assert_allclose(divide_by_root(x, square, eps, eps_root), expected, rtol=1e-6)
     np.testing.assert_allclose(
-        jax.jit(divide_by_root)(x, square, jnp.float32(eps), jnp.float32(eps_root)), expected, rtol=1e-6
+        jax.jit(divide_by_root)(x, square, jnp.float32(eps), jnp.float32(eps_root)),
+        expected,
+        rtol=1e-6,
     )
 
 
@@ -183,7 +203,9 @@ def test_divide_by_root_slopes(eps, eps_root, x64):
     arguments = (x, square, jnp.float64(eps), jnp.float64(eps_root))
 
     def slopes(f):
-        return jax.jit(jax.vmap(jax.grad(f, argnums=(0, 1, 2, 3)), in_axes=(0, 0, None, None)))(*arguments)
+        return jax.jit(jax.vmap(jax.grad(f, argnums=(0, 1, 2, 3)), in_axes=(0, 0, None, None)))(
+            *arguments
+        )
 
     for got, expected in zip(slopes(divide_by_root), slopes(plain), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-10)
@@ -236,7 +258,9 @@ def test_numpy_trees_are_accepted_without_a_warning():
     for update in (tx.update, jax.jit(tx.update)):
         updates, _ = update(params, tx.init(params), params)
         np.testing.assert_allclose(gx.apply_updates(params, updates)["w"], 0.9, rtol=1e-3)
-    jax.jit(lambda: tx.update(params, tx.init(params), params))()  # closed over, they stay NumPy arrays
+    jax.jit(
+        lambda: tx.update(params, tx.init(params), params)
+    )()  # closed over, they stay NumPy arrays
 
 
 # Clipping
@@ -244,7 +268,12 @@ def test_numpy_trees_are_accepted_without_a_warning():
 
 def norm_of(tree):
     with np.errstate(over="ignore"):
-        return math.sqrt(sum(float(np.sum(np.abs(np.asarray(x, np.complex128)) ** 2)) for x in jax.tree.leaves(tree)))
+        return math.sqrt(
+            sum(
+                float(np.sum(np.abs(np.asarray(x, np.complex128)) ** 2))
+                for x in jax.tree.leaves(tree)
+            )
+        )
 
 
 def random_trees():
@@ -277,10 +306,14 @@ def clip_laws(clip, norm_over):
                 if length <= bound * (1 - 1e-5):
                     jax.tree.map(np.testing.assert_array_equal, after, before)
                 flat = [
-                    np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(t)])
+                    np.concatenate(
+                        [np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(t)]
+                    )
                     for t in (before, after)
                 ]
-                np.testing.assert_allclose(flat[1] * length, flat[0] * bounded, rtol=1e-5, atol=1e-30, err_msg=what)
+                np.testing.assert_allclose(
+                    flat[1] * length, flat[0] * bounded, rtol=1e-5, atol=1e-30, err_msg=what
+                )
 
 
 def together(u):
@@ -301,7 +334,9 @@ def _grows(u, at, *, max_norm):
 
 
 def _by_largest(u, at, *, max_norm):
-    return u * jnp.minimum(1.0, safe_divide(jnp.asarray(max_norm, jnp.float32), jnp.max(jnp.abs(u), initial=0.0)))
+    return u * jnp.minimum(
+        1.0, safe_divide(jnp.asarray(max_norm, jnp.float32), jnp.max(jnp.abs(u), initial=0.0))
+    )
 
 
 def _by_entry(u, at, *, max_norm):
@@ -309,7 +344,11 @@ def _by_entry(u, at, *, max_norm):
 
 
 def _shaves(u, at, *, max_norm):
-    return u * jnp.minimum(1.0, max_norm / (safe_sqrt(jnp.sum(abs_sq(u))) + 1e-6 * max_norm + 1e-30)) * (1 - 1e-4)
+    return (
+        u
+        * jnp.minimum(1.0, max_norm / (safe_sqrt(jnp.sum(abs_sq(u))) + 1e-6 * max_norm + 1e-30))
+        * (1 - 1e-4)
+    )
 
 
 @pytest.mark.parametrize("mutant", [_grows, _by_largest, _by_entry, _shaves])
@@ -328,7 +367,8 @@ def test_clip_bounds_each_entry():
         np.testing.assert_array_equal(got["a"], np.clip(u["a"], -bound, bound))
     z = jnp.array([3 + 0.5j, -0.1 - 9j], jnp.complex64)
     np.testing.assert_array_equal(
-        gx.clip(1.0).update(z, gx.clip(1.0).init(z))[0], np.array([1 + 0.5j, -0.1 - 1j], np.complex64)
+        gx.clip(1.0).update(z, gx.clip(1.0).init(z))[0],
+        np.array([1 + 0.5j, -0.1 - 1j], np.complex64),
     )
 
 
@@ -363,7 +403,9 @@ def test_squares_that_overflow_a_narrow_dtype_are_no_infinity(clip, dtype):
     np.testing.assert_allclose(norm_of(many), 1.0, rtol=1e-2)
     tiny = jnp.full(4, 1e-4, dtype)  # its squares underflow in float16
     np.testing.assert_array_equal(clipped(clip, 1.0, tiny), tiny)
-    np.testing.assert_allclose(clipped(clip, 1e-5, tiny).astype(np.float32), 0.5e-5, rtol=2e-2, atol=1e-7)
+    np.testing.assert_allclose(
+        clipped(clip, 1e-5, tiny).astype(np.float32), 0.5e-5, rtol=2e-2, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -385,7 +427,9 @@ def test_clipping_has_finite_slopes(clip):
 
 def test_a_complex_norm_counts_both_parts():
     np.testing.assert_allclose(
-        clipped(gx.clip_by_global_norm, 1.0, jnp.array([3 + 4j], jnp.complex64)), [0.6 + 0.8j], rtol=1e-6
+        clipped(gx.clip_by_global_norm, 1.0, jnp.array([3 + 4j], jnp.complex64)),
+        [0.6 + 0.8j],
+        rtol=1e-6,
     )
 
 
@@ -412,7 +456,11 @@ def test_zero_nans():
     np.testing.assert_array_equal(got["a"], [1.0, 0.0, np.inf, -np.inf])
     np.testing.assert_array_equal(got["b"], u["b"])
     np.testing.assert_array_equal(got["c"], np.array([1j, 0], np.complex64))
-    assert {k: bool(v) for k, v in state.slots["found_nan"].items()} == {"a": True, "b": False, "c": True}
+    assert {k: bool(v) for k, v in state.slots["found_nan"].items()} == {
+        "a": True,
+        "b": False,
+        "c": True,
+    }
     _, state = tx.update(jax.tree.map(jnp.zeros_like, u), state)
     assert not any(map(bool, jax.tree.leaves(state.slots)))
 
@@ -449,12 +497,15 @@ def test_noise_is_new_at_each_step_and_the_same_for_the_same_key():
     assert not np.allclose(first_two(4)[0], one)
 
 
-@pytest.mark.parametrize("same", [jax.random.key(3), jax.random.PRNGKey(3), np.int32(3), jnp.uint32(3)], ids=repr)
+@pytest.mark.parametrize(
+    "same", [jax.random.key(3), jax.random.PRNGKey(3), np.int32(3), jnp.uint32(3)], ids=repr
+)
 def test_a_key_may_be_a_number_a_key_or_its_data(same):
     params = {"a": jnp.zeros(10)}
     tx, expected = gx.add_noise(1.0, 0.0, same), gx.add_noise(1.0, 0.0, 3)
     np.testing.assert_array_equal(
-        tx.update(params, tx.init(params))[0]["a"], expected.update(params, expected.init(params))[0]["a"]
+        tx.update(params, tx.init(params))[0]["a"],
+        expected.update(params, expected.init(params))[0]["a"],
     )
 
 
@@ -462,7 +513,10 @@ def test_a_key_may_be_a_number_a_key_or_its_data(same):
     "params", [{"a": jnp.zeros(5)}, {"a": jnp.zeros(5), "b": jnp.zeros((2, 3)), "c": jnp.zeros(())}]
 )
 def test_noise_equals_that_of_optax_for_the_same_key(params, standard_promotion):
-    mine, theirs = gx.add_noise(0.3, 0.55, jax.random.key(3)), optax.add_noise(0.3, 0.55, jax.random.key(3))
+    mine, theirs = (
+        gx.add_noise(0.3, 0.55, jax.random.key(3)),
+        optax.add_noise(0.3, 0.55, jax.random.key(3)),
+    )
     state, their_state = mine.init(params), theirs.init(params)
     for _ in range(3):
         got, state = mine.update(params, state)
@@ -479,7 +533,10 @@ def test_noise_of_narrow_and_complex_leaves():
     np.testing.assert_allclose(np.var(noise["z"].imag), 0.5, rtol=0.05)
 
 
-NET = {"hidden": {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, 3.0)}, "scale": jnp.full(1, 5.0)}
+NET = {
+    "hidden": {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, 3.0)},
+    "scale": jnp.full(1, 5.0),
+}
 WHERE = {
     "everything": None,
     "a pattern": "**/kernel",
@@ -495,7 +552,10 @@ HITS = {"everything": 3, "all": 3, "booleans all": 3, "booleans none": 0}
 @pytest.mark.parametrize("name", WHERE)
 @pytest.mark.parametrize(
     "make",
-    [lambda where: gx.add_decayed_weights(0.5, where), lambda where: gx.adamw(1.0, weight_decay=0.5, mask=where)],
+    [
+        lambda where: gx.add_decayed_weights(0.5, where),
+        lambda where: gx.adamw(1.0, weight_decay=0.5, mask=where),
+    ],
 )
 def test_where_weights_decay(name, make):
     tx = make(WHERE[name])
@@ -509,13 +569,17 @@ def test_where_weights_decay(name, make):
         if HITS.get(name) == 0
         else {"hidden/kernel"}
     )
-    for path, u, p in zip(gx.tree.paths(NET), jax.tree.leaves(updates), jax.tree.leaves(NET), strict=True):
+    for path, u, p in zip(
+        gx.tree.paths(NET), jax.tree.leaves(updates), jax.tree.leaves(NET), strict=True
+    ):
         np.testing.assert_array_equal(u, sign * 0.5 * p if path in hit else 0.0)
 
 
 def test_where_must_match_something():
     for where in ("**/kernels", lambda path, leaf: False):
-        with pytest.raises(ValueError, match=r"add_decayed_weights: by_path: pattern .* matches no leaf"):
+        with pytest.raises(
+            ValueError, match=r"add_decayed_weights: by_path: pattern .* matches no leaf"
+        ):
             gx.add_decayed_weights(0.5, where).init(NET)
 
 
@@ -523,7 +587,9 @@ def test_decay_in_narrow_dtypes_is_computed_wide():
     p, g = jnp.asarray([3.0], jnp.bfloat16), jnp.asarray([1.0], jnp.bfloat16)
     updates, _ = gx.add_decayed_weights(1e-3).update(g, gx.add_decayed_weights(1e-3).init(p), p)
     assert updates[0] == jnp.asarray(1.003, jnp.bfloat16)
-    mixed, _ = gx.add_decayed_weights(1e-3).update(g.astype(jnp.float32), gx.add_decayed_weights(1e-3).init(p), p)
+    mixed, _ = gx.add_decayed_weights(1e-3).update(
+        g.astype(jnp.float32), gx.add_decayed_weights(1e-3).init(p), p
+    )
     np.testing.assert_allclose(mixed[0], 1.003, rtol=1e-7)
 
 
@@ -568,7 +634,11 @@ def test_complex_parameters_as_in_optax(mine, theirs, promotion):
     assert closed_over.dtype == jnp.complex64
     np.testing.assert_allclose(closed_over, expected, rtol=2e-5, atol=2e-6)
     np.testing.assert_allclose(traced, expected, rtol=5e-5, atol=5e-6)
-    seconds = [x for path, x in jax.tree_util.tree_leaves_with_path(state) if "'v" in jax.tree_util.keystr(path)]
+    seconds = [
+        x
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+        if "'v" in jax.tree_util.keystr(path)
+    ]
     assert all(jnp.isrealobj(x) for x in seconds) or "momentum" in repr(mine) or "sgd" in repr(mine)
 
 

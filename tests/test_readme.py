@@ -24,7 +24,9 @@ def test_the_catalogue_is_the_generated_one():
     import gradxform
     from gradxform.cli.catalogue import families
 
-    shown = re.search(r"<!-- catalogue: .*? -->\n(.*?)\n<!-- end of catalogue -->", README, re.DOTALL)
+    shown = re.search(
+        r"<!-- catalogue: .*? -->\n(.*?)\n<!-- end of catalogue -->", README, re.DOTALL
+    )
     assert shown is not None
     assert shown[1] == families(gradxform), "run: gradxform list --families"
 
@@ -36,7 +38,9 @@ def test_the_examples_run():
     with jax.numpy_dtype_promotion("standard"):
         for block in blocks:
             exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["result"].history["train_loss"][-1] < namespace["result"].history["train_loss"][0]
+    assert (
+        namespace["result"].history["train_loss"][-1] < namespace["result"].history["train_loss"][0]
+    )
     assert namespace["losses"].shape == (3,)
 
 
@@ -47,6 +51,9 @@ def test_links_and_pictures_exist():
 
 def test_the_entry_point_answers():
     out = subprocess.run(
-        [sys.executable, "-m", "gradxform", "show", "adam"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "gradxform", "show", "adam"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "m ← β₁ m + (1 - β₁) g" in out.stdout

@@ -20,7 +20,9 @@ def test_compare_with_its_defaults(tmp_path):
     with open(tmp_path / "run" / "table.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["method"] for row in rows} == set(METHODS)
-    assert min(float(row["test_accuracy"]) for row in rows) > 0.9, "every textbook method learns the digits"
+    assert min(float(row["test_accuracy"]) for row in rows) > 0.9, (
+        "every textbook method learns the digits"
+    )
     for name in ("report.html", "curves.png", "sensitivity.png", "members.csv"):
         assert (tmp_path / "run" / name).stat().st_size > 1000
 

@@ -9,13 +9,19 @@ from gradxform.cli.problems import unknown
 
 
 def listing(methods: dict, width: int | None = None) -> str:
-    """The catalogue: name, one sentence, source. Narrow terminals get the source on a line of its own."""
+    """The catalogue: name, one sentence, source. Narrow terminals get the source on a line of its
+    own.
+    """
     width = width or shutil.get_terminal_size((110, 24)).columns
     name_width = max(len(name) for name in methods) + 2
     title_width = max(24, (width - name_width) * 3 // 5 - 2)
     wide = width >= 90
     source_width = max(24, width - name_width - (title_width + 2 if wide else 0))
-    lines = [f"{'NAME':<{name_width}}{'WHAT IT DOES':<{title_width + 2}}SOURCE".rstrip()] if wide else []
+    lines = (
+        [f"{'NAME':<{name_width}}{'WHAT IT DOES':<{title_width + 2}}SOURCE".rstrip()]
+        if wide
+        else []
+    )
     for name, method in methods.items():
         title = textwrap.wrap(method.title, title_width if wide else width - name_width) or [""]
         source = textwrap.wrap(" ".join(str(method.source).split()), source_width) or [""]
@@ -33,7 +39,10 @@ def listing(methods: dict, width: int | None = None) -> str:
 
 def markdown(methods: dict) -> str:
     """The catalogue as the README's table."""
-    rows = (f"| `{name}` | {method.title} | {' '.join(method.source.split())} |" for name, method in methods.items())
+    rows = (
+        f"| `{name}` | {method.title} | {' '.join(method.source.split())} |"
+        for name, method in methods.items()
+    )
     return "\n".join(["| method | what it does | source |", "|---|---|---|", *rows])
 
 
@@ -44,8 +53,12 @@ def families(package) -> str:
         if hasattr(made, "build") and hasattr(made, "converters"):
             rows.setdefault(made.__module__, []).append(name)
     lines = ["| idea | names |", "|---|---|"]
-    for module, names in sorted(rows.items(), key=lambda row: (".optimizers." not in row[0], row[0])):
-        idea = " ".join((inspect.getdoc(sys.modules[module]) or module).split("\n\n")[0].split()).rstrip(".")
+    for module, names in sorted(
+        rows.items(), key=lambda row: (".optimizers." not in row[0], row[0])
+    ):
+        idea = " ".join(
+            (inspect.getdoc(sys.modules[module]) or module).split("\n\n")[0].split()
+        ).rstrip(".")
         lines.append(f"| {idea} | {', '.join(f'`{name}`' for name in sorted(names))} |")
     return "\n".join(lines)
 
@@ -81,7 +94,9 @@ def composition(tx) -> str:
 
 
 def defaults(method) -> str:
-    """Every argument of a method with its default, one per line; what the method fixes has its value."""
+    """Every argument of a method with its default, one per line; what the method fixes has its
+    value.
+    """
     parameters = inspect.signature(method.constructor).parameters.values()
     values = {p.name: method.arguments.get(p.name, p.default) for p in parameters}
     width = max(map(len, values)) + 2

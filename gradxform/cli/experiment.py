@@ -29,20 +29,28 @@ class Experiment(NamedTuple):
 
     @property
     def batch_size(self) -> int:
-        """The batch size asked for, or a power of two from 8 to 64 for some 16 updates or more per epoch."""
+        """The batch size asked for, or a power of two from 8 to 64 for some 16 updates or more per
+        epoch.
+        """
         rows = len(self.split.train["y"])
-        return self.settings.batch_size or min(64, max(8, 2 ** math.floor(math.log2(max(1, rows / 16)))))
+        return self.settings.batch_size or min(
+            64, max(8, 2 ** math.floor(math.log2(max(1, rows / 16))))
+        )
 
     def check(self) -> "Experiment":
         """Return self, or raise a Problem if no batch can be filled."""
         rows = len(self.split.train["y"])
         if self.batch_size > rows:
-            raise Problem(f"--batch-size {self.batch_size} is larger than the training part, {rows} rows")
+            raise Problem(
+                f"--batch-size {self.batch_size} is larger than the training part, {rows} rows"
+            )
         return self
 
 
 def row_losses(task: str, outputs, y):
-    """The loss of each row: cross-entropy in nats, or the squared error in units of the target's variance."""
+    """The loss of each row: cross-entropy in nats, or the squared error in units of the target's
+    variance.
+    """
     if task == "regression":
         return jnp.square(outputs[:, 0] - y)
     return -jnp.take_along_axis(jax.nn.log_softmax(outputs), y[:, None], axis=1)[:, 0]
@@ -56,12 +64,16 @@ def row_goodness(task: str, outputs, y):
 
 
 def outputs_of(apply, params, x):
-    """The outputs for many rows [n, outputs], some at a time: members multiply what is held at once."""
+    """The outputs for many rows [n, outputs], some at a time: members multiply what is held at
+    once.
+    """
     if len(x) <= CHUNK:
         return apply(params, x)
     pieces = -(-len(x) // CHUNK)
     padded = jnp.pad(x, [(0, pieces * CHUNK - len(x)), *[(0, 0)] * (x.ndim - 1)])
-    outputs = jax.lax.map(lambda piece: apply(params, piece), padded.reshape(pieces, CHUNK, *x.shape[1:]))
+    outputs = jax.lax.map(
+        lambda piece: apply(params, piece), padded.reshape(pieces, CHUNK, *x.shape[1:])
+    )
     return outputs.reshape(pieces * CHUNK, -1)[: len(x)]
 
 

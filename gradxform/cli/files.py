@@ -11,7 +11,9 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call `write(file)` on a temporary file beside `path`, then put it in place: all of it or nothing."""
+    """Call `write(file)` on a temporary file beside `path`, then put it in place: all of it or
+    nothing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

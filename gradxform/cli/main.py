@@ -1,4 +1,6 @@
-"""The command line, `gradxform compare`, `sweep`, `list` and `show NAME`: it parses, calls, and prints."""
+"""The command line, `gradxform compare`, `sweep`, `list` and `show NAME`: it parses, calls, and
+prints.
+"""
 
 import argparse
 import os
@@ -30,7 +32,9 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     raw = argparse.RawDescriptionHelpFormatter
-    top = _Parser(prog="gradxform", description=DESCRIPTION, formatter_class=raw, allow_abbrev=False)
+    top = _Parser(
+        prog="gradxform", description=DESCRIPTION, formatter_class=raw, allow_abbrev=False
+    )
     top.add_argument("--version", action="version", version=f"gradxform {version()}")
     commands = top.add_subparsers(dest="command", metavar="{compare,sweep,list,show}")
     compare = commands.add_parser(
@@ -55,14 +59,21 @@ def parser() -> argparse.ArgumentParser:
         "list", help="list the methods", description="List the methods: name, one sentence, source."
     )
     listing.add_argument(
-        "--families", action="store_true", help="every public constructor, by idea, as a Markdown table"
+        "--families",
+        action="store_true",
+        help="every public constructor, by idea, as a Markdown table",
     )
     listing.add_argument(
         "--compatibility",
         action="store_true",
-        help="every public name of Optax, and what it is here, as Markdown: the page docs/compatibility.md",
+        help=(
+            "every public name of Optax, and what it is here, as Markdown: the page "
+            "docs/compatibility.md"
+        ),
     )
-    listing.add_argument("--markdown", action="store_true", help="as a Markdown table, the one in the README")
+    listing.add_argument(
+        "--markdown", action="store_true", help="as a Markdown table, the one in the README"
+    )
     show = commands.add_parser(
         "show",
         help="show one method",

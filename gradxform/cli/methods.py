@@ -1,6 +1,8 @@
-"""One list of every public transformation with a representative instance, and of the methods that `gradxform compare` races.
+"""One list of every public transformation with a representative instance, and of the methods that
+`gradxform compare` races.
 
-The laws (`gradxform.testing`) run over `TRANSFORMATIONS`; the command line and the tables of the README are made from `METHODS`.
+The laws (`gradxform.testing`) run over `TRANSFORMATIONS`; the command line and the tables of the
+README are made from `METHODS`.
 """
 
 import inspect
@@ -43,14 +45,16 @@ class Method:
     @property
     def title(self) -> str:
         """One sentence."""
-        return self.note or self.doc.splitlines()[0]
+        return self.note or " ".join(self.doc.partition("\n\n")[0].split())
 
     @property
     def source(self) -> str:
         """Authors, year, algorithm."""
         lines = self.doc.splitlines()
         start = next(i for i, line in enumerate(lines) if line.startswith("Source:"))
-        return " ".join(line.strip() for line in lines[start : [*lines, ""].index("", start)]).removeprefix("Source: ")
+        return " ".join(
+            line.strip() for line in lines[start : [*lines, ""].index("", start)]
+        ).removeprefix("Source: ")
 
 
 def _methods(*methods: Method) -> dict[str, Method]:
@@ -59,7 +63,13 @@ def _methods(*methods: Method) -> dict[str, Method]:
 
 METHODS: dict[str, Method] = _methods(
     Method("sgd", gx.sgd, (1e-3, 1e1), note="Mini-batch gradient descent: p ← p - α g."),
-    Method("momentum", gx.sgd, (1e-4, 1e0), {"momentum": 0.9}, "Heavy ball: a velocity that keeps 0.9 of itself."),
+    Method(
+        "momentum",
+        gx.sgd,
+        (1e-4, 1e0),
+        {"momentum": 0.9},
+        "Heavy ball: a velocity that keeps 0.9 of itself.",
+    ),
     Method(
         "nesterov",
         gx.sgd,
@@ -77,7 +87,13 @@ METHODS: dict[str, Method] = _methods(
         {"centered": True},
         "RMSprop divided by the standard deviation of the gradients.",
     ),
-    Method("rmsprop_momentum", gx.rmsprop, (1e-6, 1e-2), {"momentum": 0.9}, "RMSprop, then momentum on its steps."),
+    Method(
+        "rmsprop_momentum",
+        gx.rmsprop,
+        (1e-6, 1e-2),
+        {"momentum": 0.9},
+        "RMSprop, then momentum on its steps.",
+    ),
     Method("adam", gx.adam, (1e-5, 1e-1)),
     Method("adam_uncorrected", gx.adam_uncorrected, (1e-5, 1e-1)),
     Method("adam_l2", gx.adam_l2, (1e-5, 1e-1), {"l2": 1e-3}),

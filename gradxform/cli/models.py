@@ -1,6 +1,8 @@
-"""The models `compare` trains: linear, multilayer perceptron, small convolutional network, or the user's own.
+"""The models `compare` trains: linear, multilayer perceptron, small convolutional network, or the
+user's own.
 
-A model is a Flax linen module called as `module(x, train)` with a batch of rows; it returns [batch, outputs].
+A model is a Flax linen module called as `module(x, train)` with a batch of rows; it returns [batch,
+outputs].
 """
 
 import importlib
@@ -75,10 +77,15 @@ class Model(NamedTuple):
     parameters: int
 
 
-def build(spec: str, data: Dataset, hidden: tuple[int, ...] | None, init: str, dropout: float) -> Model:
+def build(
+    spec: str, data: Dataset, hidden: tuple[int, ...] | None, init: str, dropout: float
+) -> Model:
     """Build and try the model that `spec` names on one row of `data`."""
     if spec == "cnn" and not data.is_image:
-        raise Problem(f"--model cnn needs images (rows × height × width); {data.name} has {data.x.shape[1]} features")
+        raise Problem(
+            f"--model cnn needs images (rows × height × width); {data.name} has {data.x.shape[1]} "
+            "features"
+        )
     if spec in BUILT_IN:
         hidden = (64, 64) if hidden is None else hidden
         kind = CNN if spec == "cnn" else MLP
@@ -86,7 +93,9 @@ def build(spec: str, data: Dataset, hidden: tuple[int, ...] | None, init: str, d
         name = spec if spec == "linear" else f"{spec} {','.join(map(str, hidden))}"
     else:
         if (init, dropout) != ("default", 0.0):
-            raise Problem(f"--init and --dropout apply to {', '.join(BUILT_IN)}; {spec} decides these itself")
+            raise Problem(
+                f"--init and --dropout apply to {', '.join(BUILT_IN)}; {spec} decides these itself"
+            )
         module, name = _from_factory(spec, data.outputs), spec
     return _try(name, module, data)
 
@@ -102,15 +111,21 @@ def _from_factory(spec: str, outputs: int) -> nn.Module:
     except AttributeError as error:
         raise Problem(f"--model {spec}: {error}") from error
     except Exception as error:  # the user's module may raise anything while it is imported
-        raise Problem(f"--model {spec}: cannot import {where}: {type(error).__name__}: {error}") from error
+        raise Problem(
+            f"--model {spec}: cannot import {where}: {type(error).__name__}: {error}"
+        ) from error
     try:
         module = factory(outputs=outputs)
     except Exception as error:
         raise Problem(
-            f"--model {spec}: {attribute}(outputs={outputs}) failed: {type(error).__name__}: {error}"
+            f"--model {spec}: {attribute}(outputs={outputs}) failed: {type(error).__name__}: "
+            f"{error}"
         ) from error
     if not isinstance(module, nn.Module):
-        raise Problem(f"--model {spec}: {attribute} returned {type(module).__name__}; expected a flax.linen.Module")
+        raise Problem(
+            f"--model {spec}: {attribute} returned {type(module).__name__}; expected a "
+            "flax.linen.Module"
+        )
     return module
 
 
@@ -130,17 +145,29 @@ def _try(name: str, module: nn.Module, data: Dataset) -> Model:
         variables = jax.eval_shape(init, jax.random.key(0))
         if set(variables) != {"params"}:
             extra = ", ".join(sorted(set(variables) - {"params"})) or "no parameters at all"
-            raise Problem(f"--model {name}: the module has {extra}; compare trains modules with parameters only")
+            raise Problem(
+                f"--model {name}: the module has {extra}; compare trains modules with parameters "
+                "only"
+            )
         out = jax.eval_shape(call, variables, row, jax.random.key(0))
     except Problem:
         raise
     except Exception as error:  # the user's module may raise anything
         first = (str(error).splitlines() or [""])[0]
         raise Problem(
-            f"--model {name}: cannot be called on rows of {data.name}: {type(error).__name__}: {first}"
+            f"--model {name}: cannot be called on rows of {data.name}: {type(error).__name__}: "
+            f"{first}"
         ) from error
     if getattr(out, "shape", None) != (2, data.outputs):
         shape = getattr(out, "shape", type(out).__name__)
-        raise Problem(f"--model {name}: returned {shape} for x of shape {row.shape}; expected {(2, data.outputs)}")
+        raise Problem(
+            f"--model {name}: returned {shape} for x of shape {row.shape}; expected "
+            f"{(2, data.outputs)}"
+        )
     count = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    return Model(name, lambda key: init(key)["params"], lambda p, x, key=None: call({"params": p}, x, key), count)
+    return Model(
+        name,
+        lambda key: init(key)["params"],
+        lambda p, x, key=None: call({"params": p}, x, key),
+        count,
+    )

@@ -1,4 +1,6 @@
-"""report.html: one file that holds all it shows, needs no network, and suits light, dark, narrow and wide."""
+"""report.html: one file that holds all it shows, needs no network, and suits light, dark, narrow
+and wide.
+"""
 
 import base64
 from html import escape
@@ -79,10 +81,15 @@ def figure(variants: dict[tuple[str, str], bytes], alt: str, caption: str) -> st
         )
     )
     return (
-        f'<figure><picture>{sources}<img src="{uri("light", "wide")}" alt="{escape(alt)}"></picture>'
+        f'<figure><picture>{sources}<img src="{uri("light", "wide")}" '
+        f'alt="{escape(alt)}"></picture>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
 def pairs(found: list[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in found) + "</dl>"
+    return (
+        "<dl>"
+        + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in found)
+        + "</dl>"
+    )

@@ -1,4 +1,6 @@
-"""Problem: a mistake of the user's that one line can explain. The command prints it and exits with code 2."""
+"""Problem: a mistake of the user's that one line can explain. The command prints it and exits with
+code 2.
+"""
 
 import importlib
 from difflib import get_close_matches
@@ -21,7 +23,9 @@ def need(module: str):
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
-        raise Problem(f"this command needs {error.name}, which is not installed: {EXTRA}") from error
+        raise Problem(
+            f"this command needs {error.name}, which is not installed: {EXTRA}"
+        ) from error
 
 
 def unknown(kind: str, name: str, known) -> Problem:

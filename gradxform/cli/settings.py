@@ -1,4 +1,6 @@
-"""What one comparison is: every choice that changes a trained member, checked, and hashed for `--resume`."""
+"""What one comparison is: every choice that changes a trained member, checked, and hashed for
+`--resume`.
+"""
 
 import dataclasses
 import hashlib
@@ -25,10 +27,14 @@ RATES = 9  # learning rates per method, unless --learning-rates says otherwise
 MAX_MEMBERS = 4096
 
 
-# name -> (the schedule of a peak learning rate over `n` updates, what --help and the report say of it)
+# name -> (the schedule of a peak learning rate over `n` updates, what --help and the report say of
+# it)
 SCHEDULES: dict[str, tuple[Callable, str]] = {
     "none": (lambda lr, n: lr, "constant"),
-    "step": (lambda lr, n: gx.exponential_decay(lr, n / 3, 0.1, staircase=True), "× 0.1 after each third"),
+    "step": (
+        lambda lr, n: gx.exponential_decay(lr, n / 3, 0.1, staircase=True),
+        "× 0.1 after each third",
+    ),
     "exponential": (lambda lr, n: gx.exponential_decay(lr, n, 0.01), "smoothly to 1 %"),
     "inverse_time": (lambda lr, n: gx.inverse_time_decay(lr, 9.0 / n), "lr / (1 + 9 t/T), to 10 %"),
     "inverse_sqrt": (lambda lr, n: gx.inverse_sqrt_decay(lr), "lr / √(1 + t)"),
@@ -71,7 +77,9 @@ class Settings:
             _require(value is None or value >= 1, f"{flag} must be at least 1; got {value}")
         _require(0 <= self.dropout < 1, f"--dropout must lie in [0, 1); got {self.dropout:g}")
         for flag, value in (("--weight-decay", self.weight_decay), ("--l2", self.l2)):
-            _require(0 <= value < math.inf, f"{flag} must be finite and not negative; got {value:g}")
+            _require(
+                0 <= value < math.inf, f"{flag} must be finite and not negative; got {value:g}"
+            )
         _require(
             self.hidden is None or self.model in ("mlp", "cnn"),
             f"--hidden applies to mlp and cnn, not {self.model}",
@@ -83,7 +91,8 @@ class Settings:
         members = self.seeds * len(self.learning_rates or range(RATES))
         _require(
             members <= MAX_MEMBERS,
-            f"{members} members per method are more than {MAX_MEMBERS}; use fewer --seeds or --learning-rates",
+            f"{members} members per method are more than {MAX_MEMBERS}; use fewer --seeds or "
+            "--learning-rates",
         )
         return self
 
@@ -93,8 +102,13 @@ class Settings:
         if ":" in self.model:
             found = importlib.util.find_spec(self.model.partition(":")[0])
             if found and found.origin and Path(found.origin).is_file():
-                facts["model_digest"] = hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()[:16]
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+                facts["model_digest"] = hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()[
+                    :16
+                ]
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in facts.items()
+        }
 
     def rates(self, method) -> np.ndarray:
         """The learning rates a method is tried at, ascending."""
@@ -104,18 +118,24 @@ class Settings:
         return np.geomspace(low, high, RATES).astype(np.float32)
 
     def transformation(self, method, learning_rate, updates: int):
-        """The method at one learning rate, scheduled over so many updates, with the decay that was asked for.
+        """The method at one learning rate, scheduled over so many updates, with the decay that was
+        asked for.
 
-        L2 joins the gradient before the method sees it. Decoupled decay joins the step after it, times the
-        learning rate. Both act on kernels, and take the place of a decay that the method has by default.
+        L2 joins the gradient before the method sees it. Decoupled decay joins the step after it,
+        times the learning rate. Both act on kernels, and take the place of a decay that the method
+        has by default.
         """
         schedule = SCHEDULES[self.schedule][0]
         arguments = inspect.signature(method.constructor).parameters
         replaced = {"weight_decay": self.weight_decay, "l2": self.l2}
         without = {name: 0.0 for name, value in replaced.items() if value and name in arguments}
         tx = method.make(schedule(learning_rate, updates), **without)
-        if self.weight_decay:  # every schedule is proportional to its peak, so the product is a schedule again
-            decay = gx.add_decayed_weights(schedule(self.weight_decay * learning_rate, updates), where=is_kernel)
+        if (
+            self.weight_decay
+        ):  # every schedule is proportional to its peak, so the product is a schedule again
+            decay = gx.add_decayed_weights(
+                schedule(self.weight_decay * learning_rate, updates), where=is_kernel
+            )
             tx = gx.chain(tx, gx.scale(-1.0), decay, gx.scale(-1.0))
         return gx.chain(gx.add_decayed_weights(self.l2, where=is_kernel), tx) if self.l2 else tx
 
@@ -138,8 +158,13 @@ def parse_methods(text: str, known: dict) -> tuple[str, ...]:
 
 
 def parse_learning_rates(text: str) -> tuple[float, ...]:
-    """`0.001:1:9` is nine rates evenly spaced in the logarithm, `0.01,0.1` a list; ascending, no repeats."""
-    bad = Problem(f"--learning-rates {text!r}: expected low:high:count, such as 1e-4:1:9, or a list, such as 0.01,0.1")
+    """`0.001:1:9` is nine rates evenly spaced in the logarithm, `0.01,0.1` a list; ascending, no
+    repeats.
+    """
+    bad = Problem(
+        f"--learning-rates {text!r}: expected low:high:count, such as 1e-4:1:9, or a list, such as "
+        "0.01,0.1"
+    )
     try:
         if ":" in text:
             low, high, count = text.split(":")

@@ -1,4 +1,5 @@
-"""What a transformation is: calls, trees, schedules, labels, numbers, rules on a leaf, chains. The files stand in reading order.
+"""What a transformation is: calls, trees, schedules, labels, numbers, rules on a leaf, chains. The
+files stand in reading order.
 
 call         a call that remembers its arguments
 leaves       walking trees

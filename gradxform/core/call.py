@@ -1,8 +1,9 @@
 """A call that remembers its arguments.
 
-Everything a user builds with gradxform, an optimizer or a schedule, is the value of a plain function of a few arguments.
-`Call` keeps that function and those arguments, and is a pytree of the numeric ones. All the rest follows: it
-prints as the code that builds it, compares and hashes by value, pickles, stacks, batches and differentiates.
+Everything a user builds with gradxform, an optimizer or a schedule, is the value of a plain
+function of a few arguments. `Call` keeps that function and those arguments, and is a pytree of the
+numeric ones. All the rest follows: it prints as the code that builds it, compares and hashes by
+value, pickles, stacks, batches and differentiates.
 """
 
 import dataclasses
@@ -24,7 +25,9 @@ def _leaf_equal(a, b) -> bool:
         return True
     if isinstance(a, Tracer) or isinstance(b, Tracer):
         return False
-    if isinstance(a, np.ndarray | np.generic | jax.Array) or isinstance(b, np.ndarray | np.generic | jax.Array):
+    if isinstance(a, np.ndarray | np.generic | jax.Array) or isinstance(
+        b, np.ndarray | np.generic | jax.Array
+    ):
         if not (hasattr(a, "dtype") and hasattr(b, "dtype")):
             return False
         a, b = plain(a), plain(b)
@@ -39,14 +42,19 @@ def _leaf_key(x):
 
 
 class Value:
-    """Compares, hashes and refuses assignment by value, as a pytree: its structure, then its leaves."""
+    """Compares, hashes and refuses assignment by value, as a pytree: its structure, then its
+    leaves.
+    """
 
     def __eq__(self, other):
         if self is other:
             return True
         if not isinstance(other, Value):
             return NotImplemented
-        (mine, structure), (theirs, other_structure) = jax.tree.flatten(self), jax.tree.flatten(other)
+        (mine, structure), (theirs, other_structure) = (
+            jax.tree.flatten(self),
+            jax.tree.flatten(other),
+        )
         return structure == other_structure and all(map(_leaf_equal, mine, theirs))
 
     def __hash__(self):
@@ -56,18 +64,24 @@ class Value:
 
 @typing.dataclass_transform(frozen_default=True, eq_default=False)
 def pytree(static: tuple[str, ...] = ()):
-    """Decorator: a frozen dataclass that is a pytree of its fields, the static ones excepted, and compares as a `Value`."""
+    """Decorator: a frozen dataclass that is a pytree of its fields, the static ones excepted, and
+    compares as a `Value`.
+    """
 
     def decorate(cls):
         cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
         names = [field.name for field in dataclasses.fields(cls)]
-        return jax.tree_util.register_dataclass(cls, [n for n in names if n not in static], list(static))
+        return jax.tree_util.register_dataclass(
+            cls, [n for n in names if n not in static], list(static)
+        )
 
     return decorate
 
 
 class Call(Value):
-    """The value of `function(**arguments)`: numbers, schedules and transformations are children, the rest is static."""
+    """The value of `function(**arguments)`: numbers, schedules and transformations are children,
+    the rest is static.
+    """
 
     _function: Callable[..., Any]
     _dynamic: dict[str, Any]
@@ -78,14 +92,18 @@ class Call(Value):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        jax.tree_util.register_pytree_with_keys(cls, cls._flatten_with_keys, cls._unflatten, cls._flatten)
+        jax.tree_util.register_pytree_with_keys(
+            cls, cls._flatten_with_keys, cls._unflatten, cls._flatten
+        )
 
     def _flatten(self):
         return tuple(self._dynamic.values()), (self._function, tuple(self._dynamic), self._static)
 
     def _flatten_with_keys(self):
         children, aux = self._flatten()
-        return tuple((jax.tree_util.GetAttrKey(name), x) for name, x in zip(aux[1], children, strict=True)), aux
+        return tuple(
+            (jax.tree_util.GetAttrKey(name), x) for name, x in zip(aux[1], children, strict=True)
+        ), aux
 
     @classmethod
     def _unflatten(cls, aux, children):
@@ -100,7 +118,8 @@ class Call(Value):
         if name in arguments:
             return arguments[name]
         raise AttributeError(
-            f"{type(self).__name__} has no attribute or argument {name!r}; arguments: {list(arguments)}"
+            f"{type(self).__name__} has no attribute or argument {name!r}; arguments: "
+            f"{list(arguments)}"
         )
 
     def __reduce__(self):
@@ -118,22 +137,35 @@ class Call(Value):
     def arguments(self) -> dict[str, Any]:
         """Every argument by name, in the order of the signature."""
         given = self._dynamic | dict(self._static)
-        return {name: given[name] for name in inspect.signature(self._function).parameters if name in given}
+        return {
+            name: given[name]
+            for name in inspect.signature(self._function).parameters
+            if name in given
+        }
 
     def replace(self, **changes):
-        """The same call with other arguments, checked as at construction: `tx.replace(learning_rate=3e-4)`.
+        """The same call with other arguments, checked as at construction:
+        `tx.replace(learning_rate=3e-4)`.
 
-        With another `convention`, arguments that are still the old one's defaults become the new one's.
+        With another `convention`, arguments that are still the old one's defaults become the new
+        one's.
         """
         kept = self.arguments
         unknown = [name for name in changes if name not in kept]
         if unknown:
             raise TypeError(f"{self.name}: no argument named {unknown[0]!r}; it has {list(kept)}")
         if "convention" in changes:
-            conventions, parameters = self._function.conventions, inspect.signature(self._function).parameters
-            defaults = {name: p.default for name, p in parameters.items()} | conventions.get(kept["convention"], {})
+            conventions, parameters = (
+                self._function.conventions,
+                inspect.signature(self._function).parameters,
+            )
+            defaults = {name: p.default for name, p in parameters.items()} | conventions.get(
+                kept["convention"], {}
+            )
             follow = {name for values in conventions.values() for name in values}
-            kept = {k: x for k, x in kept.items() if k not in follow or not _leaf_equal(x, defaults[k])}
+            kept = {
+                k: x for k, x in kept.items() if k not in follow or not _leaf_equal(x, defaults[k])
+            }
         return self._function(**(kept | changes))
 
     def __repr__(self):
@@ -152,7 +184,9 @@ class Call(Value):
 def _with_numbers(doc: str | None, converters: dict[str, Any]) -> str | None:
     """The docstring, and what the types of the arguments say about them."""
     lines = [
-        f"    {name}: {text}" for name, converter in converters.items() if (text := getattr(converter, "text", ""))
+        f"    {name}: {text}"
+        for name, converter in converters.items()
+        if (text := getattr(converter, "text", ""))
     ]
     return "\n".join([inspect.cleandoc(doc), "", "Numbers:", *lines]) if doc and lines else doc
 
@@ -161,7 +195,9 @@ C = typing.TypeVar("C", bound=Call)
 
 
 def _converters(function) -> dict[str, Any]:
-    """The metadata of each parameter's `Annotated[...]` type that knows how to convert and check a value."""
+    """The metadata of each parameter's `Annotated[...]` type that knows how to convert and check a
+    value.
+    """
     hints = typing.get_type_hints(function, include_extras=True)
     found = {}
     for name, hint in hints.items():
@@ -175,8 +211,8 @@ def _converters(function) -> dict[str, Any]:
 def define(cls: type[C], leading: int = 0, conventions: dict[str, dict[str, Any]] | None = None):
     """Decorator: the function, called, gives a `cls` that remembers the call.
 
-    `leading` parameters (a schedule's `step`) are not arguments of the constructor. `conventions` maps each value of the
-    argument `convention` to the defaults that change with it.
+    `leading` parameters (a schedule's `step`) are not arguments of the constructor. `conventions`
+    maps each value of the argument `convention` to the defaults that change with it.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., C]:
@@ -184,7 +220,11 @@ def define(cls: type[C], leading: int = 0, conventions: dict[str, dict[str, Any]
         parameters = list(signature.parameters.values())[leading:]
         converters = _converters(function)
         hints = typing.get_type_hints(function, include_extras=True)
-        optional = {p.name for p in parameters if p.default is None or type(None) in typing.get_args(hints.get(p.name))}
+        optional = {
+            p.name
+            for p in parameters
+            if p.default is None or type(None) in typing.get_args(hints.get(p.name))
+        }
         readable = [p.replace(annotation=converters.get(p.name, p.annotation)) for p in parameters]
         public = signature.replace(parameters=readable, return_annotation=cls)
 
@@ -198,9 +238,12 @@ def define(cls: type[C], leading: int = 0, conventions: dict[str, dict[str, Any]
                 choice = given.get("convention", public.parameters["convention"].default)
                 if choice not in conventions:
                     raise ValueError(
-                        f"{function.__name__}: convention must be one of {sorted(conventions)}; got {choice!r}"
+                        f"{function.__name__}: convention must be one of {sorted(conventions)}; "
+                        f"got {choice!r}"
                     )
-                bound.arguments.update({k: v for k, v in conventions[choice].items() if k not in given})
+                bound.arguments.update(
+                    {k: v for k, v in conventions[choice].items() if k not in given}
+                )
             bound.apply_defaults()
             return bound.arguments
 
@@ -219,17 +262,23 @@ def define(cls: type[C], leading: int = 0, conventions: dict[str, dict[str, Any]
                     try:
                         hash(x)
                     except TypeError:
-                        raise TypeError(f"{function.__name__}: {name} must be hashable; got {code(x)}") from None
+                        raise TypeError(
+                            f"{function.__name__}: {name} must be hashable; got {code(x)}"
+                        ) from None
                     static.append((name, x))
             made = cls(construct, dynamic, tuple(static))
             made.check()
             return made
 
         construct.__dict__.update(
-            build=function, converters=converters, conventions=conventions or {}, __signature__=public
+            build=function,
+            converters=converters,
+            conventions=conventions or {},
+            __signature__=public,
         )
         construct.__doc__ = _with_numbers(
-            function.__doc__, {p.name: converters[p.name] for p in parameters if p.name in converters}
+            function.__doc__,
+            {p.name: converters[p.name] for p in parameters if p.name in converters},
         )
         return construct
 

@@ -1,7 +1,8 @@
-"""Compositions: chains of named parts, constructors that are names for them, and what other libraries bring.
+"""Compositions: chains of named parts, constructors that are names for them, and what other
+libraries bring.
 
-A chain runs its consecutive rules together, leaf by leaf, and passes them, beside the updates so far, the gradient as it was
-when it entered the first direction.
+A chain runs its consecutive rules together, leaf by leaf, and passes them, beside the updates so
+far, the gradient as it was when it entered the first direction.
 """
 
 import dataclasses
@@ -22,7 +23,9 @@ from gradxform.numerics import wide_dtype
 
 
 class Named(Call, Run):
-    """A transformation that is a name for a composition: `adam(1e-3)`. Its leaves are its numeric arguments."""
+    """A transformation that is a name for a composition: `adam(1e-3)`. Its leaves are its numeric
+    arguments.
+    """
 
     @property
     def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -48,7 +51,8 @@ class Named(Call, Run):
 
 
 def transformation(function=None, *, conventions=None):
-    """Decorator: a function that composes transformations becomes a constructor whose value is a pytree of its arguments.
+    """Decorator: a function that composes transformations becomes a constructor whose value is a
+    pytree of its arguments.
 
     `conventions` maps each value of the argument `convention` to the defaults that change with it.
     """
@@ -63,10 +67,14 @@ class Chain(Run):
     """Parts applied one after another, by name. Built by `chain`."""
 
     name: ClassVar[str] = "chain"  # pyright: ignore[reportIncompatibleVariableOverride]
-    items: dict[str, Transform]  # in the order of application, which a plain dict would lose as a pytree
+    items: dict[
+        str, Transform
+    ]  # in the order of application, which a plain dict would lose as a pytree
 
     def tree_flatten_with_keys(self):
-        return tuple((jax.tree_util.DictKey(k), v) for k, v in self.items.items()), tuple(self.items)
+        return tuple((jax.tree_util.DictKey(k), v) for k, v in self.items.items()), tuple(
+            self.items
+        )
 
     def tree_flatten(self):
         return tuple(self.items.values()), tuple(self.items)
@@ -102,14 +110,15 @@ class Chain(Run):
 def chain(*parts) -> Chain:
     """Apply transformations one after another; the first one sees the gradient.
 
-    Each part is a transformation, a `(name, transformation)` pair, an Optax `(init, update)` pair, or None, which is
-    skipped. Parts are named after their constructor (`ema`, `ema_2`, …), and the state is a dict by these names:
-    `state["ema"].slots["m"]`.
+    Each part is a transformation, a `(name, transformation)` pair, an Optax `(init, update)` pair,
+    or None, which is skipped. Parts are named after their constructor (`ema`, `ema_2`, …), and the
+    state is a dict by these names: `state["ema"].slots["m"]`.
 
-    Beside the updates so far, parts see *the gradient*. From the first direction on (`momentum`, `ema`, …) it
-    is frozen at what entered that direction: a preconditioner after it goes on measuring the gradient, and
-    `chain(ema(0.9, debias=False), scale_by_rms(0.999))` is Adam without bias correction. Where no direction comes first, a
-    chain means what it means in Optax. A nested chain means the same as its parts written out.
+    Beside the updates so far, parts see *the gradient*. From the first direction on (`momentum`,
+    `ema`, …) it is frozen at what entered that direction: a preconditioner after it goes on
+    measuring the gradient, and `chain(ema(0.9, debias=False), scale_by_rms(0.999))` is Adam without
+    bias correction. Where no direction comes first, a chain means what it means in Optax. A nested
+    chain means the same as its parts written out.
 
     >>> tx = gx.chain(gx.clip_by_global_norm(1.0), gx.adam(1e-3))
     >>> tx["adam"].learning_rate
@@ -117,7 +126,8 @@ def chain(*parts) -> Chain:
     >>> list(tx.init({"w": jnp.ones(2)}))
     ['clip_by_global_norm', 'adam']
 
-    Memory: the sum of its parts; a step makes one pass over the leaves, and no temporary the size of the parameters.
+    Memory: the sum of its parts; a step makes one pass over the leaves, and no temporary the size
+    of the parameters.
     """
     items: dict[str, Transform] = {}
     for part in parts:
@@ -136,7 +146,9 @@ def chain(*parts) -> Chain:
 
 @pytree(static=("init_fn", "update_fn"))
 class Foreign(Transform):
-    """Any other `(init, update)` pair, for example from Optax, as a part of a chain. Its numbers stay closed over."""
+    """Any other `(init, update)` pair, for example from Optax, as a part of a chain. Its numbers
+    stay closed over.
+    """
 
     init_fn: Callable[..., Any]
     update_fn: Callable[..., Any]
@@ -166,7 +178,9 @@ def as_transform(x) -> Transform:
         return Foreign(x.init, x.update)
     if isinstance(x, tuple) and len(x) == 2 and all(map(callable, x)):
         return Foreign(*x)
-    raise TypeError(f"chain: a part must be a transformation or an (init, update) pair; got {code(x)}")
+    raise TypeError(
+        f"chain: a part must be a transformation or an (init, update) pair; got {code(x)}"
+    )
 
 
 def _add(key, p, u):
@@ -190,11 +204,13 @@ def apply_updates(params, updates):
 
 
 def look_ahead(tx: Transform, state, params):
-    """The parameters to which a zero gradient would carry: for `momentum`, Nesterov's point x - lr·β·v.
+    """The parameters to which a zero gradient would carry: for `momentum`, Nesterov's point x -
+    lr·β·v.
 
-    Nesterov's method as first written takes the gradient there: `g = grad(f)(look_ahead(tx, state, params))`, then
-    `tx.update(g, state, params)` with heavy-ball `momentum`. `momentum(nesterov=True)` is its usual reformulation, whose
-    parameters are these look-ahead points.
+    Nesterov's method as first written takes the gradient there: `g = grad(f)(look_ahead(tx, state,
+    params))`, then `tx.update(g, state, params)` with heavy-ball `momentum`.
+    `momentum(nesterov=True)` is its usual reformulation, whose parameters are these look-ahead
+    points.
 
     Source: Y. Nesterov (1983); I. Sutskever et al. (2013), equations 3 and 4.
     """
@@ -235,7 +251,9 @@ def stateless(f) -> Transform:
 
 
 def stateless_with_tree_map(f) -> Transform:
-    """A transformation without state from `f(u, p) -> u` on one leaf and its parameter (None when not given)."""
+    """A transformation without state from `f(u, p) -> u` on one leaf and its parameter (None when
+    not given).
+    """
     return leafwise(_Stateless(f), name=getattr(f, "__name__", "stateless").strip("_<>"))
 
 
@@ -247,7 +265,8 @@ class _Stateless(NamedTuple):
 
 
 def stack(transforms) -> Any:
-    """One optimizer whose numbers are arrays with a leading axis, to `jax.vmap` over: `stack([adam(lr) for lr in rates])`.
+    """One optimizer whose numbers are arrays with a leading axis, to `jax.vmap` over:
+    `stack([adam(lr) for lr in rates])`.
 
     >>> params = jnp.zeros(())
     >>> first_step = lambda tx: tx.update(jnp.ones(()), tx.init(params), params)[0]
@@ -264,13 +283,16 @@ def stack(transforms) -> Any:
     for i, structure in enumerate(structures):
         if structure != structures[0]:
             raise ValueError(
-                f"stack: item {i} is built differently from item 0:\n  {transforms[i]!r}\n  {transforms[0]!r}"
+                f"stack: item {i} is built differently from item 0:\n  {transforms[i]!r}\n  "
+                f"{transforms[0]!r}"
             )
     return jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x) for x in xs]), *transforms)
 
 
 class Whole(Named):
-    """A name for a transformation that looks at trees as they are; nothing is checked before it runs."""
+    """A name for a transformation that looks at trees as they are; nothing is checked before it
+    runs.
+    """
 
     @property
     def per_example(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

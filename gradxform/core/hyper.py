@@ -1,7 +1,8 @@
-"""What a hyperparameter is: a number, an array, a schedule of the step, or a table by parameter path.
+"""What a hyperparameter is: a number, an array, a schedule of the step, or a table by parameter
+path.
 
-The interval and the meaning of each hyperparameter are written once, in its type. Constructors are annotated with these
-types; the check, the error message and the documentation come from there.
+The interval and the meaning of each hyperparameter are written once, in its type. Constructors are
+annotated with these types; the check, the error message and the documentation come from there.
 """
 
 from dataclasses import dataclass
@@ -44,11 +45,16 @@ class Range:
         return bool(np.all(above & below))
 
     def convert(self, owner: str, name: str, x):
-        """The value as a hyperparameter; a concrete number outside the interval raises, a tracer passes."""
+        """The value as a hyperparameter; a concrete number outside the interval raises, a tracer
+        passes.
+        """
         if isinstance(x, ByPath):
             return ByPath(
                 x.patterns,
-                tuple(self.convert(owner, f"{name}[{p!r}]", v) for p, v in zip(x.patterns, x.values, strict=True)),
+                tuple(
+                    self.convert(owner, f"{name}[{p!r}]", v)
+                    for p, v in zip(x.patterns, x.values, strict=True)
+                ),
             )
         if self.sequence and isinstance(x, list | tuple):
             return tuple(self.convert(owner, f"{name}[{i}]", v) for i, v in enumerate(x))
@@ -60,9 +66,13 @@ class Range:
             x = float(x)  # a Python number to begin with: np.logspace hands these out
         array = isinstance(x, np.ndarray | np.generic | jax.Array)
         if isinstance(x, bool) or not (
-            isinstance(x, int | float) or (array and jnp.issubdtype(x.dtype, np.number) and not jnp.iscomplexobj(x))
+            isinstance(x, int | float)
+            or (array and jnp.issubdtype(x.dtype, np.number) and not jnp.iscomplexobj(x))
         ):
-            raise TypeError(f"{owner}: {name} must be a number, an array, a schedule or a by_path table; got {code(x)}")
+            raise TypeError(
+                f"{owner}: {name} must be a number, an array, a schedule or a by_path table; got "
+                f"{code(x)}"
+            )
         if not self._contains(np.asarray(x)):
             raise ValueError(f"{owner}: {name} must lie in {self.interval}; got {code(x)}")
         if self.integer:
@@ -135,7 +145,9 @@ Patience = Annotated[Hyper, Range("[0, inf)", "a number of times", integer=True)
 
 
 def at_step(hyper, step):
-    """The hyperparameter's value at `step`: schedules are evaluated, tables row by row, numbers stay as they are."""
+    """The hyperparameter's value at `step`: schedules are evaluated, tables row by row, numbers
+    stay as they are.
+    """
     if isinstance(hyper, ByPath):
         return ByPath(hyper.patterns, tuple(at_step(v, step) for v in hyper.values))
     return hyper(step) if isinstance(hyper, Schedule) else hyper
@@ -148,6 +160,7 @@ def scalar(owner: str, name: str, x):
     x = jnp.asarray(x)
     if x.shape != ():
         raise ValueError(
-            f"{owner}: {name} must be a scalar inside update; got shape {x.shape}. To try many values, vmap over the optimizer"
+            f"{owner}: {name} must be a scalar inside update; got shape {x.shape}. To try many "
+            "values, vmap over the optimizer"
         )
     return x

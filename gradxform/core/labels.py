@@ -1,4 +1,6 @@
-"""Which leaf is which: labels by path pattern, by predicate, by a tree, or by a function of the parameters."""
+"""Which leaf is which: labels by path pattern, by predicate, by a tree, or by a function of the
+parameters.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ from gradxform.display.code import code
 
 
 class Labels:
-    """A label for each leaf by its path, or by the path of a subtree that it is in: a tree of labels, made static."""
+    """A label for each leaf by its path, or by the path of a subtree that it is in: a tree of
+    labels, made static.
+    """
 
     def __init__(self, entries):
         self.entries = tuple(entries)
@@ -37,21 +41,27 @@ class Labels:
         return code(out.get("", out))
 
     def rows(self, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
-        """The label of each leaf. A leaf without one, or a label without a leaf, is an error that lists them."""
+        """The label of each leaf. A leaf without one, or a label without a leaf, is an error that
+        lists them.
+        """
         table, used, rows, uncovered = dict(self.entries), set(), [], []
         for path in paths:
             steps = path.split("/")
-            hits = [above for i in range(len(steps), -1, -1) if (above := "/".join(steps[:i])) in table]
+            hits = [
+                above for i in range(len(steps), -1, -1) if (above := "/".join(steps[:i])) in table
+            ]
             used.update(hits[:1])
             rows.append(table[hits[0]] if hits else None)
             uncovered += [] if hits else [path]
         if uncovered:
             raise ValueError(
-                f"{owner}: no label for the leaves {uncovered[:8]}; there are labels for {list(table)[:8]}"
+                f"{owner}: no label for the leaves {uncovered[:8]}; there are labels for "
+                f"{list(table)[:8]}"
             )
         if paths and (idle := [path for path in table if path not in used]):
             raise ValueError(
-                f"{owner}: labels for {idle[:8]}, where the parameters have no leaf; the leaves are {paths[:8]}"
+                f"{owner}: labels for {idle[:8]}, where the parameters have no leaf; the leaves "
+                f"are {paths[:8]}"
             )
         return rows
 
@@ -63,7 +73,9 @@ class Table(Labels):
         return f"by_path({code(dict(self.entries))})"
 
     def rows(self, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
-        """The label of each leaf, from the first pattern that matches; checked as every `by_path` table."""
+        """The label of each leaf, from the first pattern that matches; checked as every `by_path`
+        table.
+        """
         patterns, labels = zip(*self.entries, strict=True)
         return ByPath(patterns, labels).rows(owner, paths, leaves)
 
@@ -79,7 +91,9 @@ def is_predicate(x) -> bool:
 
 
 def _labels(owner: str, name: str, x: Any, booleans: bool) -> Any:
-    """Labels made static: a tree (a module with `__call__` is one too), a table, a pattern; functions stay."""
+    """Labels made static: a tree (a module with `__call__` is one too), a table, a pattern;
+    functions stay.
+    """
     if isinstance(x, Labels) or (isinstance(x, str) and booleans):
         return x
     if isinstance(x, ByPath):
@@ -87,16 +101,23 @@ def _labels(owner: str, name: str, x: Any, booleans: bool) -> Any:
     flat, structure = jax.tree_util.tree_flatten_with_path(x)
     if callable(x) and (jax.tree_util.treedef_is_leaf(structure) or not flat):
         return x
-    if booleans and not all(isinstance(flag, bool) or getattr(flag, "dtype", "") == "bool" for _, flag in flat):
+    if booleans and not all(
+        isinstance(flag, bool) or getattr(flag, "dtype", "") == "bool" for _, flag in flat
+    ):
         raise TypeError(
-            f"{owner}: {name} must be a path pattern, a predicate f(path, leaf), a tree of booleans or a function that gives one; "
+            f"{owner}: {name} must be a path pattern, a predicate f(path, leaf), a tree of "
+            "booleans or a function that gives one; "
             f"got {code(x)}"
         )
-    return Labels((trees.path_string(path), bool(label) if booleans else label) for path, label in flat)
+    return Labels(
+        (trees.path_string(path), bool(label) if booleans else label) for path, label in flat
+    )
 
 
 class _Mask:
-    """Which leaves: a path pattern, a predicate `f(path, leaf)`, a tree of booleans, or a function `f(params)` that gives one."""
+    """Which leaves: a path pattern, a predicate `f(path, leaf)`, a tree of booleans, or a function
+    `f(params)` that gives one.
+    """
 
     static = True
 
@@ -105,7 +126,9 @@ class _Mask:
 
 
 class _ParamLabels:
-    """A label for each leaf: a tree of labels, a `by_path` table, a function `f(params)` that gives a tree, or `f(path, leaf)`."""
+    """A label for each leaf: a tree of labels, a `by_path` table, a function `f(params)` that gives
+    a tree, or `f(path, leaf)`.
+    """
 
     static = True
 
@@ -133,7 +156,9 @@ def label_leaves(owner: str, labels: Any, tree, booleans: bool) -> list[Any]:
         if is_predicate(labels):
             labels = Labels((path, labels(path, leaf)) for path, leaf in zip(*at, strict=True))
         else:
-            labels = _labels(owner, getattr(labels, "__name__", type(labels).__name__), labels(tree), booleans)
+            labels = _labels(
+                owner, getattr(labels, "__name__", type(labels).__name__), labels(tree), booleans
+            )
     out: list[Any] = [None] * len(leaves)
     for i, label in zip(present, labels.rows(owner, *at), strict=True):
         out[i] = bool(label) if booleans else label
@@ -143,14 +168,17 @@ def label_leaves(owner: str, labels: Any, tree, booleans: bool) -> list[Any]:
 @jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True, eq=False, repr=False)
 class ByPath(Value):
-    """A table from parameter paths to hyperparameters; the first pattern that matches a leaf's path wins."""
+    """A table from parameter paths to hyperparameters; the first pattern that matches a leaf's path
+    wins.
+    """
 
     patterns: tuple[Any, ...]
     values: tuple[Any, ...]
 
     def tree_flatten_with_keys(self):
         return tuple(
-            (jax.tree_util.DictKey(str(p)), v) for p, v in zip(self.patterns, self.values, strict=True)
+            (jax.tree_util.DictKey(str(p)), v)
+            for p, v in zip(self.patterns, self.values, strict=True)
         ), self.patterns
 
     def tree_flatten(self):
@@ -164,7 +192,9 @@ class ByPath(Value):
         return f"by_path({code(dict(zip(self.patterns, self.values, strict=True)))})"
 
     def rows(self, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
-        """The table's value for each leaf. An idle pattern, or a leaf that no pattern covers, is an error that lists it."""
+        """The table's value for each leaf. An idle pattern, or a leaf that no pattern covers, is an
+        error that lists it.
+        """
         rows, used, uncovered = [], set(), []
         columns = [_flags(pattern, owner, paths, leaves) for pattern in self.patterns]
         for j, path in enumerate(paths):
@@ -176,11 +206,18 @@ class ByPath(Value):
                 uncovered.append(path)
         if uncovered:
             raise ValueError(
-                f"{owner}: by_path: no pattern of {list(self.patterns)} covers {uncovered[:8]}; add '**' for the rest"
+                f"{owner}: by_path: no pattern of {list(self.patterns)} covers {uncovered[:8]}; "
+                "add '**' for the rest"
             )
-        idle = [p for i, p in enumerate(self.patterns) if i not in used and p != "**" and not hasattr(p, "flags")]
+        idle = [
+            p
+            for i, p in enumerate(self.patterns)
+            if i not in used and p != "**" and not hasattr(p, "flags")
+        ]
         if idle and paths:
-            raise ValueError(f"{owner}: by_path: pattern {idle[0]!r} matches no leaf; the leaves are {paths[:8]}")
+            raise ValueError(
+                f"{owner}: by_path: pattern {idle[0]!r} matches no leaf; the leaves are {paths[:8]}"
+            )
         for value in self.values:  # a table in a table sees only the leaves that came to it
             if isinstance(value, ByPath):
                 mine = [j for j, row in enumerate(rows) if row is value]
@@ -191,7 +228,9 @@ class ByPath(Value):
 
 
 def _flags(pattern, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
-    """Whether a pattern matches each leaf: a pattern of paths, a predicate, or a mask of the whole tree."""
+    """Whether a pattern matches each leaf: a pattern of paths, a predicate, or a mask of the whole
+    tree.
+    """
     if hasattr(pattern, "flags"):
         return pattern.flags(owner, paths, leaves)
     test = pattern if callable(pattern) else lambda path, leaf: matches(pattern, path)
@@ -201,9 +240,10 @@ def _flags(pattern, owner: str, paths: list[str], leaves: list[Any]) -> list[Any
 def by_path(table: Mapping[Any, Any]) -> ByPath:
     """A hyperparameter by parameter path: `by_path({"**/kernel": 0.1, "**": 0.0})`.
 
-    Patterns are matched against paths like `encoder/0/kernel`: `*` stands for anything within one segment, `**` for any number
-    of segments. A pattern may also be a predicate `f(path, leaf)`. The first match wins; every leaf must be covered,
-    and every pattern but `**` must match something. Values are numbers, arrays or schedules.
+    Patterns are matched against paths like `encoder/0/kernel`: `*` stands for anything within one
+    segment, `**` for any number of segments. A pattern may also be a predicate `f(path, leaf)`. The
+    first match wins; every leaf must be covered, and every pattern but `**` must match something.
+    Values are numbers, arrays or schedules.
 
     >>> params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
     >>> tx = gx.sgd(gx.by_path({"**/kernel": 0.1, "**": 1.0}))
@@ -213,13 +253,17 @@ def by_path(table: Mapping[Any, Any]) -> ByPath:
     """
     if not table:
         raise ValueError("by_path: the table is empty")
-    values = (v if isinstance(v, Value) or not callable(v) else from_function(v) for v in table.values())
+    values = (
+        v if isinstance(v, Value) or not callable(v) else from_function(v) for v in table.values()
+    )
     return ByPath(tuple(table), tuple(values))
 
 
 @dataclass(frozen=True, repr=False)
 class _Flags:
-    """A mask as a pattern of a table: a tree of booleans, or a function of the parameters that gives one."""
+    """A mask as a pattern of a table: a tree of booleans, or a function of the parameters that
+    gives one.
+    """
 
     mask: Any
 
@@ -232,11 +276,14 @@ class _Flags:
 
 
 class _Where:
-    """Which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans, or a function f(params) that gives one."""
+    """Which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans, or a function
+    f(params) that gives one.
+    """
 
     static = True
     text = (
-        "which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans like the parameters or a prefix of it, "
+        "which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans like the "
+        "parameters or a prefix of it, "
         "or a function f(params) that gives one"
     )
 

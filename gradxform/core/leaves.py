@@ -1,4 +1,6 @@
-"""Walking trees: leaves with their paths, trees of one structure side by side, and sums over a whole tree."""
+"""Walking trees: leaves with their paths, trees of one structure side by side, and sums over a
+whole tree.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -18,7 +20,9 @@ def is_none(x) -> bool:
 
 
 def path_string(path: Sequence[Any]) -> str:
-    """`encoder/0/kernel`. The `.value` of a Flax nnx Variable, present at init and absent at update, is left out."""
+    """`encoder/0/kernel`. The `.value` of a Flax nnx Variable, present at init and absent at
+    update, is left out.
+    """
     if path and isinstance(path[-1], GetAttrKey) and path[-1].name in ("value", "raw_value"):
         path = path[:-1]
     return keystr(tuple(path), simple=True, separator="/")
@@ -49,12 +53,16 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a path matches a pattern: `*` within one segment, `**` over any number of them (none included)."""
+    """Whether a path matches a pattern: `*` within one segment, `**` over any number of them (none
+    included).
+    """
     return _pattern(pattern).fullmatch(path) is not None
 
 
 def align(treedef, tree, owner: str, what: str, like: str) -> list[Any]:
-    """The leaves of `tree` in the order of `treedef`; a tree of another structure is an error that lists the paths."""
+    """The leaves of `tree` in the order of `treedef`; a tree of another structure is an error that
+    lists the paths.
+    """
     try:
         return treedef.flatten_up_to(tree)
     except (ValueError, TypeError) as error:
@@ -65,7 +73,9 @@ def align(treedef, tree, owner: str, what: str, like: str) -> list[Any]:
             (what, [path for path in got if path not in expected]),
         )
         detail = "; ".join(f"only in {name}: {names[:8]}" for name, names in only if names)
-        raise ValueError(f"{owner}: {what} and {like} differ in structure: {detail or error}") from None
+        raise ValueError(
+            f"{owner}: {what} and {like} differ in structure: {detail or error}"
+        ) from None
 
 
 CHUNKS = (16, 4)
@@ -90,11 +100,15 @@ def _in_chunks(f, key, rows, common, sizes):
     return out + [_one(f, key, row, common) for row in rows[start:]]
 
 
-def map_leaves(f, keys: Sequence[Any], rows: Sequence[tuple[Any, ...]], common: tuple[Any, ...] = ()) -> list[Any]:
-    """`[f(key, *row, *common) for each leaf]`, where keys are static and rows hold the arrays of one leaf.
+def map_leaves(
+    f, keys: Sequence[Any], rows: Sequence[tuple[Any, ...]], common: tuple[Any, ...] = ()
+) -> list[Any]:
+    """`[f(key, *row, *common) for each leaf]`, where keys are static and rows hold the arrays of
+    one leaf.
 
-    f is traced once for each distinct key and set of shapes, and leaves that agree in both are called many at a time, so that
-    tracing and lowering a thousand leaves cost little more than tracing a few. The compiled program is the same.
+    f is traced once for each distinct key and set of shapes, and leaves that agree in both are
+    called many at a time, so that tracing and lowering a thousand leaves cost little more than
+    tracing a few. The compiled program is the same.
     """
     groups: dict[Any, list[int]] = {}
     leaves, structure = jax.tree.flatten(list(rows))
@@ -121,7 +135,9 @@ def _leaf_sum_squares(key, x):
 
 
 def sum_of_squares(leaves: Sequence[Any], axis_name: str | None = None):
-    """Σ |x|² over all leaves as a float32 (or wider) scalar; None leaves are absent, no leaf gives 0."""
+    """Σ |x|² over all leaves as a float32 (or wider) scalar; None leaves are absent, no leaf gives
+    0.
+    """
     rows = [(jnp.asarray(leaf),) for leaf in leaves if leaf is not None]
     total = jnp.zeros((), jnp.float32)
     for part in map_leaves(_leaf_sum_squares, [None] * len(rows), rows):
@@ -137,4 +153,6 @@ def global_norm(updates):
 
 def tree_map(f: Callable[..., Any], tree, *rest):
     """`jax.tree.map` that leaves None alone."""
-    return jax.tree.map(lambda x, *xs: None if x is None else f(x, *xs), tree, *rest, is_leaf=is_none)
+    return jax.tree.map(
+        lambda x, *xs: None if x is None else f(x, *xs), tree, *rest, is_leaf=is_none
+    )

@@ -1,4 +1,6 @@
-"""A number that depends on the step, and what its operators make: sequences, sums and products of schedules."""
+"""A number that depends on the step, and what its operators make: sequences, sums and products of
+schedules.
+"""
 
 from collections.abc import Callable
 from inspect import signature
@@ -14,11 +16,20 @@ from gradxform.core.call import Call, define
 from gradxform.display.code import code
 from gradxform.display.latex import to_mathematics
 
-__all__ = ["Schedule", "from_function", "in_sequence", "product_of_schedules", "schedule", "sum_of_schedules"]
+__all__ = [
+    "Schedule",
+    "from_function",
+    "in_sequence",
+    "product_of_schedules",
+    "schedule",
+    "sum_of_schedules",
+]
 
 
 class Schedule(Call):
-    """A number that depends on the step: call it with the step (0 first). Its own numbers are pytree leaves."""
+    """A number that depends on the step: call it with the step (0 first). Its own numbers are
+    pytree leaves.
+    """
 
     def __call__(self, step):
         """The value at `step`, a Python int or an integer array."""
@@ -28,13 +39,17 @@ class Schedule(Call):
         return to_mathematics(self)
 
     def table(self, steps) -> dict[int, float]:
-        """The values at the given steps, as their dtype prints them: `schedule.table(range(0, 100, 10))`."""
+        """The values at the given steps, as their dtype prints them: `schedule.table(range(0, 100,
+        10))`.
+        """
         return {int(step): float(str(np.asarray(self(step)))) for step in steps}
 
     def __rshift__(self, other):
         if not isinstance(other, Schedule):
             return NotImplemented
-        parts = [x.schedules if getattr(x, "name", "") == "in_sequence" else (x,) for x in (self, other)]
+        parts = [
+            x.schedules if getattr(x, "name", "") == "in_sequence" else (x,) for x in (self, other)
+        ]
         joined = in_sequence(parts[0] + parts[1])
         joined(0)  # complains here, where it is written, of a part without a length
         return joined
@@ -74,7 +89,9 @@ def schedule(function) -> Callable[..., Schedule]:
 
 @schedule
 def from_function(step, function: Callable[[Any], Any]):
-    """A schedule from any function of the step (an Optax schedule, a lambda); the function itself is static."""
+    """A schedule from any function of the step (an Optax schedule, a lambda); the function itself
+    is static.
+    """
     return function(step)
 
 
@@ -149,14 +166,18 @@ def _value(x, step):
 
 @define(Composite, leading=1)
 def in_sequence(step, schedules: Annotated[Any, _Parts()]):
-    """a(step) = the schedule whose stretch the step lies in, its steps counted from there: what `>>` makes.
+    """a(step) = the schedule whose stretch the step lies in, its steps counted from there: what
+    `>>` makes.
 
     Raises:
         TypeError: one that is not the last has no length.
     """
     for s in schedules[:-1]:
         if _length(s) is None:
-            raise TypeError(f"{code(s)} has no length, so nothing can come after it; give it one by stretch(…, steps)")
+            raise TypeError(
+                f"{code(s)} has no length, so nothing can come after it; give it one by stretch(…, "
+                "steps)"
+            )
     begin, out = 0.0, schedules[0](step)
     for before, following in pairwise(schedules):
         begin = begin + _time(before.length)
@@ -186,7 +207,9 @@ _OPERATORS = {"in_sequence": ">>", "sum_of_schedules": "+", "product_of_schedule
 
 
 def _is_operand(x):
-    return isinstance(x, Schedule | int | float | np.number | np.ndarray | jax.Array) and not isinstance(x, bool)
+    return isinstance(
+        x, Schedule | int | float | np.number | np.ndarray | jax.Array
+    ) and not isinstance(x, bool)
 
 
 def _joined(constructor, left, right):

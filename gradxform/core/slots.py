@@ -1,7 +1,8 @@
 """What a rule remembers of a parameter: factories of fresh arrays shaped like it.
 
-Float32 where the parameter is narrower (a bfloat16 second moment never decays: 0.999·x rounds back to x), the parameter's
-dtype otherwise, so that state dtypes are a fixed point of the update whatever the gradient's dtype is.
+Float32 where the parameter is narrower (a bfloat16 second moment never decays: 0.999·x rounds back
+to x), the parameter's dtype otherwise, so that state dtypes are a fixed point of the update
+whatever the gradient's dtype is.
 """
 
 from typing import NamedTuple

@@ -14,7 +14,9 @@ from gradxform.display.latex import to_mathematics
 
 
 class Transform(Value):
-    """A transformation of gradients: `init_fn, update_fn = tx`, and a pytree whose leaves are its numbers."""
+    """A transformation of gradients: `init_fn, update_fn = tx`, and a pytree whose leaves are its
+    numbers.
+    """
 
     direction: bool = False  # whether it freezes the gradient that later parts of a chain measure
 
@@ -23,7 +25,9 @@ class Transform(Value):
     name: str  # what its state goes by in a chain; without one, the name of the class
 
     def init(self, params) -> Any:
-        """The state before the first update. Works under `jax.eval_shape`; no buffer of params is reused."""
+        """The state before the first update. Works under `jax.eval_shape`; no buffer of params is
+        reused.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines no init")
 
     def update(self, updates, state, params=None, **extra) -> tuple[Any, Any]:
@@ -47,7 +51,9 @@ def name_of(tx) -> str:
 
 
 def check_leaf(owner: str, what: str, path: str, leaf):
-    """The leaf as an array (None as it is); an integer, key or float0 leaf is an error that names its path."""
+    """The leaf as an array (None as it is); an integer, key or float0 leaf is an error that names
+    its path.
+    """
     if leaf is None:
         return None
     if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
@@ -57,7 +63,8 @@ def check_leaf(owner: str, what: str, path: str, leaf):
             raise TypeError(f"{owner}: {what} {path!r} is not an array: {code(leaf)}") from None
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         raise TypeError(
-            f"{owner}: {what} {path!r} has dtype {leaf.dtype}; only real and complex leaves can be optimized: leave it out, or make it None"
+            f"{owner}: {what} {path!r} has dtype {leaf.dtype}; only real and complex leaves can be "
+            "optimized: leave it out, or make it None"
         )
     return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
@@ -66,7 +73,11 @@ def check_updates(owner, updates, params, shapes: bool = True):
     """Leaves of updates and params side by side, or an error that names the leaf that does not fit."""
     leaves, treedef = jax.tree.flatten(updates, is_leaf=trees.is_none)
     u: list[Any] = list(leaves)
-    p: Any = None if params is None else trees.align(treedef, params, owner, "the parameters", "the updates")
+    p: Any = (
+        None
+        if params is None
+        else trees.align(treedef, params, owner, "the parameters", "the updates")
+    )
     leaf: Any
     for i, leaf in enumerate(u):
         if leaf is None:
@@ -75,7 +86,10 @@ def check_updates(owner, updates, params, shapes: bool = True):
             u[i] = leaf = check_leaf(owner, "update", trees.paths(updates)[i], leaf)
         if p is not None and shapes and np.shape(leaf) != np.shape(p[i]):
             path = trees.paths(updates)[i]
-            raise ValueError(f"{owner}: update {path!r} has shape {np.shape(leaf)}, its parameter has {np.shape(p[i])}")
+            raise ValueError(
+                f"{owner}: update {path!r} has shape {np.shape(leaf)}, its parameter has "
+                f"{np.shape(p[i])}"
+            )
         if p is not None and isinstance(p[i], np.ndarray | np.generic | float):
             p[i] = jnp.asarray(p[i])
     return u, p, treedef

@@ -21,13 +21,17 @@ class TunableState(NamedTuple):
     inner: Any
 
     def replace(self, **numbers) -> "TunableState":
-        """The state with other numbers of the same kind: `state.replace(learning_rate=3e-4)`; nothing is retraced.
+        """The state with other numbers of the same kind: `state.replace(learning_rate=3e-4)`;
+        nothing is retraced.
 
-        Also where a framework has wrapped the leaves (Flax nnx Variables): the new number goes inside the wrapper.
+        Also where a framework has wrapped the leaves (Flax nnx Variables): the new number goes
+        inside the wrapper.
         """
         tx, new = self.tx, {}
         if not isinstance(tx, Call):
-            raise TypeError(f"tunable: only a named optimizer has numbers by name; this one is {code(tx)}")
+            raise TypeError(
+                f"tunable: only a named optimizer has numbers by name; this one is {code(tx)}"
+            )
         for name, x in numbers.items():
             if name not in tx._dynamic:
                 raise TypeError(f"{tx.name}: no number named {name!r}; it has {list(tx._dynamic)}")
@@ -35,7 +39,10 @@ class TunableState(NamedTuple):
             given = converter.convert(tx.name, name, x) if converter else x
             old_nodes, structure = jax.tree.flatten(tx._dynamic[name], is_leaf=_is_number)
             if jax.tree.structure(given) != structure:
-                raise ValueError(f"{tx.name}: {name} is {code(tx._dynamic[name])} here and cannot become {code(given)}")
+                raise ValueError(
+                    f"{tx.name}: {name} is {code(tx._dynamic[name])} here and cannot become "
+                    f"{code(given)}"
+                )
             new[name] = structure.unflatten(
                 [
                     jax.tree.map(partial(_like, v), node)
@@ -51,10 +58,11 @@ class TunableState(NamedTuple):
 
 
 class Hyperparams(MutableMapping[str, Any]):
-    """The numbers of a `tunable` optimizer by name, a schedule as the number that the last update used.
+    """The numbers of a `tunable` optimizer by name, a schedule as the number that the last update
+    used.
 
-    As in Optax, assigning changes this very state: `state.hyperparams["learning_rate"] = 3e-4`. A pure program says
-    `state = state.replace(learning_rate=3e-4)`.
+    As in Optax, assigning changes this very state: `state.hyperparams["learning_rate"] = 3e-4`. A
+    pure program says `state = state.replace(learning_rate=3e-4)`.
     """
 
     def __init__(self, state: TunableState):
@@ -63,7 +71,9 @@ class Hyperparams(MutableMapping[str, Any]):
     def __getitem__(self, name):
         number = self._state.tx._dynamic[name]
         return (
-            at_step(number, jnp.maximum(_steps(self._state.inner) - 1, 0)) if isinstance(number, Schedule) else number
+            at_step(number, jnp.maximum(_steps(self._state.inner) - 1, 0))
+            if isinstance(number, Schedule)
+            else number
         )
 
     def __setitem__(self, name, value):
@@ -87,7 +97,11 @@ class Hyperparams(MutableMapping[str, Any]):
 def _steps(state):
     """The outermost step counter of a state; 0 where it has none."""
     flat = jax.tree_util.tree_leaves_with_path(state)
-    counters = [(len(path), x) for path, x in flat if getattr(path[-1] if path else None, "name", "") == "step"]
+    counters = [
+        (len(path), x)
+        for path, x in flat
+        if getattr(path[-1] if path else None, "name", "") == "step"
+    ]
     return min(counters, key=lambda found: found[0])[1] if counters else jnp.zeros((), jnp.int32)
 
 
@@ -123,7 +137,9 @@ class Tunable(Transform):
 
     def update(self, updates, state, params=None, **extra):
         if not isinstance(state, TunableState):
-            raise ValueError(f"tunable: this state belongs to another transformation: got {type(state).__name__}")
+            raise ValueError(
+                f"tunable: this state belongs to another transformation: got {type(state).__name__}"
+            )
         updates, inner = state.tx.update(updates, state.inner, params, **extra)
         return updates, TunableState(state.tx, inner)
 
@@ -131,8 +147,8 @@ class Tunable(Transform):
 def inject_hyperparams(inner_factory, static_args=(), hyperparam_dtype=None):
     """Optax's name for `tunable`: `inject_hyperparams(adam)(1e-3)` is `tunable(adam(1e-3))`.
 
-    `static_args` and `hyperparam_dtype` are accepted and not needed: what is a number and what is structure, a constructor's
-    types say, and numbers are float32 whatever the parameters' dtype.
+    `static_args` and `hyperparam_dtype` are accepted and not needed: what is a number and what is
+    structure, a constructor's types say, and numbers are float32 whatever the parameters' dtype.
 
     Memory: a few scalars more than the optimizer.
     """
@@ -145,10 +161,12 @@ def inject_hyperparams(inner_factory, static_args=(), hyperparam_dtype=None):
 
 
 def tunable(tx) -> Tunable:
-    """Keep the optimizer's numbers in its state, where a running program can change them without being compiled again.
+    """Keep the optimizer's numbers in its state, where a running program can change them without
+    being compiled again.
 
-    For frameworks that hold the optimizer as static metadata (Flax's `TrainState`, `nnx.Optimizer`):
-    `state.tx.learning_rate` reads, `state.replace(learning_rate=3e-4)` sets. Scalars are float32 whatever the parameters' dtype.
+    For frameworks that hold the optimizer as static metadata (Flax's `TrainState`,
+    `nnx.Optimizer`): `state.tx.learning_rate` reads, `state.replace(learning_rate=3e-4)` sets.
+    Scalars are float32 whatever the parameters' dtype.
 
     >>> tx = gx.tunable(gx.adam(1e-3))
     >>> state = tx.init({"w": jnp.ones(2)}).replace(learning_rate=0.5)

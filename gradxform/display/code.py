@@ -38,7 +38,9 @@ def code(x: Any) -> str:
         return "{" + ", ".join(f"{k!r}: {code(v)}" for k, v in x.items()) + "}"
     if isinstance(x, list | tuple):
         inner = ", ".join(map(code, x))
-        return f"[{inner}]" if isinstance(x, list) else f"({inner},)" if len(x) == 1 else f"({inner})"
+        return (
+            f"[{inner}]" if isinstance(x, list) else f"({inner},)" if len(x) == 1 else f"({inner})"
+        )
     if inspect.isfunction(x) or inspect.isbuiltin(x) or inspect.isclass(x):
         return x.__qualname__
     return repr(x)

@@ -1,8 +1,10 @@
-"""The equations of a constructor with its arguments: those of its docstring, the lines that the arguments choose.
+"""The equations of a constructor with its arguments: those of its docstring, the lines that the
+arguments choose.
 
-A docstring's equations stand in an indented block, or in its first sentence after a colon. A remark after spaces may tie a
-line to an argument: `momentum=None`, `"hard"`, `optax and torch: …`, `eps_in_sqrt`. Where one docstring serves more variants
-than remarks can tell, the table `VARIANTS` has its lines, with conditions in brackets.
+A docstring's equations stand in an indented block, or in its first sentence after a colon. A remark
+after spaces may tie a line to an argument: `momentum=None`, `"hard"`, `optax and torch: …`,
+`eps_in_sqrt`. Where one docstring serves more variants than remarks can tell, the table `VARIANTS`
+has its lines, with conditions in brackets.
 """
 
 import inspect
@@ -96,7 +98,9 @@ p ← p - α {_ADAM_KERAS}      [convention=keras]""",
 p ← p - α ({_ADAM_STEP} + λ p)      [convention=optax|torch]
 p ← p - α ({_ADAM_KERAS} + λ p)      [convention=keras]
 p ← p - α {_ADAM_STEP} - λ p      [convention=paper]""",
-    "adam_l2": f"g ← g + λ p{_MOMENTS.replace(', bias_correction!=False', '')}\np ← p - α m̂ / (√v̂ + ε)",
+    "adam_l2": (
+        f"g ← g + λ p{_MOMENTS.replace(', bias_correction!=False', '')}\np ← p - α m̂ / (√v̂ + ε)"
+    ),
     "nadam": f"{_NADAM}\np ← p - α u",
     "nadamw": f"{_NADAM}\np ← p - α (u + λ p)",
     "amsgrad": """
@@ -156,7 +160,9 @@ v ← β v + (1 - β) (n - m̂)²      over the accepted steps, s of them      [
 m ← β m + (1 - β) n      over the accepted steps, s of them
 m̂ = m / (1 - βˢ)
 v̂ = v / (1 - βˢ)      [by=zscore]""",
-    "linear_schedule": "a(step) = init + (end - init) x\nx = (step - begin) / steps,  clipped to [0, 1]",
+    "linear_schedule": (
+        "a(step) = init + (end - init) x\nx = (step - begin) / steps,  clipped to [0, 1]"
+    ),
     "warmup_constant_schedule": """
 a(step) = init + (peak - init) step / warmup_steps      up to warmup_steps
 a(step) = peak      after""",
@@ -175,7 +181,9 @@ x = (step - warmup_steps) / (decay_steps - warmup_steps),  at most 1""",
 _CONVENTIONS = ("optax", "torch", "keras", "paper", "authors", "pytorch_optimizer", "lion_pytorch")
 
 
-_SECTIONS = re.compile(r"\n(?:Memory|Numbers|Source|Raises|Args|Units|Shapes|Conventions|Differences):")
+_SECTIONS = re.compile(
+    r"\n(?:Memory|Numbers|Source|Raises|Args|Units|Shapes|Conventions|Differences):"
+)
 
 
 LEFT = re.compile(r"^(.{1,14}?) [←=⇔] ")
@@ -185,11 +193,20 @@ _CONDITIONS = re.compile(r"\[(\w+!?=[\w!=|, ]+)\]$")
 
 
 def equations(function, arguments: dict[str, Any]) -> list[str]:
-    """The lines that describe a constructor called with these arguments, in the notation of the docstrings."""
-    known = VARIANTS.get(function.__name__) if function.__module__.startswith("gradxform.") else None
+    """The lines that describe a constructor called with these arguments, in the notation of the
+    docstrings.
+    """
+    known = (
+        VARIANTS.get(function.__name__) if function.__module__.startswith("gradxform.") else None
+    )
     if known is not None:
         held = [_holds(line.strip(), arguments) for line in known.splitlines() if line.strip()]
-        return [equation for holds, line in held if holds for equation in re.split(r",  (?=\S{1,6} [←=] )", line)]
+        return [
+            equation
+            for holds, line in held
+            if holds
+            for equation in re.split(r",  (?=\S{1,6} [←=] )", line)
+        ]
     doc = _SECTIONS.split(inspect.getdoc(function.build) or "")[0]
     return _with_corrections(_chosen(_lines(doc), arguments), arguments)
 
@@ -207,13 +224,19 @@ def _holds(line: str, arguments) -> tuple[bool, str]:
 
 
 def _lines(doc: str) -> list[str]:
-    """The equations of a docstring: its indented lines and those that begin like one, or what its first sentence says."""
+    """The equations of a docstring: its indented lines and those that begin like one, or what its
+    first sentence says.
+    """
     lines = doc.splitlines()
-    found = [x.strip() for x in lines[1:] if x.startswith("    ") or re.match(r"(a\(step\)|[ar]) = ", x)]
+    found = [
+        x.strip() for x in lines[1:] if x.startswith("    ") or re.match(r"(a\(step\)|[ar]) = ", x)
+    ]
     if any(re.search(r"[←⇔]| = ", re.split(r"\s{3,}", line)[0]) for line in found):
         return [line.partition(". ")[0].rstrip(".:") for line in found]
     first = " ".join(doc.partition("\n\n")[0].split())
-    sentence = re.search(r"(?:^|: )((?:\S{1,7}) [←=] .*)", first) or re.search(r": (\S ⊙ .*)", first)
+    sentence = re.search(r"(?:^|: )((?:\S{1,7}) [←=] .*)", first) or re.search(
+        r": (\S ⊙ .*)", first
+    )
     if not sentence:
         return []
     equation = re.split(r"\. |\.$|: |, with | \(with ", sentence[1])[0].replace("; ", "   ")
@@ -222,7 +245,9 @@ def _lines(doc: str) -> list[str]:
 
 def _chosen(lines: list[str], arguments) -> list[str]:
     """The lines whose remarks fit the arguments, each equation of a line by itself."""
-    kept: list[tuple[str, list[str], bool]] = []  # left sides, equations, whether tied to an argument
+    kept: list[
+        tuple[str, list[str], bool]
+    ] = []  # left sides, equations, whether tied to an argument
     lost: list[tuple[str, list[str], bool]] = []
     key, before = "", True
     for line in lines:
@@ -252,7 +277,9 @@ def _chosen(lines: list[str], arguments) -> list[str]:
 
 
 def _condition(remark: str, arguments, key: str, before: bool, again: bool):
-    """Whether a remark fits the arguments (None: it says nothing about them), what is left of it, the argument it was about."""
+    """Whether a remark fits the arguments (None: it says nothing about them), what is left of it,
+    the argument it was about.
+    """
     head = re.split(r"[:;,]| where | with ", remark, maxsplit=1)[0]
     rest = remark[len(head) :].lstrip(",:; ")
     if found := re.match(r"(\w+)=(\"?)([\w+-]+)\2", remark):
@@ -261,9 +288,17 @@ def _condition(remark: str, arguments, key: str, before: bool, again: bool):
             given = arguments[name]
             words = re.findall(r"[\w+-]+", head)
             literal = quoted or value in ("None", "True", "False") or value.isascii()
-            return (str(given) in words if literal else given is not None), remark[found.end() :].lstrip(",:; "), name
+            return (
+                (str(given) in words if literal else given is not None),
+                remark[found.end() :].lstrip(",:; "),
+                name,
+            )
     if found := re.match(r"\"([\w+-]+)\"", remark):
-        texts = [arguments[key]] if key in arguments else [x for x in arguments.values() if isinstance(x, str)]
+        texts = (
+            [arguments[key]]
+            if key in arguments
+            else [x for x in arguments.values() if isinstance(x, str)]
+        )
         return found[1] in texts, remark[found.end() :].lstrip(",:; "), key
     if again and (found := re.match(r"with `(\w+)`", remark)):
         return bool(arguments.get(found[1])), remark, key
@@ -274,13 +309,19 @@ def _condition(remark: str, arguments, key: str, before: bool, again: bool):
         return bool(arguments[words[0]]), rest, words[0]
     if words and words[0] == "otherwise" and isinstance(arguments.get(key), bool):
         return not before, rest, key
-    if (found := re.match(r"`(\w+)` = ", remark)) and found[1] in arguments and arguments[found[1]] is None:
+    if (
+        (found := re.match(r"`(\w+)` = ", remark))
+        and found[1] in arguments
+        and arguments[found[1]] is None
+    ):
         return False, remark, key
     return None, remark, key
 
 
 def _with_corrections(lines: list[str], arguments) -> list[str]:
-    """The lines, and what a hat stands for where they do not say it: an average divided by what its weights come to."""
+    """The lines, and what a hat stands for where they do not say it: an average divided by what its
+    weights come to.
+    """
     text = "\n".join(lines)
     for x, argument, beta, g in (("v", "b2", "β₂", "g²"), ("m", "b1", "β₁", "g")):
         if (

@@ -1,4 +1,6 @@
-"""An optimizer or a schedule as mathematics, for a notebook: its equations, its numbers, and its parts in order."""
+"""An optimizer or a schedule as mathematics, for a notebook: its equations, its numbers, and its
+parts in order.
+"""
 
 import inspect
 import re
@@ -35,7 +37,9 @@ def _is_call(x: Any) -> bool:
 
 
 def to_mathematics(value) -> str:
-    """LaTeX for a notebook, `$$...$$`: the equations of a transformation or a schedule, its parts in order, its numbers."""
+    """LaTeX for a notebook, `$$...$$`: the equations of a transformation or a schedule, its parts
+    in order, its numbers.
+    """
     return f"$${_aligned(_rows(value))}$$"
 
 
@@ -48,21 +52,31 @@ def _rows(value, name: str = "") -> list[str]:
     arguments = value.arguments if _is_call(value) else _fields(value)
     inner = {key: x for key, x in arguments.items() if _parts(x)}
     whole = inner and not _is_call(value)  # named after what is inside, as a state is
-    name = name or (type(value).__name__.lower() if whole else getattr(value, "name", type(value).__name__))
+    name = name or (
+        type(value).__name__.lower() if whole else getattr(value, "name", type(value).__name__)
+    )
     title = rf"&\textbf{{{upright(name)[6:-1]}}}"
     if isinstance(getattr(value, "items", None), dict):  # a chain
         rows = [row for part, tx in value.items.items() for row in _rows(tx, part)]
         return rows or [title, to_row("u ← u")]
     lines = equations(value._function, arguments) if _is_call(value) else []
     expanded = value.expand() if not lines and not inner and hasattr(value, "expand") else None
-    if expanded is not None and isinstance(getattr(expanded, "items", None), dict) and expanded.items:
+    if (
+        expanded is not None
+        and isinstance(getattr(expanded, "items", None), dict)
+        and expanded.items
+    ):
         return [title, rf"&\left|\; {_aligned(_rows(expanded))} \right."]
     rows = [
         title,
         *(
             to_row(line)
             for line in lines
-            or ([] if inner else [f"a(step) = `{name}`" if hasattr(value, "table") else f"u ← `{name}`(u)"])
+            or (
+                []
+                if inner
+                else [f"a(step) = `{name}`" if hasattr(value, "table") else f"u ← `{name}`(u)"]
+            )
         ),
     ]
     if numbers := _numbers(value, arguments, lines):
@@ -102,7 +116,10 @@ def _parts(x) -> dict[str, Any]:
     if isinstance(x, dict):
         return {str(k): v for k, v in x.items() if _parts(v)}
     if isinstance(x, tuple | list):
-        pairs = [v if isinstance(v, tuple) and len(v) == 2 and isinstance(v[0], str) else ("", v) for v in x]
+        pairs = [
+            v if isinstance(v, tuple) and len(v) == 2 and isinstance(v[0], str) else ("", v)
+            for v in x
+        ]
         whole = all(_is_value(v) and (hasattr(v, "table") or _parts(v)) for _, v in pairs)
         return {k or str(i): v for i, (k, v) in enumerate(pairs, 1)} if whole else {}
     items: Any = getattr(x, "items", None)
@@ -126,7 +143,11 @@ def _numbers(value, arguments, lines: list[str]) -> list[str]:
     """`\\beta_1 = 0.9` for each argument that is a number or was given."""
     text = "\n".join(lines)
     function = getattr(value, "_function", None)
-    notes = dict(re.findall(r"(\S+) = `(\w+)`", inspect.getdoc(function.build) or "")) if function else {}
+    notes = (
+        dict(re.findall(r"(\S+) = `(\w+)`", inspect.getdoc(function.build) or ""))
+        if function
+        else {}
+    )
     named = {name: symbol for symbol, name in notes.items() if symbol != "p"}  # p is the parameter
     parameters = inspect.signature(function).parameters if function else {}
     dynamic = value._dynamic if function else arguments
@@ -136,9 +157,17 @@ def _numbers(value, arguments, lines: list[str]) -> list[str]:
             continue
         candidates = [named[name]] if name in named else SYMBOLS.get(name, "").split()
         candidates = [s for s in (*candidates, name) if s not in used]
-        symbol = next((s for s in candidates if re.search(rf"(?<![\w∞]){re.escape(s)}(?![\w₀-₉⁺⁻])", text)), "")
+        symbol = next(
+            (s for s in candidates if re.search(rf"(?<![\w∞]){re.escape(s)}(?![\w₀-₉⁺⁻])", text)),
+            "",
+        )
         used.add(symbol)
-        if not symbol and name in dynamic and name in parameters and _same(x, parameters[name].default):
+        if (
+            not symbol
+            and name in dynamic
+            and name in parameters
+            and _same(x, parameters[name].default)
+        ):
             continue
         shown = to_latex(symbol) if symbol else upright(name)
         out.append(f"{shown} = {_shown(x)}")
@@ -176,8 +205,14 @@ def _shown(x: Any) -> str:
         )
         return rf"{upright(call.name)}\left( {shown} \right)"
     if (patterns := getattr(x, "patterns", None)) is not None:
-        rows = zip(patterns, jax.tree.leaves(x, is_leaf=lambda v: _is_value(v) and v is not x), strict=True)
-        return r"\left\{ " + r",\; ".join(f"{upright(code(k))}: {_shown(v)}" for k, v in rows) + r" \right\}"
+        rows = zip(
+            patterns, jax.tree.leaves(x, is_leaf=lambda v: _is_value(v) and v is not x), strict=True
+        )
+        return (
+            r"\left\{ "
+            + r",\; ".join(f"{upright(code(k))}: {_shown(v)}" for k, v in rows)
+            + r" \right\}"
+        )
     if isinstance(x, tuple | list):
         return r"\left( " + r",\; ".join(map(_shown, x)) + r" \right)"
     text = code(x)

@@ -1,7 +1,9 @@
-"""From the Unicode notation of the docstrings to LaTeX: `m ← β₁ m + (1 - β₁) g` to `m \\leftarrow \\beta_{1} m + ...`.
+"""From the Unicode notation of the docstrings to LaTeX: `m ← β₁ m + (1 - β₁) g` to `m \\leftarrow
+\\beta_{1} m + ...`.
 
-A quotient becomes a fraction: its numerator the product before the bar, its denominator the one factor after it. Words of more
-than one letter are upright text, `sign(x)` and its like are functions.
+A quotient becomes a fraction: its numerator the product before the bar, its denominator the one
+factor after it. Words of more than one letter are upright text, `sign(x)` and its like are
+functions.
 """
 
 import math
@@ -36,7 +38,13 @@ OPEN = {"(": ("(", ")", r"\right)"), "[": ("[", "]", r"\right]"), "{": (r"\{", "
 }  # fmt: skip
 
 
-HIGH = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵃᵇᶜᵈᵉʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᵀ", "0123456789+-()abcdehijklmnoprstuvwxyzT", strict=True))
+HIGH = dict(
+    zip(
+        "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵃᵇᶜᵈᵉʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᵀ",
+        "0123456789+-()abcdehijklmnoprstuvwxyzT",
+        strict=True,
+    )
+)
 
 
 HIGH |= {"ᵞ": r"\gamma", "ᵝ": r"\beta", "′": r"\prime"}
@@ -124,11 +132,18 @@ def _symbol(c: str) -> str:
 
 
 def _tokens(text: str) -> list[_Token]:
-    text = "".join(unicodedata.normalize("NFD", c) if unicodedata.category(c) in ("Ll", "Lu") else c for c in text)
+    text = "".join(
+        unicodedata.normalize("NFD", c) if unicodedata.category(c) in ("Ll", "Lu") else c
+        for c in text
+    )
     tokens: list[_Token] = []
     end = 0
     for found in _TOKEN.finditer(text):
-        kind, c, spaced = str(found.lastgroup), found.group(), found.start() > end or found.start() == 0
+        kind, c, spaced = (
+            str(found.lastgroup),
+            found.group(),
+            found.start() > end or found.start() == 0,
+        )
         end = found.end()
         if tokens and not spaced and kind == "letter":
             last = tokens[-1]
@@ -146,7 +161,9 @@ def _tokens(text: str) -> list[_Token]:
                 continue
         if kind == "letter" and "_" in c and len(c) > 1:
             c, _, low = c.partition("_")
-            tokens.append(_Token(kind, c, spaced, low=low if len(low) == 1 else rf"\mathrm{{{low}}}"))
+            tokens.append(
+                _Token(kind, c, spaced, low=low if len(low) == 1 else rf"\mathrm{{{low}}}")
+            )
         else:
             tokens.append(_Token(kind, c, spaced))
     return tokens
@@ -226,16 +243,27 @@ def _base(tokens, i) -> tuple[_Item, int]:
         tex = _scripts(tokens[at], rf"\left{left} {inside} {end}")
         plain = c in "([" and not tokens[at].high and not tokens[at].low
         return _Item("factor", tex, inside if plain else ""), at + 1
-    if c in SUMS and (c == "Σ" or not token.low) and following is not None and (following.text.isalpha() or applied):
+    if (
+        c in SUMS
+        and (c == "Σ" or not token.low)
+        and following is not None
+        and (following.text.isalpha() or applied)
+    ):
         under, i = _factor(tokens, i + 1)
         return _Item("factor", rf"\textstyle{_scripts(token, SUMS[c])} {under.tex}"), i
-    article = c == "a" and following is not None and following.kind == "word" and len(following.text) > 2
-    if article and not (i + 2 < len(tokens) and tokens[i + 2].text == "(" and not tokens[i + 2].spaced):
+    article = (
+        c == "a" and following is not None and following.kind == "word" and len(following.text) > 2
+    )
+    if article and not (
+        i + 2 < len(tokens) and tokens[i + 2].text == "(" and not tokens[i + 2].spaced
+    ):
         return _Item("word", upright(c)), i + 1
     if c in OPERATORS:  # a sign: -g, ±c
         under, i = _factor(tokens, i + 1)
         return _Item("factor", f"{OPERATORS[c]} {under.tex}"), i
-    tex = SYMBOLS.get(c, c if c.isascii() and c.isalnum() else _escaped(c) if c.isascii() else _symbol(c).strip())
+    tex = SYMBOLS.get(
+        c, c if c.isascii() and c.isalnum() else _escaped(c) if c.isascii() else _symbol(c).strip()
+    )
     tex = _scripts(token, rf"\{token.accent}{{{tex}}}" if token.accent else tex)
     if applied and (c.isalpha() or c in SYMBOLS):
         group, i = _factor(tokens, i + 1)
@@ -249,7 +277,13 @@ def _joined(items: list[_Item]) -> str:
     before = ""
     for item in items:
         if out and item.kind != "punctuation":
-            out += r"\ " if "word" in (item.kind, before) else r"\;" if before == "punctuation" else " "
+            out += (
+                r"\ "
+                if "word" in (item.kind, before)
+                else r"\;"
+                if before == "punctuation"
+                else " "
+            )
         out += item.tex
         before = item.kind
     return out

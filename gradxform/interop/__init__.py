@@ -1,4 +1,6 @@
-"""Edges to other libraries. Each is imported when asked for, and named in the error where it is missing."""
+"""Edges to other libraries. Each is imported when asked for, and named in the error where it is
+missing.
+"""
 
 from gradxform.interop.export import register_with_flax, to_optax
 

@@ -1,4 +1,6 @@
-"""Edges to other libraries. Optax is imported when asked for, and named in the error where it is missing."""
+"""Edges to other libraries. Optax is imported when asked for, and named in the error where it is
+missing.
+"""
 
 from typing import Any
 
@@ -13,10 +15,11 @@ from gradxform.display.code import code
 
 
 def to_optax(tx):
-    """The transformation as an `optax.GradientTransformationExtraArgs`, which keeps extra arguments inside `optax.chain`.
+    """The transformation as an `optax.GradientTransformationExtraArgs`, which keeps extra arguments
+    inside `optax.chain`.
 
-    gradxform's transformations work in `optax.chain` as they are, but it hands extra arguments such as `value=` only to members
-    of its own class.
+    gradxform's transformations work in `optax.chain` as they are, but it hands extra arguments such
+    as `value=` only to members of its own class.
 
     Raises:
         ImportError: Optax is not installed.
@@ -30,7 +33,8 @@ def to_optax(tx):
 
 
 def register_with_flax() -> None:
-    """Let `flax.serialization` (msgpack) save states that hold an optimizer, as those of `tunable` do.
+    """Let `flax.serialization` (msgpack) save states that hold an optimizer, as those of `tunable`
+    do.
 
     Orbax needs nothing of the kind. To be called once, before saving or restoring.
 
@@ -52,5 +56,7 @@ def _numbers(value) -> dict[str, Any]:
 def _with_numbers(value, numbers: dict[str, Any]):
     names = list(_numbers(value))
     if set(names) != set(numbers):
-        raise ValueError(f"{code(value)} has the numbers {names}; the saved state has {sorted(numbers)}")
+        raise ValueError(
+            f"{code(value)} has the numbers {names}; the saved state has {sorted(numbers)}"
+        )
     return jax.tree.unflatten(jax.tree.structure(value), [numbers[name] for name in names])

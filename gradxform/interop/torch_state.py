@@ -1,4 +1,5 @@
-"""The `state_dict` of torch's SGD, Adam or AdamW in the state of the same method here, so that a run goes on.
+"""The `state_dict` of torch's SGD, Adam or AdamW in the state of the same method here, so that a
+run goes on.
 
 Entries may be torch tensors or NumPy arrays; nothing here imports torch.
 """
@@ -55,10 +56,14 @@ class _FromTorch(Import):
 
     def rule(self, path: str, tx: Leafwise, state: RuleState):
         if self.stepped and "v" in state.slots and tx.direction:
-            raise self.error(f"{path} has the learning rate inside the velocity, which torch has not")
+            raise self.error(
+                f"{path} has the learning rate inside the velocity, which torch has not"
+            )
         self.stepped |= tx.records
         out = super().rule(path, tx, state)
-        return out if self.step is not None else RuleState(jnp.ones((), jnp.int32), out.slots)  # a buffer has seen one
+        return (
+            out if self.step is not None else RuleState(jnp.ones((), jnp.int32), out.slots)
+        )  # a buffer has seen one
 
 
 def _error(text: str) -> ValueError:
@@ -82,23 +87,29 @@ def import_torch_state(
             lambda path, x: x.T if path.endswith("kernel") else x,
         )
 
-    SGD's buffer becomes the slot of `momentum`, `exp_avg` that of `ema`, `exp_avg_sq` that of `scale_by_rms`; with amsgrad=True the
-    method is `amsgrad(convention="torch")`. Numbers are those of `tx`, not of the parameter groups.
+    SGD's buffer becomes the slot of `momentum`, `exp_avg` that of `ema`, `exp_avg_sq` that of
+    `scale_by_rms`; with amsgrad=True the method is `amsgrad(convention="torch")`. Numbers are those
+    of `tx`, not of the parameter groups.
 
     Args:
         tx: the optimizer whose state it becomes.
         state_dict: its entries torch tensors on the CPU, or NumPy arrays.
         params: the parameters.
-        names: the path of each parameter here, in the order in which torch was given them; by default that of the leaves.
-        transform: `f(path, array) -> array`, what was done to the weights: a transposition for those of `torch.nn.Linear`.
+        names: the path of each parameter here, in the order in which torch was given them; by
+            default that of the leaves.
+        transform: `f(path, array) -> array`, what was done to the weights: a transposition for
+            those of `torch.nn.Linear`.
         step: the updates made, for SGD, of which torch counts none.
 
     Raises:
-        ValueError: another optimizer; a parameter without an entry, or with another shape; names that are not the leaves; a
-            part of `tx` that torch's method has not. Each is named.
+        ValueError: another optimizer; a parameter without an entry, or with another shape; names
+            that are not the leaves; a part of `tx` that torch's method has not. Each is named.
     """
     if not isinstance(state_dict, Mapping) or not state_dict.keys() >= {"state", "param_groups"}:
-        raise _error("state_dict must have 'state' and 'param_groups', as an optimizer's state_dict() gives them")
+        raise _error(
+            "state_dict must have 'state' and 'param_groups', as an optimizer's state_dict() "
+            "gives them"
+        )
     tx = as_transform(tx)
     groups, entries = state_dict["param_groups"], state_dict["state"]
     order = [index for group in groups for index in group["params"]]
@@ -107,21 +118,35 @@ def import_torch_state(
     names = paths if names is None else list(names)
     if sorted(names) != sorted(paths):
         missing, unknown = sorted(set(paths) - set(names)), sorted(set(names) - set(paths))
-        raise _error(f"names must be the leaves, each once: missing {missing[:8]}, unknown {unknown[:8]}")
+        raise _error(
+            f"names must be the leaves, each once: missing {missing[:8]}, unknown {unknown[:8]}"
+        )
     if len(order) != len(names):
-        raise _error(f"the state_dict has {len(order)} parameters, params {len(names)}: {names[:8]}")
+        raise _error(
+            f"the state_dict has {len(order)} parameters, params {len(names)}: {names[:8]}"
+        )
     kind = _kind(groups, entries)
     if kind is None:
         level = _FromTorch((), step=step)
     else:
-        at = {name: entries.get(index, entries.get(str(index), {})) for name, index in zip(names, order, strict=True)}
+        at = {
+            name: entries.get(index, entries.get(str(index), {}))
+            for name, index in zip(names, order, strict=True)
+        }
         fields = [field for field in kind._fields if field != "count"]
         values = {
-            field: [_entry(at, path, field, leaf, transform) for path, leaf in zip(paths, flat, strict=True)]
+            field: [
+                _entry(at, path, field, leaf, transform)
+                for path, leaf in zip(paths, flat, strict=True)
+            ]
             for field in fields
         }
         count = _count(at, kind, step)
-        level = _FromTorch(kind(count, *(structure.unflatten(values[field]) for field in fields)), "state_dict", count)
+        level = _FromTorch(
+            kind(count, *(structure.unflatten(values[field]) for field in fields)),
+            "state_dict",
+            count,
+        )
     return with_records(tx, level.run(tx, tx.init(params)), params, level.step)
 
 
@@ -131,12 +156,22 @@ def _kind(groups, entries) -> Any:
     found = {key for entry in entries.values() for key, x in entry.items() if x is not None}
     if {"momentum", "dampening", "nesterov"} <= keys and found <= {"momentum_buffer"}:
         return SGD if found or any(group["momentum"] for group in groups) else None
-    if {"betas", "amsgrad"} <= keys and found <= {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}:
+    if {"betas", "amsgrad"} <= keys and found <= {
+        "step",
+        "exp_avg",
+        "exp_avg_sq",
+        "max_exp_avg_sq",
+    }:
         flags = {bool(group["amsgrad"]) for group in groups}
         if len(flags) > 1:
-            raise _error("some parameter groups have amsgrad=True and some have not; import them one by one")
+            raise _error(
+                "some parameter groups have amsgrad=True and some have not; import them one by one"
+            )
         return AMSGrad if True in flags else Adam
-    raise _error(f"this is none of SGD, Adam and AdamW: it keeps {sorted(found)}, and its groups have {sorted(keys)}")
+    raise _error(
+        f"this is none of SGD, Adam and AdamW: it keeps {sorted(found)}, and its groups have "
+        f"{sorted(keys)}"
+    )
 
 
 def _entry(at, path: str, field: str, leaf, transform):

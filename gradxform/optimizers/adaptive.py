@@ -1,14 +1,23 @@
 """The Adam family beyond the textbook, with Optax's signatures and defaults.
 
-Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ weight decay, t = 1, 2, …,
-m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `mask` limits the decay: "**/kernel", a predicate f(path, leaf), or a tree of booleans.
+Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ weight decay, t = 1, 2,
+…, m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `mask` limits the decay: "**/kernel", a predicate f(path,
+leaf), or a tree of booleans.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from gradxform.core.chain import chain, transformation
-from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive, WeightDecay
+from gradxform.core.hyper import (
+    Decay,
+    Epsilon,
+    LearningRate,
+    Momentum,
+    NonNegative,
+    Positive,
+    WeightDecay,
+)
 from gradxform.core.labels import ByPath, Where
 from gradxform.core.leafwise import leafwise
 from gradxform.optimizers.products import (
@@ -44,16 +53,17 @@ def nadamw(
         u = [β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)] / (√(v̂ + ε₀) + ε)
         p ← p - α (u + λ p)
 
-    Conventions: "optax" as above; "torch" (its NAdam with decoupled_weight_decay), "keras" (ε = 1e-7) and "paper" have the u of
-    `nadam` with that convention. torch and Keras decay only when given a λ.
+    Conventions: "optax" as above; "torch" (its NAdam with decoupled_weight_decay), "keras" (ε =
+    1e-7) and "paper" have the u of `nadam` with that convention. torch and Keras decay only when
+    given a λ.
 
     Memory: 8 bytes per parameter (`mu_dtype` changes the first 4).
 
     Raises:
         ValueError: update() without params.
 
-    Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), without its momentum schedule;
-    I. Loshchilov, F. Hutter (2019).
+    Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), without its momentum
+    schedule; I. Loshchilov, F. Hutter (2019).
     """
     return chain(
         *nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention),
@@ -62,7 +72,9 @@ def nadamw(
     )
 
 
-@transformation(conventions={"optax": {}, "torch": {}, "paper": {"eps": 0.0}, "keras": {"eps": 1e-7}})
+@transformation(
+    conventions={"optax": {}, "torch": {}, "paper": {"eps": 0.0}, "keras": {"eps": 1e-7}}
+)
 def adamaxw(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -84,8 +96,8 @@ def adamaxw(
     Raises:
         ValueError: update() without params.
 
-    Source: D. P. Kingma, J. Ba, Adam (2015), algorithm 2; I. Loshchilov, F. Hutter, Decoupled Weight Decay
-    Regularization (2019).
+    Source: D. P. Kingma, J. Ba, Adam (2015), algorithm 2; I. Loshchilov, F. Hutter, Decoupled
+    Weight Decay Regularization (2019).
     """
     return chain(
         scale_by_adamax(b1, b2, eps, convention=keras_or_not(convention)),
@@ -110,14 +122,18 @@ def adabelief(
         s ← β₂ s + (1 - β₂) (g - m)² + ε₀
         p ← p - α m̂ / (√ŝ + ε)
 
-    The paper, and so pytorch_optimizer, has one ε for both: `eps_root=eps`. `nesterov` looks ahead as `nadam` does.
+    The paper, and so pytorch_optimizer, has one ε for both: `eps_root=eps`. `nesterov` looks ahead
+    as `nadam` does.
 
     Memory: 8 bytes per parameter.
 
-    Source: J. Zhuang et al., AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients (2020),
-    algorithm 2.
+    Source: J. Zhuang et al., AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed
+    Gradients (2020), algorithm 2.
     """
-    return chain(scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov), scale_by_learning_rate(learning_rate))
+    return chain(
+        scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov),
+        scale_by_learning_rate(learning_rate),
+    )
 
 
 @transformation(conventions={"optax": {}, "paper": {}})
@@ -140,7 +156,9 @@ def yogi(
 
     Source: M. Zaheer et al., Adaptive Methods for Nonconvex Optimization (2018), algorithm 2.
     """
-    return chain(scale_by_yogi(b1, b2, eps, convention=convention), scale_by_learning_rate(learning_rate))
+    return chain(
+        scale_by_yogi(b1, b2, eps, convention=convention), scale_by_learning_rate(learning_rate)
+    )
 
 
 @transformation(conventions={"optax": {}, "torch": {}, "paper": {"eps": 0.0, "threshold": 4.0}})
@@ -155,17 +173,20 @@ def radam(
     nesterov: bool = False,
     convention: str = "optax",
 ):
-    """RAdam: momentum at first, Adam as soon as its second moment has seen enough, rectified in between.
+    """RAdam: momentum at first, Adam as soon as its second moment has seen enough, rectified in
+    between.
 
         ρₜ = ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ),  ρ∞ = 2 / (1 - β₂) - 1
         p ← p - α r m̂ / (√(v̂ + ε₀) + ε)      where ρₜ ≥ threshold, r as in `scale_by_rectified_rms`
         p ← p - α m̂                          before
 
-    Conventions: "torch" adds ε before it corrects v: r √(1 - β₂ᵗ) m̂ / (√v + ε); "paper" has ε = 0 and the threshold 4.
+    Conventions: "torch" adds ε before it corrects v: r √(1 - β₂ᵗ) m̂ / (√v + ε); "paper" has ε = 0
+    and the threshold 4.
 
     Memory: 8 bytes per parameter.
 
-    Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond (2020), algorithm 2.
+    Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond (2020),
+    algorithm 2.
     """
     where = "torch" if convention == "torch" else "optax"
     return chain(
@@ -192,14 +213,16 @@ def ademamix(
         m₁ ← β₁ m₁ + (1 - β₁) g,  m₂ ← β₃ m₂ + (1 - β₃) g,  v ← β₂ v + (1 - β₂) g²
         p ← p - α_lr [(m̂₁ + α m₂) / (√(v̂ + ε₀) + ε) + λ p]
 
-    The paper warms up α and β₃: `alpha=ademamix_alpha(5.0, total_steps)`, `b3=ademamix_b3(0.9999, 0.9, total_steps)`.
+    The paper warms up α and β₃: `alpha=ademamix_alpha(5.0, total_steps)`, `b3=ademamix_b3(0.9999,
+    0.9, total_steps)`.
 
     Memory: 12 bytes per parameter (`mu_dtype` changes the first 8).
 
     Raises:
         ValueError: update() without params.
 
-    Source: M. Pagliardini, P. Ablin, D. Grangier, The AdEMAMix Optimizer: Better, Faster, Older (2024), algorithm 1.
+    Source: M. Pagliardini, P. Ablin, D. Grangier, The AdEMAMix Optimizer: Better, Faster, Older
+    (2024), algorithm 1.
     """
     return chain(
         scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype),
@@ -231,7 +254,8 @@ def simplified_ademamix(
     Raises:
         ValueError: update() without params.
 
-    Source: D. Morwani et al., Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated SGD (2025).
+    Source: D. Morwani et al., Connections between Schedule-Free Optimizers, AdEMAMix, and
+    Accelerated SGD (2025).
     """
     return chain(
         scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root),
@@ -275,14 +299,18 @@ def adan(
     Raises:
         ValueError: update() without params.
 
-    Source: X. Xie et al., Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models (2022),
-    algorithm 1.
+    Source: X. Xie et al., Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep
+    Models (2022), algorithm 1.
     """
     step = scale_by_adan(b1, b2, b3, eps, eps_root, convention=convention)
     if convention == "optax":
-        return chain(step, add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate))
+        return chain(
+            step, add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)
+        )
     table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
-    return chain(step, leafwise(_descend_proximally, learning_rate=learning_rate, weight_decay=table))
+    return chain(
+        step, leafwise(_descend_proximally, learning_rate=learning_rate, weight_decay=table)
+    )
 
 
 @transformation(conventions={"optax": {}, "pytorch_optimizer": {}})
@@ -298,21 +326,24 @@ def adopt(
     clip_value_fn: Callable[[Any], Any] = fourth_root,
     convention: str = "optax",
 ):
-    """ADOPT: Adam that divides each gradient by the second moment of those before it, then averages; any β₂ converges.
+    """ADOPT: Adam that divides each gradient by the second moment of those before it, then
+    averages; any β₂ converges.
 
         m ← β₁ m + (1 - β₁) clip(g / max(√v, ε), ±c(t - 1)),  p ← p - α m
         v ← β₂ v + (1 - β₂) g²
 
-    The first step only sets v = g². c is `clip_value_fn`, t^(1/4); convention "pytorch_optimizer" has c(t).
+    The first step only sets v = g². c is `clip_value_fn`, t^(1/4); convention "pytorch_optimizer"
+    has c(t).
 
     Memory: 8 bytes per parameter (`mu_dtype` changes the first 4).
 
-    Source: S. Taniguchi et al., ADOPT: Modified Adam Can Converge with Any β₂ with the Optimal Rate (2024),
-    algorithm 2.
+    Source: S. Taniguchi et al., ADOPT: Modified Adam Can Converge with Any β₂ with the Optimal Rate
+    (2024), algorithm 2.
     """
     options = {"nesterov": nesterov, "use_clipping": use_clipping, "clip_value_fn": clip_value_fn}
     return chain(
-        scale_by_adopt(b1, b2, eps, mu_dtype, convention=convention, **options), scale_by_learning_rate(learning_rate)
+        scale_by_adopt(b1, b2, eps, mu_dtype, convention=convention, **options),
+        scale_by_learning_rate(learning_rate),
     )
 
 
@@ -339,8 +370,8 @@ def acprop(
     Raises:
         ValueError: update() without params.
 
-    Source: J. Zhuang et al., Momentum Centering and Asynchronous Update for Adaptive Gradient Methods (2021),
-    algorithm 2.
+    Source: J. Zhuang et al., Momentum Centering and Asynchronous Update for Adaptive Gradient
+    Methods (2021), algorithm 2.
     """
     return chain(
         scale_by_acprop(b1, b2, eps, eps_root, convention=convention),

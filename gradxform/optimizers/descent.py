@@ -18,12 +18,15 @@ from gradxform.rules.step_size import scale_by_learning_rate
 
 
 @transformation
-def noisy_sgd(learning_rate: LearningRate, eta: NonNegative = 0.01, gamma: Real = 0.55, key: Key = 0):
+def noisy_sgd(
+    learning_rate: LearningRate, eta: NonNegative = 0.01, gamma: Real = 0.55, key: Key = 0
+):
     """Gradient descent with Gaussian noise that falls with time: p ← p - α (g + 𝒩(0, η / tᵞ)).
 
     Memory: the key, 8 bytes.
 
-    Source: A. Neelakantan et al., Adding Gradient Noise Improves Learning for Very Deep Networks (2015), equation 1.
+    Source: A. Neelakantan et al., Adding Gradient Noise Improves Learning for Very Deep Networks
+    (2015), equation 1.
     """
     return chain(add_noise(eta, gamma, key), scale_by_learning_rate(learning_rate))
 
@@ -36,8 +39,8 @@ def optimistic_gradient_descent(learning_rate: LearningRate, alpha: Real = 1.0, 
 
     Memory: 4 bytes per parameter.
 
-    Source: A. Mokhtari, A. Ozdaglar, S. Pattathil, A Unified Analysis of Extra-gradient and Optimistic Gradient Methods
-    (2020).
+    Source: A. Mokhtari, A. Ozdaglar, S. Pattathil, A Unified Analysis of Extra-gradient and
+    Optimistic Gradient Methods (2020).
     """
     return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_learning_rate(learning_rate))
 
@@ -66,7 +69,8 @@ def optimistic_adam(
 
     Memory: 12 bytes per parameter (`mu_dtype` changes the first 4).
 
-    Source: C. Daskalakis et al., Training GANs with Optimism (2018), algorithm 1, where o = α and u is Adam's.
+    Source: C. Daskalakis et al., Training GANs with Optimism (2018), algorithm 1, where o = α and u
+    is Adam's.
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
@@ -99,7 +103,8 @@ def optimistic_adam_v2(
 
     Memory: 12 bytes per parameter (`mu_dtype` changes the first 4).
 
-    Source: C. Daskalakis et al., Training GANs with Optimism (2018), algorithm 1, where u is Adam's.
+    Source: C. Daskalakis et al., Training GANs with Optimism (2018), algorithm 1, where u is
+    Adam's.
     """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
@@ -117,7 +122,8 @@ def qhm(learning_rate: LearningRate, beta: Decay = 0.999, nu: Fraction = 0.7):
 
     Memory: 4 bytes per parameter.
 
-    Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), equations 3 and 4.
+    Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), equations
+    3 and 4.
     """
     return chain(quasi_hyperbolic(beta, nu), scale_by_learning_rate(learning_rate))
 
@@ -131,7 +137,8 @@ def dpsgd(
     momentum: Momentum | None = None,
     nesterov: bool = False,
 ):
-    """Stochastic gradient descent with differential privacy: each example's gradient clipped, their mean noised.
+    """Stochastic gradient descent with differential privacy: each example's gradient clipped, their
+    mean noised.
 
         u = (Σᵢ gᵢ min(1, c / ‖gᵢ‖) + σ c 𝒩(0, 1)) / n
         p ← p - α u                                 or with momentum, as in `sgd`

@@ -1,7 +1,7 @@
 """Optimizers with one scale for a whole leaf, for large batches and for little memory.
 
-Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ weight decay, ‖·‖ over one leaf; every
-optimizer ends in p ← p - α u, unless its equation says otherwise.
+Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ weight decay, ‖·‖ over
+one leaf; every optimizer ends in p ← p - α u, unless its equation says otherwise.
 """
 
 from gradxform.core.chain import chain, transformation
@@ -36,21 +36,23 @@ def lamb(
     *,
     convention: str = "optax",
 ):
-    """LAMB: AdamW whose step has, on each leaf, the length of the parameter times the learning rate.
+    """LAMB: AdamW whose step has, on each leaf, the length of the parameter times the learning
+    rate.
 
         r = m̂ / (√(v̂ + ε₀) + ε) + λ p                 m, v as in `adam`
         p ← p - α r ‖p‖ / ‖r‖
 
-    Conventions: "optax", as the paper with φ(z) = z. "pytorch_optimizer" has m and v in r, without corrections, φ(z) =
-    min(z, 10), ε added to ‖r‖, and a learning rate of α / (1 - β₁ᵗ). "keras" (ε = 1e-7) decays before it measures:
-    p ← p - α λ p, then p ← p - α r ‖p‖ / ‖r‖ with no λ p in r.
+    Conventions: "optax", as the paper with φ(z) = z. "pytorch_optimizer" has m and v in r, without
+    corrections, φ(z) = min(z, 10), ε added to ‖r‖, and a learning rate of α / (1 - β₁ᵗ). "keras" (ε
+    = 1e-7) decays before it measures: p ← p - α λ p, then p ← p - α r ‖p‖ / ‖r‖ with no λ p in r.
 
     Memory: 8 bytes per parameter.
 
     Raises:
         ValueError: update() without params.
 
-    Source: Y. You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes (2020), algorithm 2.
+    Source: Y. You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes
+    (2020), algorithm 2.
     """
     if convention == "keras":
         table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
@@ -84,33 +86,46 @@ def lars(
     *,
     convention: str = "optax",
 ):
-    """LARS: momentum on gradients that have, on each leaf, a length in proportion to the parameter's.
+    """LARS: momentum on gradients that have, on each leaf, a length in proportion to the
+    parameter's.
 
         u = η ‖p‖ / (‖g + λ p‖ + ε) · (g + λ p)           optax
         u = η ‖p‖ / (‖g‖ + λ ‖p‖ + ε) · (g + λ p)         paper
         w ← μ w - α u,  p ← p + w
 
-    η = `trust_coefficient`. The masks say where decay and ratio apply, everywhere for None; where the ratio does not,
-    it is 1. pytorch_optimizer's is "paper" with the ratio for matrices only, and multiplies by α after the momentum.
+    η = `trust_coefficient`. The masks say where decay and ratio apply, everywhere for None; where
+    the ratio does not, it is 1. pytorch_optimizer's is "paper" with the ratio for matrices only,
+    and multiplies by α after the momentum.
 
     Memory: 4 bytes per parameter.
 
     Raises:
         ValueError: update() without params.
 
-    Source: Y. You, I. Gitman, B. Ginsburg, Large Batch Training of Convolutional Networks (2017), algorithm 1.
+    Source: Y. You, I. Gitman, B. Ginsburg, Large Batch Training of Convolutional Networks (2017),
+    algorithm 1.
     """
     selected = 1.0 if trust_ratio_mask is None else ByPath((trust_ratio_mask, "**"), (1.0, 0.0))
     numbers = {"selected": selected, "trust_coefficient": trust_coefficient, "eps": eps}
     if convention == "paper":
-        table = weight_decay if weight_decay_mask is None else ByPath((weight_decay_mask, "**"), (weight_decay, 0.0))
-        ratio = chain(leafwise(_lars_ratio, name="scale_by_trust_ratio", weight_decay=table, **numbers))
+        table = (
+            weight_decay
+            if weight_decay_mask is None
+            else ByPath((weight_decay_mask, "**"), (weight_decay, 0.0))
+        )
+        ratio = chain(
+            leafwise(_lars_ratio, name="scale_by_trust_ratio", weight_decay=table, **numbers)
+        )
     else:
         ratio = chain(
             add_decayed_weights(weight_decay, weight_decay_mask),
             leafwise(_trust_ratio_where, name="scale_by_trust_ratio", **numbers),
         )
-    return chain(*ratio.items.values(), scale_by_learning_rate(learning_rate), heavy_ball(momentum, nesterov=nesterov))
+    return chain(
+        *ratio.items.values(),
+        scale_by_learning_rate(learning_rate),
+        heavy_ball(momentum, nesterov=nesterov),
+    )
 
 
 @transformation
@@ -124,8 +139,8 @@ def fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6):
     Raises:
         ValueError: update() without params.
 
-    Source: J. Bernstein et al., On the distance between two neural networks and the stability of learning (2020),
-    algorithm 1.
+    Source: J. Bernstein et al., On the distance between two neural networks and the stability of
+    learning (2020), algorithm 1.
     """
     return chain(scale_by_trust_ratio(min_norm), leafwise(_fromage, learning_rate=learning_rate))
 
@@ -150,10 +165,13 @@ def novograd(
     Raises:
         ValueError: update() without params.
 
-    Source: B. Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments (2019), algorithm 1; there, and in
-    pytorch_optimizer, β₁ = 0.95 and β₂ = 0.98.
+    Source: B. Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments (2019),
+    algorithm 1; there, and in pytorch_optimizer, β₁ = 0.95 and β₂ = 0.98.
     """
-    return chain(scale_by_novograd(b1, b2, eps, eps_root, weight_decay), scale_by_learning_rate(learning_rate))
+    return chain(
+        scale_by_novograd(b1, b2, eps, eps_root, weight_decay),
+        scale_by_learning_rate(learning_rate),
+    )
 
 
 @transformation

@@ -1,4 +1,6 @@
-"""Optimizers that remember less than Adam: factored second moments, one rate per block, gradients in a subspace."""
+"""Optimizers that remember less than Adam: factored second moments, one rate per block, gradients
+in a subspace.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +40,12 @@ _PUBLISHED = {"learning_rate": 1e-2, "min_dim_size_to_factor": 1}
 
 
 @transformation(
-    conventions={"optax": {}, "torch": _PUBLISHED, "paper": _PUBLISHED, "keras": _PUBLISHED | {"learning_rate": 1e-3}}
+    conventions={
+        "optax": {},
+        "torch": _PUBLISHED,
+        "paper": _PUBLISHED,
+        "keras": _PUBLISHED | {"learning_rate": 1e-3},
+    }
 )
 def adafactor(
     learning_rate: LearningRate | None = None,
@@ -56,7 +63,8 @@ def adafactor(
     *,
     convention: str = "optax",
 ):
-    """Adafactor: RMS scaling with a factored second moment, steps relative to the parameter's own size.
+    """Adafactor: RMS scaling with a factored second moment, steps relative to the parameter's own
+    size.
 
         ρₜ = 1 - t^-γ;  V from the row and column means of g² + ε, averaged with ρₜ (`scale_by_factored_rms`)
         u = g / √V,  u ← u / max(1, rms(u) / d)
@@ -66,21 +74,27 @@ def adafactor(
 
     γ = `decay_rate`, d = `clipping_threshold`; None leaves a line out, for α too.
 
-    Conventions: "optax" as above, factoring the two largest axes where both are at least `min_dim_size_to_factor`. "paper" and
-    "torch" factor from size 1 on and have min(α, 1/√t) in place of α, α = 0.01 by default. "torch" factors the two
-    last axes, bounds the second moment from below where the others add ε, and decays by α λ p. "keras" is "paper" on the two last
-    axes with α = 0.001; it decays by α λ p first, and measures p after that.
+    Conventions: "optax" as above, factoring the two largest axes where both are at least
+    `min_dim_size_to_factor`. "paper" and "torch" factor from size 1 on and have min(α, 1/√t) in
+    place of α, α = 0.01 by default. "torch" factors the two last axes, bounds the second moment
+    from below where the others add ε, and decays by α λ p. "keras" is "paper" on the two last axes
+    with α = 0.001; it decays by α λ p first, and measures p after that.
 
-    Memory: 4 (i + j) bytes for a matrix of i j parameters, 4 bytes per other parameter; with momentum 4 more each.
+    Memory: 4 (i + j) bytes for a matrix of i j parameters, 4 bytes per other parameter; with
+    momentum 4 more each.
 
     Raises:
-        ValueError: update() without params; the convention of torch or Keras with momentum or without factoring.
+        ValueError: update() without params; the convention of torch or Keras with momentum or
+            without factoring.
 
-    Source: N. Shazeer, M. Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost (2018), algorithms 4 and 5.
+    Source: N. Shazeer, M. Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost
+    (2018), algorithms 4 and 5.
     """
     torch, keras = convention == "torch", convention == "keras"
     if (torch or keras) and (momentum is not None or not factored):
-        raise ValueError(f"adafactor: {convention} has neither momentum nor a second moment that is not factored")
+        raise ValueError(
+            f"adafactor: {convention} has neither momentum nor a second moment that is not factored"
+        )
     rate = (
         scale_by_learning_rate(learning_rate, flip_sign=False)
         if convention == "optax" and learning_rate is not None
@@ -88,10 +102,18 @@ def adafactor(
     )
     if convention != "optax" and learning_rate is not None:
         rate = falling_rate(learning_rate)
-    decay = None if weight_decay_rate is None else add_decayed_weights(weight_decay_rate, weight_decay_mask)
+    decay = (
+        None
+        if weight_decay_rate is None
+        else add_decayed_weights(weight_decay_rate, weight_decay_mask)
+    )
     relative = relative_step(1e-3) if multiply_by_parameter_scale else None
     if (torch or keras) and decay is not None:
-        numbers = (1.0 if learning_rate is None else learning_rate, weight_decay_rate, weight_decay_mask)
+        numbers = (
+            1.0 if learning_rate is None else learning_rate,
+            weight_decay_rate,
+            weight_decay_mask,
+        )
         if keras and relative is not None:
             relative, decay = relative_step_decayed(1e-3, *numbers), None
         else:
@@ -135,7 +157,15 @@ def came(
     Source: Y. Luo et al., CAME (2023), algorithm 2.
     """
     return chain(
-        scale_by_came(b1, b2, b3, eps1, eps2, clipping_threshold, min_dim_size_to_factor=min_dim_size_to_factor),
+        scale_by_came(
+            b1,
+            b2,
+            b3,
+            eps1,
+            eps2,
+            clipping_threshold,
+            min_dim_size_to_factor=min_dim_size_to_factor,
+        ),
         add_decayed_weights(weight_decay, where),
         scale_by_learning_rate(learning_rate),
     )
@@ -157,8 +187,9 @@ def adam_mini(
         m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) mean(g² over the block)
         p ← p - α (m̂ / (√v̂ + ε) + λ p)
 
-    `blocks` names the axes that tell blocks apart: () makes a leaf one block, (0,) each row its own. The paper has a block for each
-    head of queries and keys, each output of other matrices, each token of embeddings: see `partition`.
+    `blocks` names the axes that tell blocks apart: () makes a leaf one block, (0,) each row its
+    own. The paper has a block for each head of queries and keys, each output of other matrices,
+    each token of embeddings: see `partition`.
 
     Memory: 4 bytes per parameter and 4 per block.
 
@@ -190,12 +221,21 @@ def galore(
         R = Pᵀ g,  P the first r left singular vectors of g, of every k-th step      (`scale_by_galore`)
         p ← p - α (s P adam(R) + λ p)
 
-    Memory: for a matrix of i j parameters, i ≥ j: 8 r j bytes and 4 i r for P; with convention="paper" 8 i r and 4 j r.
+    Memory: for a matrix of i j parameters, i ≥ j: 8 r j bytes and 4 i r for P; with
+    convention="paper" 8 i r and 4 j r.
 
-    Source: J. Zhao et al., GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection (2024), algorithm 2.
+    Source: J. Zhao et al., GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection
+    (2024), algorithm 2.
     """
     return chain(
-        scale_by_galore(rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers, convention=convention),
+        scale_by_galore(
+            rank,
+            update_proj_gap,
+            scale,
+            base_optimizer,
+            weight_dimension_numbers,
+            convention=convention,
+        ),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -1,4 +1,5 @@
-"""The Adam family without its learning rate, under Optax's names: each a direction × a preconditioner.
+"""The Adam family without its learning rate, under Optax's names: each a direction × a
+preconditioner.
 
 scale_by_adam = ema × rms        scale_by_adamax = ema × inf-norm     scale_by_amsgrad = ema × running max
 scale_by_yogi = ema × yogi       scale_by_belief = ema × deviation    scale_by_radam = ema × rectified rms
@@ -14,7 +15,13 @@ from gradxform.core.leafwise import leafwise
 from gradxform.core.schedule import schedule
 from gradxform.core.slots import real_full, real_zeros, zeros
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, wide_dtype
-from gradxform.rules.directions import correct_bias, ema, momentum_plus_gradient, nesterov_ema_scheduled, two_emas
+from gradxform.rules.directions import (
+    correct_bias,
+    ema,
+    momentum_plus_gradient,
+    nesterov_ema_scheduled,
+    two_emas,
+)
 from gradxform.rules.preconditioners import (
     scale_by_deviation,
     scale_by_inf_norm,
@@ -68,7 +75,9 @@ def nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention):
 
 
 @transformation(conventions={"optax": {}, "keras": {"eps": 1e-7}})
-def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8, *, convention: str = "optax"):
+def scale_by_adamax(
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8, *, convention: str = "optax"
+):
     """`adamax` without its learning rate.
 
         m ← β₁ m + (1 - β₁) g
@@ -77,7 +86,8 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8, *, 
 
     Memory: 8 bytes per parameter.
 
-    Source: D. P. Kingma, J. Ba, Adam: A Method for Stochastic Optimization (2015), algorithm 2, which has ε = 0.
+    Source: D. P. Kingma, J. Ba, Adam: A Method for Stochastic Optimization (2015), algorithm 2,
+    which has ε = 0.
     """
     return chain(ema(b1), scale_by_inf_norm(b2, eps, convention=convention))
 
@@ -98,8 +108,8 @@ def scale_by_amsgrad(
 
     Memory: 12 bytes per parameter (`mu_dtype` changes the first 4).
 
-    Source: S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond (2018), algorithm 2, which corrects
-    nothing.
+    Source: S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond (2018), algorithm
+    2, which corrects nothing.
     """
     return chain(
         ema(b1, bias_correction_mu, mu_dtype),
@@ -116,7 +126,12 @@ def _belief_nesterov(u, at, m, s, *, b1, b2, eps, eps_root):
 
 @transformation
 def scale_by_belief(
-    b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-16, eps_root: Epsilon = 1e-16, *, nesterov: bool = False
+    b1: Decay = 0.9,
+    b2: Decay = 0.999,
+    eps: Epsilon = 1e-16,
+    eps_root: Epsilon = 1e-16,
+    *,
+    nesterov: bool = False,
 ):
     """`adabelief` without its learning rate.
 
@@ -132,7 +147,9 @@ def scale_by_belief(
     """
     if nesterov:  # no product: the deviation is about m, the step is not along m
         slots = {"m": zeros(), "s": real_zeros}
-        return leafwise(_belief_nesterov, slots=slots, direction=True, b1=b1, b2=b2, eps=eps, eps_root=eps_root)
+        return leafwise(
+            _belief_nesterov, slots=slots, direction=True, b1=b1, b2=b2, eps=eps, eps_root=eps_root
+        )
     return chain(ema(b1, debias=False), scale_by_deviation(b2, eps, eps_root), correct_bias(b1))
 
 
@@ -178,7 +195,9 @@ def scale_by_yogi(
     initial = initial_accumulator_value
     if convention == "paper":
         slots = {"v": real_full}
-        rule = leafwise(_yogi_uncorrected, slots=slots, initial=initial, decay=b2, eps=eps, eps_root=eps_root)
+        rule = leafwise(
+            _yogi_uncorrected, slots=slots, initial=initial, decay=b2, eps=eps, eps_root=eps_root
+        )
         return chain(ema(b1, debias=False), rule)
     average = leafwise(_ema_from, slots={"m": _full}, direction=True, initial=initial, decay=b1)
     return chain(average, scale_by_yogi_rms(b2, eps, eps_root, initial))
@@ -195,16 +214,19 @@ def scale_by_radam(
     nesterov: bool = False,
     convention: str = "optax",
 ):
-    """`radam` without its learning rate: Adam that divides only once its second moment is to be trusted.
+    """`radam` without its learning rate: Adam that divides only once its second moment is to be
+    trusted.
 
         u = r m̂ / (√(v̂ + ε₀) + ε)  where ρₜ ≥ threshold, otherwise m̂      see `scale_by_rectified_rms`
 
     Memory: 8 bytes per parameter.
 
-    Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond (2020), algorithm 2.
+    Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond (2020),
+    algorithm 2.
     """
     return chain(
-        ema(b1, nesterov=nesterov), scale_by_rectified_rms(b2, eps, eps_root, threshold, convention=convention)
+        ema(b1, nesterov=nesterov),
+        scale_by_rectified_rms(b2, eps, eps_root, threshold, convention=convention),
     )
 
 
@@ -248,7 +270,8 @@ def scale_by_simplified_ademamix(
 
     Memory: 8 bytes per parameter.
 
-    Source: D. Morwani et al., Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated SGD (2025).
+    Source: D. Morwani et al., Connections between Schedule-Free Optimizers, AdEMAMix, and
+    Accelerated SGD (2025).
     """
     return chain(
         momentum_plus_gradient(b1, alpha),

@@ -1,7 +1,9 @@
-"""Relatives of Adam that change one of its parts: order, share of the gradient, power, quotient, length.
+"""Relatives of Adam that change one of its parts: order, share of the gradient, power, quotient,
+length.
 
-Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ weight decay, t = 1, 2, …,
-m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `mask` limits the decay: "**/kernel", a predicate f(path, leaf), or a tree of booleans.
+Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ weight decay, t = 1, 2,
+…, m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `mask` limits the decay: "**/kernel", a predicate f(path,
+leaf), or a tree of booleans.
 """
 
 from gradxform.core.chain import chain, transformation
@@ -46,14 +48,16 @@ def laprop(
 
     With momentum after the division, b1 and b2 may be chosen apart.
 
-    Conventions: "pytorch_optimizer" leaves ε uncorrected, and decays after the step. It also has 1e-15 inside the root.
+    Conventions: "pytorch_optimizer" leaves ε uncorrected, and decays after the step. It also has
+    1e-15 inside the root.
 
     Memory: 8 bytes per parameter.
 
     Raises:
         ValueError: update() without params.
 
-    Source: L. Ziyin, Z. T. Wang, M. Ueda, LaProp: Separating Momentum and Adaptivity in Adam (2020), algorithm 1.
+    Source: L. Ziyin, Z. T. Wang, M. Ueda, LaProp: Separating Momentum and Adaptivity in Adam
+    (2020), algorithm 1.
     """
     if convention == "pytorch_optimizer":
         table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
@@ -85,14 +89,16 @@ def qhadam(
 
         p ← p - α [((1 - ν₁) g + ν₁ m̂) / (√((1 - ν₂) g² + ν₂ v̂) + ε) + λ p]
 
-    ν₁ = ν₂ = 1 is Adam, ν₁ = β₁ is nearly Nadam, ν₁ = 0 is RMSprop. The defaults are those the paper recommends.
+    ν₁ = ν₂ = 1 is Adam, ν₁ = β₁ is nearly Nadam, ν₁ = 0 is RMSprop. The defaults are those the
+    paper recommends.
 
     Memory: 8 bytes per parameter.
 
     Raises:
         ValueError: update() without params.
 
-    Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), section 4.
+    Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), section
+    4.
     """
     return chain(
         quasi_hyperbolic(b1, nu1, True),
@@ -127,8 +133,8 @@ def padam(
     Raises:
         ValueError: update() without params.
 
-    Source: J. Chen et al., Closing the Generalization Gap of Adaptive Gradient Methods in Training DNNs (2018),
-    algorithm 1.
+    Source: J. Chen et al., Closing the Generalization Gap of Adaptive Gradient Methods in Training
+    DNNs (2018), algorithm 1.
     """
     return chain(
         ema(b1, convention != "paper"),
@@ -148,7 +154,8 @@ def adam_atan2(
     weight_decay: WeightDecay = 0.0,
     mask: Where | None = None,
 ):
-    """Adam-atan2: Adam without ε, whose every step is bounded and does not change when the loss is scaled.
+    """Adam-atan2: Adam without ε, whose every step is bounded and does not change when the loss is
+    scaled.
 
         p ← p - α [a atan2(m̂, b √v̂) + λ p]
 
@@ -157,7 +164,8 @@ def adam_atan2(
     Raises:
         ValueError: update() without params.
 
-    Source: K. Everett et al., Scaling Exponents Across Parameterizations and Optimizers (2024), appendix.
+    Source: K. Everett et al., Scaling Exponents Across Parameterizations and Optimizers (2024),
+    appendix.
     """
     return chain(
         ema(b1),
@@ -186,8 +194,10 @@ def stable_adamw(
     Raises:
         ValueError: update() without params.
 
-    Source: M. Wortsman et al., Stable and low-precision training for large-scale vision-language models (2023),
-    algorithm 2.
+    Source: M. Wortsman et al., Stable and low-precision training for large-scale vision-language
+    models (2023), algorithm 2.
     """
     table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
-    return chain(ema(b1), scale_by_clipped_rms(b2, eps, table), scale_by_learning_rate(learning_rate))
+    return chain(
+        ema(b1), scale_by_clipped_rms(b2, eps, table), scale_by_learning_rate(learning_rate)
+    )

@@ -1,6 +1,7 @@
 """Optimizers that step by signs: every parameter moves as far as every other.
 
-Notation: g gradient, p parameter, α learning rate, β decays, λ weight decay; every optimizer ends in p ← p - α u.
+Notation: g gradient, p parameter, α learning rate, β decays, λ weight decay; every optimizer ends
+in p ← p - α u.
 """
 
 from gradxform.core.chain import chain, transformation
@@ -18,7 +19,8 @@ def sign_sgd(learning_rate: LearningRate):
 
     Memory: none.
 
-    Source: J. Bernstein et al., signSGD: Compressed Optimisation for Non-Convex Problems (2018), algorithm 1.
+    Source: J. Bernstein et al., signSGD: Compressed Optimisation for Non-Convex Problems (2018),
+    algorithm 1.
     """
     return chain(scale_by_sign(), scale_by_learning_rate(learning_rate))
 
@@ -32,12 +34,17 @@ def signum(learning_rate: LearningRate, beta: Decay = 0.9, accumulator_dtype=Non
 
     Memory: 4 bytes per parameter.
 
-    Source: J. Bernstein et al., signSGD: Compressed Optimisation for Non-Convex Problems (2018), algorithm 2.
+    Source: J. Bernstein et al., signSGD: Compressed Optimisation for Non-Convex Problems (2018),
+    algorithm 2.
     """
-    return chain(ema(beta, False, accumulator_dtype), scale_by_sign(), scale_by_learning_rate(learning_rate))
+    return chain(
+        ema(beta, False, accumulator_dtype), scale_by_sign(), scale_by_learning_rate(learning_rate)
+    )
 
 
-@transformation(conventions={"optax": {}, "keras": {"weight_decay": 0.0}, "lion_pytorch": {"weight_decay": 0.0}})
+@transformation(
+    conventions={"optax": {}, "keras": {"weight_decay": 0.0}, "lion_pytorch": {"weight_decay": 0.0}}
+)
 def lion(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -48,17 +55,19 @@ def lion(
     *,
     convention: str = "optax",
 ):
-    """Lion: the sign of a mean of the gradient and a longer average of it, with decoupled weight decay.
+    """Lion: the sign of a mean of the gradient and a longer average of it, with decoupled weight
+    decay.
 
         u = sign(β₁ m + (1 - β₁) g)
         m ← β₂ m + (1 - β₂) g
         p ← p - α (u + λ p)
 
-    `mask` limits the decay: "**/kernel", a predicate f(path, leaf), or a tree of booleans. Its learning rate is about a
-    tenth of AdamW's, and its weight decay ten times larger.
+    `mask` limits the decay: "**/kernel", a predicate f(path, leaf), or a tree of booleans. Its
+    learning rate is about a tenth of AdamW's, and its weight decay ten times larger.
 
-    Conventions: defaults only. "optax" has λ = 1e-3; "keras" and "lion_pytorch", as the authors' code, λ = 0. lion_pytorch's
-    decoupled_weight_decay is `add_decayed_weights(λ, kind="independent")` at the end of a chain.
+    Conventions: defaults only. "optax" has λ = 1e-3; "keras" and "lion_pytorch", as the authors'
+    code, λ = 0. lion_pytorch's decoupled_weight_decay is `add_decayed_weights(λ,
+    kind="independent")` at the end of a chain.
 
     Memory: 4 bytes per parameter (`mu_dtype` to change).
 
@@ -84,7 +93,8 @@ def rprop(
     *,
     convention: str = "optax",
 ):
-    """Rprop: a step size for each parameter, which grows while its gradient keeps its sign and shrinks when it turns.
+    """Rprop: a step size for each parameter, which grows while its gradient keeps its sign and
+    shrinks when it turns.
 
         s ← min(η⁺ s, max)  where g and the step before agree,   max(η⁻ s, min)  where they do not
         p ← p - s sign(g), and no step where they do not agree
@@ -95,7 +105,8 @@ def rprop(
 
     Memory: 8 bytes per parameter.
 
-    Source: M. Riedmiller, H. Braun, The RPROP algorithm (1993), in the form of C. Igel, M. Hüsken (2000): iRprop⁻.
+    Source: M. Riedmiller, H. Braun, The RPROP algorithm (1993), in the form of C. Igel, M. Hüsken
+    (2000): iRprop⁻.
 
     Not: for mini-batches; `scale_by_rms` is what became of it there.
     """

@@ -1,4 +1,5 @@
-"""Optimizers that find their own step size, from the loss, the distance come, or bets; averages and curvature beside them.
+"""Optimizers that find their own step size, from the loss, the distance come, or bets; averages and
+curvature beside them.
 
 Their learning rate is a factor, 1 unless a schedule makes it fall.
 """
@@ -31,7 +32,14 @@ from gradxform.rules.polyak import scale_by_polyak
 from gradxform.rules.preconditioners import scale_by_rms
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
-from gradxform.wrappers.schedule_free import Power, Share, _ahead, _averaged, _primal_decaying_z, _primal_keras
+from gradxform.wrappers.schedule_free import (
+    Power,
+    Share,
+    _ahead,
+    _averaged,
+    _primal_decaying_z,
+    _primal_keras,
+)
 
 
 @transformation
@@ -49,19 +57,24 @@ def polyak_sgd(
         p ← p - σ g min((f - f*) / (σ² ‖g‖² + ε), γ)        σ = `scaling`
         p ← p - σ g min((f - f*) / (‖g‖² + ε), γ)           convention="paper"
 
-    f is the loss, `update(..., value=loss)`; f* = `f_min`, γ = `max_learning_rate`. "optax" scales the gradient before it is
-    measured, so that σ takes its own effect back below γ; with σ = 1 the two agree.
+    f is the loss, `update(..., value=loss)`; f* = `f_min`, γ = `max_learning_rate`. "optax" scales
+    the gradient before it is measured, so that σ takes its own effect back below γ; with σ = 1 the
+    two agree.
 
     Memory: none.
 
     Raises:
         TypeError: update() without `value`.
 
-    Source: N. Loizou et al., Stochastic Polyak Step-size for SGD (2021), equation 3; G. Garrigos et al. (2023), variant="sps+".
+    Source: N. Loizou et al., Stochastic Polyak Step-size for SGD (2021), equation 3; G. Garrigos et
+    al. (2023), variant="sps+".
     """
     if convention not in ("optax", "paper"):
         raise ValueError(f"polyak_sgd: convention must be 'optax' or 'paper'; got {convention!r}")
-    parts = (scale_by_learning_rate(scaling), scale_by_polyak(f_min, max_learning_rate, eps, variant))
+    parts = (
+        scale_by_learning_rate(scaling),
+        scale_by_polyak(f_min, max_learning_rate, eps, variant),
+    )
     return chain(*(parts if convention == "optax" else parts[::-1]))
 
 
@@ -73,17 +86,20 @@ def dog(
     weight_decay: WeightDecay | None = None,
     mask: Where | None = None,
 ):
-    """Distance over gradients: the step is the distance come over the root of the squared gradients so far.
+    """Distance over gradients: the step is the distance come over the root of the squared gradients
+    so far.
 
         g ← g + λ p
         r ← max(r, ‖p - p₀‖),  G ← G + ‖g‖²
         p ← p - α g r / √(G + ε)
 
-    `init_step`: ("distance", r₀), ("heuristic", a) for r₀ = a (1 + ‖p₀‖), or ("learning_rate", η) for the first step.
+    `init_step`: ("distance", r₀), ("heuristic", a) for r₀ = a (1 + ‖p₀‖), or ("learning_rate", η)
+    for the first step.
 
     Memory: 4 bytes per parameter and two scalars.
 
-    Source: M. Ivgi, O. Hinder, Y. Carmon, DoG is SGD's Best Friend (2023), equation 1. They evaluate an average of the parameters.
+    Source: M. Ivgi, O. Hinder, Y. Carmon, DoG is SGD's Best Friend (2023), equation 1. They
+    evaluate an average of the parameters.
     """
     decay = None if weight_decay is None else add_decayed_weights(weight_decay, mask)
     return chain(decay, scale_by_dog(init_step, eps), scale_by_learning_rate(learning_rate))
@@ -97,7 +113,8 @@ def dowg(
     weight_decay: WeightDecay | None = None,
     mask: Where | None = None,
 ):
-    """Distance over weighted gradients: as `dog`, with later gradients, from farther away, counting more.
+    """Distance over weighted gradients: as `dog`, with later gradients, from farther away, counting
+    more.
 
         g ← g + λ p
         r² ← max(r², ‖p - p₀‖²),  V ← V + r² ‖g‖²
@@ -108,7 +125,9 @@ def dowg(
     Source: A. Khaled, K. Mishchenko, C. Jin, DoWG Unleashed (2023), algorithm 1.
     """
     decay = None if weight_decay is None else add_decayed_weights(weight_decay, mask)
-    return chain(decay, scale_by_dowg(init_estim_sq_dist, eps), scale_by_learning_rate(learning_rate))
+    return chain(
+        decay, scale_by_dowg(init_estim_sq_dist, eps), scale_by_learning_rate(learning_rate)
+    )
 
 
 @transformation
@@ -125,7 +144,8 @@ def cocob(
 
     Memory: 20 bytes per parameter.
 
-    Source: F. Orabona, T. Tommasi, Training Deep Networks without Learning Rates Through Coin Betting (2017), algorithm 2.
+    Source: F. Orabona, T. Tommasi, Training Deep Networks without Learning Rates Through Coin
+    Betting (2017), algorithm 2.
     """
     return chain(
         add_decayed_weights(weight_decay, mask),
@@ -136,7 +156,10 @@ def cocob(
 
 @transformation
 def madgrad(
-    learning_rate: LearningRate, momentum: Momentum = 0.9, weight_decay: WeightDecay = 0.0, eps: Epsilon = 1e-6
+    learning_rate: LearningRate,
+    momentum: Momentum = 0.9,
+    weight_decay: WeightDecay = 0.0,
+    eps: Epsilon = 1e-6,
 ):
     """MADGRAD: dual averaging with cube roots and momentum.
 
@@ -159,7 +182,8 @@ def asgd(
     t0: NonNegative = 1e6,
     weight_decay: WeightDecay = 0.0,
 ):
-    """Averaged gradient descent, as in torch: `eval_params(state, params)` gives the average of the iterates after t₀.
+    """Averaged gradient descent, as in torch: `eval_params(state, params)` gives the average of the
+    iterates after t₀.
 
         g ← g + w p,  η = α / (1 + λ α (t - 1))^κ
         p ← p - η (g + λ p),  a ← a + (p - a) / max(1, t - 1 - t₀)
@@ -168,7 +192,8 @@ def asgd(
 
     Memory: 4 bytes per parameter.
 
-    Source: B. T. Polyak, A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging (1992); torch.optim.ASGD.
+    Source: B. T. Polyak, A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging
+    (1992); torch.optim.ASGD.
     """
     return chain(add_decayed_weights(weight_decay), scale_by_asgd(learning_rate, lambd, alpha, t0))
 
@@ -192,8 +217,9 @@ def mars(
         m ← β₁ m + (1 - β₁) c,  v ← β₂ v + (1 - β₂) c²
         p ← p - α (m̂ / (√v̂ + ε) + λ p)
 
-    g₋₁ is the gradient of the step before (pytorch_optimizer too, with ε = 1e-15 inside the root as well), with `exact` this batch's
-    at the parameters of the step before: `update(..., obj_fn=loss)`, see `reduce_variance`.
+    g₋₁ is the gradient of the step before (pytorch_optimizer too, with ε = 1e-15 inside the root as
+    well), with `exact` this batch's at the parameters of the step before: `update(...,
+    obj_fn=loss)`, see `reduce_variance`.
 
     Memory: 12 bytes per parameter.
 
@@ -230,8 +256,8 @@ def sophia(
 
     The update needs the loss as a function of the parameters, `update(..., obj_fn=loss)`.
 
-    Conventions: "optax" divides by the h of before this step's estimate and corrects m; "paper" does neither, and so
-    pytorch_optimizer with γ = 1, whose p is ρ.
+    Conventions: "optax" divides by the h of before this step's estimate and corrects m; "paper"
+    does neither, and so pytorch_optimizer with γ = 1, whose p is ρ.
 
     Memory: 8 bytes per parameter and a key.
 
@@ -242,7 +268,15 @@ def sophia(
     """
     return chain(
         scale_by_sophia(
-            b1, b2, eps, gamma, clip_threshold, update_interval, hessian_diagonal_fn, mu_dtype, convention=convention
+            b1,
+            b2,
+            eps,
+            gamma,
+            clip_threshold,
+            update_interval,
+            hessian_diagonal_fn,
+            mu_dtype,
+            convention=convention,
         ),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
@@ -264,13 +298,19 @@ def _rate(learning_rate, warmup_steps, convention):
 
 
 def _decay(weight_decay, decay_at, rate, learning_rate, convention):
-    """A part of the base optimizer, if the decay is one; else the rule that decays, and its numbers."""
+    """A part of the base optimizer, if the decay is one; else the rule that decays, and its
+    numbers.
+    """
     if decay_at not in ("y", "z"):
         raise ValueError(f"schedule_free: decay_at must be 'y' or 'z'; got {decay_at!r}")
     if weight_decay is None:
         return None, {}
     if convention == "keras":
-        return None, {"rule": _primal_keras, "step_size": learning_rate, "weight_decay": weight_decay}
+        return None, {
+            "rule": _primal_keras,
+            "step_size": learning_rate,
+            "weight_decay": weight_decay,
+        }
     if decay_at == "z":
         return None, {"rule": _primal_decaying_z, "step_size": rate, "weight_decay": weight_decay}
     return add_decayed_weights(weight_decay), {}
@@ -296,7 +336,8 @@ def schedule_free_sgd(
 
     Memory: 4 bytes per parameter.
 
-    Conventions: with a warm-up, "optax" begins with a step of 0, "paper", as the package schedulefree, with one of α / warmup_steps.
+    Conventions: with a warm-up, "optax" begins with a step of 0, "paper", as the package
+    schedulefree, with one of α / warmup_steps.
 
     Source: A. Defazio et al., The Road Less Scheduled (2024), equations 6 to 8.
     """
@@ -321,19 +362,25 @@ def schedule_free_adamw(
     decay_at: str = "y",
     convention: str = "optax",
 ):
-    """Schedule-free AdamW: `schedule_free` around RMS scaling with bias correction and decoupled weight decay.
+    """Schedule-free AdamW: `schedule_free` around RMS scaling with bias correction and decoupled
+    weight decay.
 
         z ← z - α (g / (√v̂ + ε) + λ y)          decay_at="y"
         z ← z - α (g / (√v̂ + ε) + λ z)          decay_at="z"
 
     Memory: 8 bytes per parameter.
 
-    Conventions: with a warm-up, "optax" begins with a step of 0, "paper", as the package schedulefree, with one of α / warmup_steps;
-    so does "keras", which weighs all steps alike (q = 0) and decays y but not z: y ← y - α λ y first, α without warm-up.
+    Conventions: with a warm-up, "optax" begins with a step of 0, "paper", as the package
+    schedulefree, with one of α / warmup_steps; so does "keras", which weighs all steps alike (q =
+    0) and decays y but not z: y ← y - α λ y first, α without warm-up.
 
     Source: A. Defazio et al., The Road Less Scheduled (2024), algorithm 1.
     """
     rate = _rate(learning_rate, warmup_steps, convention)
     decay, numbers = _decay(weight_decay, decay_at, rate, learning_rate, convention)
-    base = chain(scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True), decay, scale_by_learning_rate(rate))
+    base = chain(
+        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
+        decay,
+        scale_by_learning_rate(rate),
+    )
     return _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, **numbers)

@@ -1,12 +1,21 @@
 """The methods of the textbook: each a composition of a few lines under its equation.
 
-Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, t = 1, 2, …; every optimizer ends in p ← p - α u,
-unless its equation says otherwise. Numbers may be schedules or tables by path. Where Optax has the name, signature and
-defaults are Optax's; `convention` gives the others: "torch" (2.13), "keras" (3) and "paper", where they differ from it.
+Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, t = 1, 2, …; every
+optimizer ends in p ← p - α u, unless its equation says otherwise. Numbers may be schedules or
+tables by path. Where Optax has the name, signature and defaults are Optax's; `convention` gives the
+others: "torch" (2.13), "keras" (3) and "paper", where they differ from it.
 """
 
 from gradxform.core.chain import chain, transformation
-from gradxform.core.hyper import Decay, DType, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
+from gradxform.core.hyper import (
+    Decay,
+    DType,
+    Epsilon,
+    LearningRate,
+    Momentum,
+    NonNegative,
+    WeightDecay,
+)
 from gradxform.core.labels import Where
 from gradxform.optimizers.products import keras_or_not, nadam_parts
 from gradxform.rules.directions import ema
@@ -40,8 +49,9 @@ def sgd(
         v ← β v + g,  p ← p - α v                   momentum=β
         v ← β v + g,  p ← p - α (g + β v)           nesterov=True
 
-    Conventions: "optax" and "torch" as above; "keras" and "paper" have the learning rate inside the velocity, v ← β v + α g, which
-    differs when it changes. torch's dampening is an argument of `momentum`.
+    Conventions: "optax" and "torch" as above; "keras" and "paper" have the learning rate inside the
+    velocity, v ← β v + α g, which differs when it changes. torch's dampening is an argument of
+    `momentum`.
 
     Memory: none; 4 bytes per parameter with momentum.
 
@@ -53,10 +63,14 @@ def sgd(
     if nesterov and momentum is None:
         raise ValueError("sgd: nesterov=True needs a momentum")
     velocity = (
-        None if momentum is None else heavy_ball(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
+        None
+        if momentum is None
+        else heavy_ball(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
     )
     descend = scale_by_learning_rate(learning_rate)
-    return chain(*((velocity, descend) if convention in ("optax", "torch") else (descend, velocity)))
+    return chain(
+        *((velocity, descend) if convention in ("optax", "torch") else (descend, velocity))
+    )
 
 
 @transformation(
@@ -91,7 +105,8 @@ def adagrad(
 
 
 @transformation(
-    conventions=_SAME | {"paper": {"rho": 0.95}, "keras": {"learning_rate": 1e-3, "rho": 0.95, "eps": 1e-7}}
+    conventions=_SAME
+    | {"paper": {"rho": 0.95}, "keras": {"learning_rate": 1e-3, "rho": 0.95, "eps": 1e-7}}
 )
 def adadelta(
     learning_rate: LearningRate = 1.0,
@@ -102,7 +117,8 @@ def adadelta(
     *,
     convention: str = "optax",
 ):
-    """Adadelta: steps in the parameter's own units, from the RMS of past steps over the RMS of gradients.
+    """Adadelta: steps in the parameter's own units, from the RMS of past steps over the RMS of
+    gradients.
 
         g ← g + λ p
         E[g²] ← ρ E[g²] + (1 - ρ) g²
@@ -110,8 +126,8 @@ def adadelta(
         E[Δ²] ← ρ E[Δ²] + (1 - ρ) Δ²
         p ← p - α Δ
 
-    Conventions: defaults only. "optax" and "torch" have α = 1, ρ = 0.9, ε = 1e-6, "paper" ρ = 0.95, "keras" α = 0.001, ρ = 0.95,
-    ε = 1e-7.
+    Conventions: defaults only. "optax" and "torch" have α = 1, ρ = 0.9, ε = 1e-6, "paper" ρ = 0.95,
+    "keras" α = 0.001, ρ = 0.95, ε = 1e-7.
 
     Memory: 8 bytes per parameter.
 
@@ -152,13 +168,14 @@ def rmsprop(
         u = g / √(v - m² + ε)               centered, m ← β m + (1 - β) g
         w ← μ w - α u,  p ← p + w           momentum=μ
 
-    Conventions: "optax" as above, the learning rate inside the momentum; "torch" has decay 0.99, ε outside the root, and
-    multiplies by the learning rate after the momentum (they differ when the learning rate changes); "keras" has ε = 1e-7, "paper"
-    (the lecture) none.
+    Conventions: "optax" as above, the learning rate inside the momentum; "torch" has decay 0.99, ε
+    outside the root, and multiplies by the learning rate after the momentum (they differ when the
+    learning rate changes); "keras" has ε = 1e-7, "paper" (the lecture) none.
 
     Memory: 4 bytes per parameter, 4 more for `centered`, 4 more for `momentum`.
 
-    Source: T. Tieleman, G. Hinton, Lecture 6.5 of Neural Networks for Machine Learning (2012); centred: A. Graves (2013).
+    Source: T. Tieleman, G. Hinton, Lecture 6.5 of Neural Networks for Machine Learning (2012);
+    centred: A. Graves (2013).
     """
     if nesterov and momentum is None:
         raise ValueError("rmsprop: nesterov=True needs a momentum")
@@ -192,8 +209,8 @@ def adam(
 
     Without `bias_correction` m̂ = m and v̂ = v: RMS scaling composed with momentum.
 
-    Conventions: "optax", "torch" and "paper" as above; "keras" has ε = 1e-7 and leaves it uncorrected, as the end of the paper's
-    section 2: p ← p - α √(1 - β₂ᵗ) m̂ / (√(v + ε₀) + ε).
+    Conventions: "optax", "torch" and "paper" as above; "keras" has ε = 1e-7 and leaves it
+    uncorrected, as the end of the paper's section 2: p ← p - α √(1 - β₂ᵗ) m̂ / (√(v + ε₀) + ε).
 
     Memory: 8 bytes per parameter (`mu_dtype` changes the first 4).
 
@@ -211,14 +228,25 @@ def adam(
     """
     return chain(
         ema(b1, bias_correction, mu_dtype, nesterov=nesterov),
-        scale_by_rms(b2, eps, 0.0, False, bias_correction, eps_root=eps_root, convention=keras_or_not(convention)),
+        scale_by_rms(
+            b2,
+            eps,
+            0.0,
+            False,
+            bias_correction,
+            eps_root=eps_root,
+            convention=keras_or_not(convention),
+        ),
         scale_by_learning_rate(learning_rate),
     )
 
 
 @transformation
-def adam_uncorrected(learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8):
-    """Adam without bias correction, as the lecture composes it: momentum, then RMS scaling of the same gradient.
+def adam_uncorrected(
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8
+):
+    """Adam without bias correction, as the lecture composes it: momentum, then RMS scaling of the
+    same gradient.
 
         m ← β₁ m + (1 - β₁) g
         v ← β₂ v + (1 - β₂) g²
@@ -228,7 +256,9 @@ def adam_uncorrected(learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0
 
     Source: D. P. Kingma, J. Ba (2015), without section 3.
     """
-    return chain(ema(b1, debias=False), scale_by_rms(b2, eps), scale_by_learning_rate(learning_rate))
+    return chain(
+        ema(b1, debias=False), scale_by_rms(b2, eps), scale_by_learning_rate(learning_rate)
+    )
 
 
 @transformation(
@@ -259,8 +289,9 @@ def adamw(
 
     `mask` limits the decay: "**/kernel", a predicate f(path, leaf), or a tree of booleans.
 
-    Conventions: "optax" has λ = 1e-4, "torch" 0.01, "keras" 0.004 and u as in `adam(convention="keras")`. "paper" decays
-    independently of α: p ← p - α u - λ p, where λ = `weight_decay` may be a schedule, the paper's ηₜ λ.
+    Conventions: "optax" has λ = 1e-4, "torch" 0.01, "keras" 0.004 and u as in
+    `adam(convention="keras")`. "paper" decays independently of α: p ← p - α u - λ p, where λ =
+    `weight_decay` may be a schedule, the paper's ηₜ λ.
 
     Memory: 8 bytes per parameter.
 
@@ -272,10 +303,14 @@ def adamw(
     Not: Adam with L2 (`adam_l2`), whose decay passes through the preconditioner.
     """
     descend = scale_by_learning_rate(learning_rate)
-    decay = add_decayed_weights(weight_decay, mask, kind="independent" if convention == "paper" else "decoupled")
+    decay = add_decayed_weights(
+        weight_decay, mask, kind="independent" if convention == "paper" else "decoupled"
+    )
     return chain(
         ema(b1, True, mu_dtype, nesterov=nesterov),
-        scale_by_rms(b2, eps, 0.0, False, True, eps_root=eps_root, convention=keras_or_not(convention)),
+        scale_by_rms(
+            b2, eps, 0.0, False, True, eps_root=eps_root, convention=keras_or_not(convention)
+        ),
         *((descend, decay) if convention == "paper" else (decay, descend)),
     )
 
@@ -301,7 +336,8 @@ def adam_l2(
     Raises:
         ValueError: update() without params.
 
-    Source: I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2, the other branch.
+    Source: I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2, the
+    other branch.
     """
     return chain(add_decayed_weights(l2, mask), adam(learning_rate, b1, b2, eps))
 
@@ -322,12 +358,13 @@ def nadam(
         u = [β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)] / (√(v̂ + ε₀) + ε)        optax
         u = [μₜ₊₁ m / (1 - Πₜ₊₁) + (1 - μₜ) g / (1 - Πₜ)] / (√(v̂ + ε₀) + ε)        torch, keras, paper
 
-    with m, v̂ as in `adam`, μₜ = β₁ (1 - 0.96^(ψt) / 2), Πₜ = μ₁ ⋯ μₜ; ψ = 0.004, in Keras 1 (and ε = 1e-7). The paper
-    also has m ← μₜ m + (1 - μₜ) g, and β₂ v̂ in place of v̂.
+    with m, v̂ as in `adam`, μₜ = β₁ (1 - 0.96^(ψt) / 2), Πₜ = μ₁ ⋯ μₜ; ψ = 0.004, in Keras 1 (and ε
+    = 1e-7). The paper also has m ← μₜ m + (1 - μₜ) g, and β₂ v̂ in place of v̂.
 
     Memory: 8 bytes per parameter.
 
-    Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), algorithm 2; "optax" is without its momentum schedule.
+    Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), algorithm 2; "optax" is
+    without its momentum schedule.
     """
     return chain(
         *nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention),
@@ -360,7 +397,10 @@ def adamax(
 
 @transformation(
     conventions=_SAME
-    | {"keras": {"eps": 1e-7}, "paper": {"bias_correction_mu": False, "bias_correction_nu": False, "eps": 0.0}}
+    | {
+        "keras": {"eps": 1e-7},
+        "paper": {"bias_correction_mu": False, "bias_correction_nu": False, "eps": 0.0},
+    }
 )
 def amsgrad(
     learning_rate: LearningRate,
@@ -383,7 +423,8 @@ def amsgrad(
 
     Memory: 12 bytes per parameter.
 
-    Source: S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond (2018), algorithm 2.
+    Source: S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond (2018), algorithm
+    2.
     """
     if convention in ("torch", "keras") and not (bias_correction_mu and bias_correction_nu):
         raise ValueError(f"amsgrad: the {convention!r} convention corrects both averages")

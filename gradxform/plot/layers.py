@@ -9,7 +9,8 @@ from gradxform.plot.style import LIGHT, array, figure_of, labelled, name_axes, n
 
 
 def ratios(updates, params) -> dict[str, jax.Array]:
-    """|update| / |weight| of every leaf, in Euclidean norms, by its path: `{"dense/kernel": 0.001}`. Runs under `jit`.
+    """|update| / |weight| of every leaf, in Euclidean norms, by its path: `{"dense/kernel":
+    0.001}`. Runs under `jit`.
 
     A weight of zero that moves has the ratio inf, and one that rests 0. None leaves are left out.
 
@@ -21,21 +22,30 @@ def ratios(updates, params) -> dict[str, jax.Array]:
     u, treedef = jax.tree.flatten(updates, is_leaf=trees.is_none)
     p = trees.align(treedef, params, "ratios", "params", "updates")
     rows = zip(trees.paths(updates), u, p, strict=True)
-    return {path: _ratio(trees.global_norm(a), trees.global_norm(b)) for path, a, b in rows if a is not None}
+    return {
+        path: _ratio(trees.global_norm(a), trees.global_norm(b))
+        for path, a, b in rows
+        if a is not None
+    }
 
 
 def _ratio(update, weight):
     zero = weight == 0
-    return jnp.where(zero, jnp.where(update > 0, jnp.inf, 0.0), update / jnp.where(zero, 1.0, weight))
+    return jnp.where(
+        zero, jnp.where(update > 0, jnp.inf, 0.0), update / jnp.where(zero, 1.0, weight)
+    )
 
 
 def update_ratios(ratios, *, title=None):
-    """Draw how |update| / |weight| of each layer spreads over the steps: the middle half, 5% to 95%, and the median.
+    """Draw how |update| / |weight| of each layer spreads over the steps: the middle half, 5% to
+    95%, and the median.
 
-    A layer far right of the mark at 1e-3 moves too fast for its size, one far left of it hardly learns.
+    A layer far right of the mark at 1e-3 moves too fast for its size, one far left of it hardly
+    learns.
 
     Args:
-        ratios: {layer path: [steps]}, as `plot.ratios` measures them. Steps whose ratio is 0 or not finite are left out.
+        ratios: {layer path: [steps]}, as `plot.ratios` measures them. Steps whose ratio is 0 or not
+            finite are left out.
     """
     layers = {
         path: array("update_ratios", f"ratios[{path!r}]", y, "[steps]", 1)
@@ -53,11 +63,19 @@ def update_ratios(ratios, *, title=None):
             continue
         low, left, middle, right, high = np.quantile(y, (0.05, 0.25, 0.5, 0.75, 0.95))
         ax.plot([low, high], [row, row], color=LIGHT.validation, linewidth=1, solid_capstyle="butt")
-        ax.plot([left, right], [row, row], color=LIGHT.validation, linewidth=6, alpha=0.45, solid_capstyle="butt")
+        ax.plot(
+            [left, right],
+            [row, row],
+            color=LIGHT.validation,
+            linewidth=6,
+            alpha=0.45,
+            solid_capstyle="butt",
+        )
         ax.plot([middle], [row], "o", color=LIGHT.ink, markersize=4.5)
     ax.axvline(1e-3, color=LIGHT.training, linewidth=1.2, linestyle="--", zorder=1)
     ax.annotate(
-        "1e-3", (1e-3, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
+        "1e-3", (1e-3, 1), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords=("offset "
+                                                                                         "points"),
         ha="center", va="bottom", fontsize=8, color=LIGHT.training,
     )  # fmt: skip
     ax.set_yticks(range(len(layers)), list(layers), fontsize=8.5, color=LIGHT.ink)

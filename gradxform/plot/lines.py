@@ -1,4 +1,6 @@
-"""Lines over steps and over rates: curves with their spread, sensitivity to the learning rate, schedules."""
+"""Lines over steps and over rates: curves with their spread, sensitivity to the learning rate,
+schedules.
+"""
 
 import math
 
@@ -24,11 +26,15 @@ from gradxform.plot.style import (
 )
 
 
-def curves(series, *, x=None, xlabel="step", ylabel="loss", log=False, title=None, target=None, ax=None):
-    """Draw each series against the step: the mean over seeds as a line, the least to the greatest seed as a band.
+def curves(
+    series, *, x=None, xlabel="step", ylabel="loss", log=False, title=None, target=None, ax=None
+):
+    """Draw each series against the step: the mean over seeds as a line, the least to the greatest
+    seed as a band.
 
     Args:
-        series: {label: [steps] or [seeds, steps]}. Where a seed is no longer finite, the line ends in a cross.
+        series: {label: [steps] or [seeds, steps]}. Where a seed is no longer finite, the line ends
+            in a cross.
         x: [steps], where the values stand; by default 0, 1, 2, …
         log: whether the vertical axis is logarithmic.
         target: a value to be reached, drawn as a horizontal line.
@@ -38,14 +44,18 @@ def curves(series, *, x=None, xlabel="step", ylabel="loss", log=False, title=Non
         ValueError: an array has another shape, naming its label.
     """
     series = {
-        label: np.atleast_2d(array("curves", f"series[{label!r}]", y, "[steps] or [seeds, steps]", 1, 2))
+        label: np.atleast_2d(
+            array("curves", f"series[{label!r}]", y, "[steps] or [seeds, steps]", 1, 2)
+        )
         for label, y in labelled("curves", "series", series).items()
     }
     if x is not None:
         x = array("curves", "x", x, "[steps]", 1)
         for label, y in series.items():
             if y.shape[1] != len(x):
-                raise ValueError(f"curves: series[{label!r}] has {y.shape[1]} steps, x has {len(x)}")
+                raise ValueError(
+                    f"curves: series[{label!r}] has {y.shape[1]} steps, x has {len(x)}"
+                )
     figure, ax = figure_of(ax)
     for i, ((label, y), style) in enumerate(zip(series.items(), styles(len(series)), strict=True)):
         at = np.arange(y.shape[1]) if x is None else x
@@ -53,24 +63,39 @@ def curves(series, *, x=None, xlabel="step", ylabel="loss", log=False, title=Non
         if len(y) > 1:
             band(ax, at, y, style["color"], zorder=2)
         marks = staggered(i, len(series), len(mean))
-        ax.plot(at, mean, linewidth=1.5, markersize=4, markevery=marks, label=label, zorder=3, **style)
+        ax.plot(
+            at, mean, linewidth=1.5, markersize=4, markevery=marks, label=label, zorder=3, **style
+        )
         alive = np.flatnonzero(np.isfinite(mean))
         if len(alive) and alive[-1] < len(mean) - 1:
-            ax.plot(at[alive[-1]], mean[alive[-1]], "x", color=LIGHT.diverged, markersize=7, zorder=4)
+            ax.plot(
+                at[alive[-1]], mean[alive[-1]], "x", color=LIGHT.diverged, markersize=7, zorder=4
+            )
     if target is not None:
-        ax.axhline(float(target), color=LIGHT.faint, linewidth=1, linestyle=(0, (4, 3)), label="target", zorder=1)
+        ax.axhline(
+            float(target),
+            color=LIGHT.faint,
+            linewidth=1,
+            linestyle=(0, (4, 3)),
+            label="target",
+            zorder=1,
+        )
     logarithmic_scale(ax, "y", log)
     name_axes(ax, xlabel, ylabel, title)
     legend_beside(ax)
     return figure
 
 
-def sensitivity(rates, values, *, xlabel="learning rate", ylabel="final loss", title=None, log=True, ax=None):
-    """Draw what a training comes to against its learning rate: the mean over seeds as a line, each seed as a dot.
+def sensitivity(
+    rates, values, *, xlabel="learning rate", ylabel="final loss", title=None, log=True, ax=None
+):
+    """Draw what a training comes to against its learning rate: the mean over seeds as a line, each
+    seed as a dot.
 
     Args:
         rates: [rates], the learning rates, on a logarithmic axis.
-        values: {label: [rates] or [rates, seeds]}. A rate at which a seed is not finite has a cross at the top.
+        values: {label: [rates] or [rates, seeds]}. A rate at which a seed is not finite has a cross
+            at the top.
         log: whether the vertical axis is logarithmic too.
         ax: the axes to draw in; by default those of a new figure.
 
@@ -84,17 +109,28 @@ def sensitivity(rates, values, *, xlabel="learning rate", ylabel="final loss", t
     for label, y in labelled("sensitivity", "values", values).items():
         y = array("sensitivity", f"values[{label!r}]", y, "[rates] or [rates, seeds]", 1, 2)
         if len(y) != len(rates):
-            raise ValueError(f"sensitivity: values[{label!r}] has {len(y)} rates, rates has {len(rates)}")
+            raise ValueError(
+                f"sensitivity: values[{label!r}] has {len(y)} rates, rates has {len(rates)}"
+            )
         members[label] = y.reshape(len(rates), -1)
     order = np.argsort(rates)
     rates = rates[order]
     figure, ax = figure_of(ax)
     ax.set_xscale("log")
     logarithmic_scale(ax, "y", log)
-    for row, ((label, y), style) in enumerate(zip(members.items(), styles(len(members)), strict=True)):
+    for row, ((label, y), style) in enumerate(
+        zip(members.items(), styles(len(members)), strict=True)
+    ):
         y = np.where(np.isfinite(y), y, np.nan)[order]
         if y.shape[1] > 1:
-            ax.plot(np.repeat(rates, y.shape[1]), y.ravel(), ".", color=style["color"], alpha=0.45, markersize=3.5)
+            ax.plot(
+                np.repeat(rates, y.shape[1]),
+                y.ravel(),
+                ".",
+                color=style["color"],
+                alpha=0.45,
+                markersize=3.5,
+            )
         ax.plot(rates, y.mean(axis=1), linewidth=1.5, markersize=4, label=label, zorder=3, **style)
         lost = rates[np.isnan(y).any(axis=1)]
         crosses(ax, lost, 0.985 - 0.035 * row, style["color"])
@@ -104,7 +140,13 @@ def sensitivity(rates, values, *, xlabel="learning rate", ylabel="final loss", t
     if len(seen):
         low, high = seen.min(), upper_limit(seen, log)
         room = 0.15 * (high - low) or abs(high) or 1.0
-        ax.set_ylim(*((low / 1.3, high * 1.3 * (high / low) ** 0.1) if log else (low - room / 3, high + room)))
+        ax.set_ylim(
+            *(
+                (low / 1.3, high * 1.3 * (high / low) ** 0.1)
+                if log
+                else (low - room / 3, high + room)
+            )
+        )
     if not finite.all():
         ax.plot([], [], "x", color=LIGHT.faint, markersize=5, label="diverged")
     name_axes(ax, xlabel, ylabel, title)
@@ -112,8 +154,11 @@ def sensitivity(rates, values, *, xlabel="learning rate", ylabel="final loss", t
     return figure
 
 
-def schedules(schedules, steps, *, xlabel="step", ylabel="learning rate", log=False, title=None, columns=None):
-    """Draw schedules against the step: in one axes up to six of them, in small panels of one scale beyond, or when `columns` is given.
+def schedules(
+    schedules, steps, *, xlabel="step", ylabel="learning rate", log=False, title=None, columns=None
+):
+    """Draw schedules against the step: in one axes up to six of them, in small panels of one scale
+    beyond, or when `columns` is given.
 
     Args:
         schedules: {label: schedule}; any function of the step, or a number.
@@ -128,7 +173,9 @@ def schedules(schedules, steps, *, xlabel="step", ylabel="learning rate", log=Fa
     lines = {}
     for label, schedule in labelled("schedules", "schedules", schedules).items():
         value = schedule if callable(schedule) else lambda step, number=schedule: number
-        lines[label] = np.broadcast_to(np.asarray(jax.vmap(value)(jnp.asarray(at)), np.float64), (steps,))
+        lines[label] = np.broadcast_to(
+            np.asarray(jax.vmap(value)(jnp.asarray(at)), np.float64), (steps,)
+        )
     if len(lines) <= 6 and columns is None:
         return curves(lines, x=at, xlabel=xlabel, ylabel=ylabel, log=log, title=title)
     columns = min(columns or 4, len(lines))

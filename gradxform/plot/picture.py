@@ -1,4 +1,6 @@
-"""A figure that belongs to no window and shows itself in a notebook. The one file of the module that imports matplotlib."""
+"""A figure that belongs to no window and shows itself in a notebook. The one file of the module
+that imports matplotlib.
+"""
 
 import base64
 
@@ -8,10 +10,14 @@ from gradxform.plot.style import png
 
 
 class Picture(Figure):
-    """A matplotlib figure that a notebook shows as the value of a cell, also where pyplot was never imported."""
+    """A matplotlib figure that a notebook shows as the value of a cell, also where pyplot was never
+    imported.
+    """
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        """Before any formatter that pyplot registers for figures, which would show it at half the resolution."""
+        """Before any formatter that pyplot registers for figures, which would show it at half the
+        resolution.
+        """
         dpi = self.get_dpi()
         width, height = self.get_size_inches()
         try:  # twice the pixels, for screens that have them

@@ -1,4 +1,6 @@
-"""What every picture shares: colours, line styles, axes, scales, and the way to PNG. matplotlib is imported when a picture is drawn."""
+"""What every picture shares: colours, line styles, axes, scales, and the way to PNG. matplotlib is
+imported when a picture is drawn.
+"""
 
 import importlib
 import io
@@ -27,7 +29,9 @@ class Theme(NamedTuple):
     works: str
 
 
-LIGHT = Theme("#ffffff", "#1b1f24", "#5b6470", "#c3c8ce", "#0072b2", "#d55e00", "#cc3311", "#009e73")
+LIGHT = Theme(
+    "#ffffff", "#1b1f24", "#5b6470", "#c3c8ce", "#0072b2", "#d55e00", "#cc3311", "#009e73"
+)
 
 
 DARK = Theme("#14181d", "#e6e8eb", "#9aa3ad", "#4a525b", "#56b4e9", "#e69f00", "#ff7f5c", "#2fc79a")
@@ -36,7 +40,15 @@ DARK = Theme("#14181d", "#e6e8eb", "#9aa3ad", "#4a525b", "#56b4e9", "#e69f00", "
 THEMES = {"light": LIGHT, "dark": DARK}
 
 
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1f24")  # M. Okabe, K. Ito (2008)
+PALETTE = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#1b1f24",
+)  # M. Okabe, K. Ito (2008)
 
 
 LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
@@ -52,12 +64,17 @@ def need(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("matplotlib", "PIL"):
             raise
-        text = f'gradxform.plot needs {error.name}, which is not installed: pip install "gradxform[cli]"'
+        text = (
+            f"gradxform.plot needs {error.name}, which is not installed: pip install "
+            '"gradxform[cli]"'
+        )
         raise ModuleNotFoundError(text, name=error.name) from error
 
 
 def styles(count: int) -> list[dict[str, Any]]:
-    """A colour, a line style and a marker for each of so many series; no two of the first 315 agree in all three."""
+    """A colour, a line style and a marker for each of so many series; no two of the first 315 agree
+    in all three.
+    """
     triples = zip(cycle(PALETTE), cycle(LINES), cycle(MARKERS), strict=False)
     return [{"color": c, "linestyle": line, "marker": m} for c, line, m in islice(triples, count)]
 
@@ -125,7 +142,9 @@ def logarithmic_scale(axis, which: str, log: bool) -> None:
 
 def band(axis, x, values, color, **more) -> None:
     """From the least to the greatest of the members [members, x], behind their mean."""
-    axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=color, alpha=0.22, linewidth=0, **more)
+    axis.fill_between(
+        x, values.min(axis=0), values.max(axis=0), color=color, alpha=0.22, linewidth=0, **more
+    )
 
 
 def crosses(axis, x, height: float, color=LIGHT.diverged, **more) -> None:
@@ -133,7 +152,9 @@ def crosses(axis, x, height: float, color=LIGHT.diverged, **more) -> None:
     if len(x):
         place = axis.get_xaxis_transform()
         y = np.full(len(x), height)
-        axis.plot(x, y, "x", color=color, markersize=5, zorder=4, clip_on=False, transform=place, **more)
+        axis.plot(
+            x, y, "x", color=color, markersize=5, zorder=4, clip_on=False, transform=place, **more
+        )
 
 
 def array(owner: str, name: str, x, shapes: str, *dims: int) -> np.ndarray:
@@ -141,7 +162,9 @@ def array(owner: str, name: str, x, shapes: str, *dims: int) -> np.ndarray:
     try:
         x = np.asarray(x, np.float64)
     except (TypeError, ValueError):
-        raise TypeError(f"{owner}: {name} must be an array {shapes}; got {type(x).__name__}") from None
+        raise TypeError(
+            f"{owner}: {name} must be an array {shapes}; got {type(x).__name__}"
+        ) from None
     if x.ndim not in dims or 0 in x.shape:
         raise ValueError(f"{owner}: {name} must be an array {shapes}; got shape {x.shape}")
     return x
@@ -150,14 +173,18 @@ def array(owner: str, name: str, x, shapes: str, *dims: int) -> np.ndarray:
 def labelled(owner: str, name: str, x) -> dict[str, Any]:
     """A dict from label to data that has entries, or an error that names it."""
     if not isinstance(x, dict):
-        raise TypeError(f"{owner}: {name} must be a dict from label to data; got {type(x).__name__}")
+        raise TypeError(
+            f"{owner}: {name} must be a dict from label to data; got {type(x).__name__}"
+        )
     if not x:
         raise ValueError(f"{owner}: {name} is empty")
     return {str(label): data for label, data in x.items()}
 
 
 def upper_limit(values: np.ndarray, log: bool) -> float:
-    """What most values reach: one that explodes must not flatten the rest. nan where none is finite."""
+    """What most values reach: one that explodes must not flatten the rest. nan where none is
+    finite.
+    """
     finite = values[np.isfinite(values)]
     if not len(finite):
         return math.nan
@@ -182,4 +209,6 @@ def pixels(canvas):
 def reduced(picture, colours: int):
     """An image with a palette of so many colours, fitted to it."""
     image = need("PIL.Image")
-    return picture.quantize(colours, method=image.Quantize.MEDIANCUT, kmeans=2, dither=image.Dither.NONE)
+    return picture.quantize(
+        colours, method=image.Quantize.MEDIANCUT, kmeans=2, dither=image.Dither.NONE
+    )

@@ -1,4 +1,6 @@
-"""Optimizers on a surface: the points they visit, contour pictures with these paths, still and moving."""
+"""Optimizers on a surface: the points they visit, contour pictures with these paths, still and
+moving.
+"""
 
 import io
 from collections.abc import Callable
@@ -33,9 +35,11 @@ def path(tx, f, start, steps: int, *, gradient: Callable | None = None) -> np.nd
     """The points [steps + 1, n] that an optimizer visits from `start` [n], the start first.
 
     Args:
-        tx: the optimizer. Its update is also given `value=`, `grad=`, `value_fn=` and `obj_fn=`, for those that use them.
+        tx: the optimizer. Its update is also given `value=`, `grad=`, `value_fn=` and `obj_fn=`,
+            for those that use them.
         f: the function to minimise, from an array [n] to a scalar.
-        gradient: `gradient(point, step)`, by default the gradient of f; for noise, one that draws from a key folded with the step.
+        gradient: `gradient(point, step)`, by default the gradient of f; for noise, one that draws
+            from a key folded with the step.
 
     Raises:
         ValueError: `start` is no vector, or `steps` is negative.
@@ -59,7 +63,9 @@ def _walk(tx, start, f, steps, gradient):
         point, state = carry
         value, slope = jax.value_and_grad(f)(point)
         slope = slope if gradient is None else gradient(point, step)
-        updates, state = tx.update(slope, state, point, value=value, grad=slope, value_fn=f, obj_fn=f)
+        updates, state = tx.update(
+            slope, state, point, value=value, grad=slope, value_fn=f, obj_fn=f
+        )
         point = apply_updates(point, updates)
         return (point, state), point
 
@@ -81,7 +87,8 @@ def contour(
     ylabel="y",
     ax=None,
 ):
-    """Draw the level lines of a function of two variables, and paths upon it: an open circle at the start, a filled mark at the end.
+    """Draw the level lines of a function of two variables, and paths upon it: an open circle at the
+    start, a filled mark at the end.
 
     Args:
         f: the function, from an array [2] to a scalar.
@@ -89,7 +96,8 @@ def contour(
         xlim, ylim: (low, high) of each axis.
         minimum: (x, y) of a point to mark with a star, or several of them.
         levels: how many level lines.
-        log: whether the levels are spaced by their logarithm; f must be positive then, except at its minimum.
+        log: whether the levels are spaced by their logarithm; f must be positive then, except at
+            its minimum.
         ax: the axes to draw in; by default those of a new figure.
 
     Raises:
@@ -125,13 +133,18 @@ def _scene(owner, f, paths, xlim, ylim, levels, log, ax):
     }
     for label, points in paths.items():
         if points.shape[1] != 2:
-            raise ValueError(f"{owner}: paths[{label!r}] must be an array [steps + 1, 2]; got shape {points.shape}")
+            raise ValueError(
+                f"{owner}: paths[{label!r}] must be an array [steps + 1, 2]; got shape "
+                f"{points.shape}"
+            )
     (left, right), (low, high) = _interval(owner, "xlim", xlim), _interval(owner, "ylim", ylim)
     x, y = np.linspace(left, right, GRID), np.linspace(low, high, GRID)
     points = jnp.asarray(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2), float)
     heights = np.asarray(jax.jit(jax.vmap(f))(points), np.float64)
     if heights.shape != (GRID * GRID,):
-        raise ValueError(f"{owner}: f must map an array [2] to a scalar; got shape {heights.shape[1:]}")
+        raise ValueError(
+            f"{owner}: f must map an array [2] to a scalar; got shape {heights.shape[1:]}"
+        )
     z = np.where(np.isfinite(heights), heights, np.nan).reshape(GRID, GRID)
     at = _levels(owner, z, levels, log)
     figure, ax = figure_of(ax, (7.0, 4.4))
@@ -141,20 +154,41 @@ def _scene(owner, f, paths, xlim, ylim, levels, log, ax):
     norm = colours.BoundaryNorm(at, 256)
     ax.contourf(x, y, np.clip(z, at[0], at[-1]), at, cmap=shade, norm=norm, zorder=0)
     lines = ax.contour(
-        x, y, z, at, colors=LIGHT.faint, linewidths=0.4, alpha=0.7, negative_linestyles="solid", zorder=1
+        x,
+        y,
+        z,
+        at,
+        colors=LIGHT.faint,
+        linewidths=0.4,
+        alpha=0.7,
+        negative_linestyles="solid",
+        zorder=1,
     )
     ax.clabel(lines, lines.levels[2::5], fontsize=6.5, fmt=_number, colors=LIGHT.faint)
     for points in paths.values():
-        ax.plot(*points[0], "o", markersize=7, markerfacecolor=LIGHT.page, markeredgecolor=LIGHT.ink, zorder=5)
+        ax.plot(
+            *points[0],
+            "o",
+            markersize=7,
+            markerfacecolor=LIGHT.page,
+            markeredgecolor=LIGHT.ink,
+            zorder=5,
+        )
     ax.set_xlim(left, right)
     ax.set_ylim(low, high)
-    return figure, ax, dict(zip(paths, zip(paths.values(), styles(len(paths)), strict=True), strict=True))
+    return (
+        figure,
+        ax,
+        dict(zip(paths, zip(paths.values(), styles(len(paths)), strict=True), strict=True)),
+    )
 
 
 def _interval(owner, name, pair):
     pair = array(owner, name, pair, "(low, high)", 1)
     if pair.shape != (2,) or not pair[0] < pair[1]:
-        raise ValueError(f"{owner}: {name} must be (low, high) with low < high; got {tuple(pair.tolist())}")
+        raise ValueError(
+            f"{owner}: {name} must be (low, high) with low < high; got {tuple(pair.tolist())}"
+        )
     return pair
 
 
@@ -164,12 +198,17 @@ def _levels(owner, z, count, log):
     if log:
         if np.nanmin(z) < 0:
             raise ValueError(
-                f"{owner}: log=True needs a function that is not negative; its least value here is {np.nanmin(z):g}"
+                f"{owner}: log=True needs a function that is not negative; its least value here is "
+                f"{np.nanmin(z):g}"
             )
         positive = z[z > 0]
         even = np.geomspace(np.quantile(positive, 0.002), positive.max(), count)
         return np.unique([float(f"{level:.2g}") for level in even])
-    return need("matplotlib.ticker").MaxNLocator(count, min_n_ticks=1).tick_values(np.nanmin(z), np.nanmax(z))
+    return (
+        need("matplotlib.ticker")
+        .MaxNLocator(count, min_n_ticks=1)
+        .tick_values(np.nanmin(z), np.nanmax(z))
+    )
 
 
 def _number(level: float) -> str:
@@ -180,7 +219,15 @@ def _number(level: float) -> str:
 def _finish(owner, ax, minimum, names):
     if minimum is not None:
         stars = np.atleast_2d(array(owner, "minimum", minimum, "[2] or [minima, 2]", 1, 2))
-        ax.plot(*stars.T, "*", color=LIGHT.ink, markersize=11, markeredgecolor=LIGHT.page, zorder=6, label="minimum")
+        ax.plot(
+            *stars.T,
+            "*",
+            color=LIGHT.ink,
+            markersize=11,
+            markeredgecolor=LIGHT.page,
+            zorder=6,
+            label="minimum",
+        )
     name_axes(ax, *names)
     legend_beside(ax)
 
@@ -219,15 +266,19 @@ def animate(
     xlabel="x",
     ylabel="y",
 ) -> Animation:
-    """Draw paths as they grow over the level lines of a function of two variables: `contour`, moving.
+    """Draw paths as they grow over the level lines of a function of two variables: `contour`,
+    moving.
 
     Args:
         f, paths, xlim, ylim, minimum, levels, log: as for `contour`.
-        frames: how many pictures at most; they are spread evenly over the steps of the longest path.
+        frames: how many pictures at most; they are spread evenly over the steps of the longest
+            path.
         fps: pictures per second; the last one stays for two seconds.
     """
     if frames < 2 or fps <= 0:
-        raise ValueError(f"animate: frames must be at least 2 and fps positive; got {frames} and {fps}")
+        raise ValueError(
+            f"animate: frames must be at least 2 and fps positive; got {frames} and {fps}"
+        )
     labelled("animate", "paths", paths)
     figure, ax, tracks = _scene("animate", f, paths, xlim, ylim, levels, log, None)
     last = max(len(points) for points, _ in tracks.values()) - 1
@@ -254,5 +305,13 @@ def animate(
     pictures = [picture.quantize(palette=palette, dither=0) for picture in pictures]
     file = io.BytesIO()
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [2000]
-    pictures[0].save(file, "gif", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True)
+    pictures[0].save(
+        file,
+        "gif",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=durations,
+        loop=0,
+        optimize=True,
+    )
     return Animation(file.getvalue())

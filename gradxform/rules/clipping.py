@@ -1,7 +1,8 @@
 """Keep a gradient within bounds: by entry, by leaf, by the norm of the whole tree.
 
-A clip never lengthens a gradient and never turns it (except `clip`, which acts on each entry), and leaves it alone below the
-bound. An infinite norm gives a zero update, a step that is skipped; NaN stays NaN, for `zero_nans` or the eye to catch.
+A clip never lengthens a gradient and never turns it (except `clip`, which acts on each entry), and
+leaves it alone below the bound. An infinite norm gives a zero update, a step that is skipped; NaN
+stays NaN, for `zero_nans` or the eye to catch.
 """
 
 import math
@@ -18,7 +19,9 @@ from gradxform.numerics import abs_sq, lerp, safe_divide, safe_sqrt
 
 def _clip(u, at, *, max_delta):
     if jnp.iscomplexobj(u):
-        return jnp.clip(u.real, -max_delta, max_delta) + 1j * jnp.clip(u.imag, -max_delta, max_delta)
+        return jnp.clip(u.real, -max_delta, max_delta) + 1j * jnp.clip(
+            u.imag, -max_delta, max_delta
+        )
     return jnp.clip(u, -max_delta, max_delta)
 
 
@@ -48,11 +51,13 @@ def _leaf_norm(u, at, *, max_norm):
 
 @transformation
 def clip_by_leaf_norm(max_norm: NonNegative):
-    """Shorten each leaf to a norm of at most c: u ← u min(1, c / ‖u‖), ‖u‖ over the entries of that leaf.
+    """Shorten each leaf to a norm of at most c: u ← u min(1, c / ‖u‖), ‖u‖ over the entries of that
+    leaf.
 
     Memory: none.
 
-    Source: R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural networks (2013), algorithm 1.
+    Source: R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural
+    networks (2013), algorithm 1.
     """
     return leafwise(_leaf_norm, max_norm=max_norm)
 
@@ -89,7 +94,8 @@ def clip_by_global_norm(max_norm: NonNegative):
 
     Memory: none.
 
-    Source: R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural networks (2013), algorithm 1.
+    Source: R. Pascanu, T. Mikolov, Y. Bengio, On the difficulty of training recurrent neural
+    networks (2013), algorithm 1.
 
     Not: a clip for each leaf (`clip_by_leaf_norm`).
     """
@@ -97,7 +103,9 @@ def clip_by_global_norm(max_norm: NonNegative):
 
 
 def _unit_axes(shape: tuple[int, ...], axis):
-    """The axes that make a unit: those given, or by rank: all of a vector, all but the last of a kernel, the first of rank 3."""
+    """The axes that make a unit: those given, or by rank: all of a vector, all but the last of a
+    kernel, the first of rank 3.
+    """
     if axis is not None:
         return axis
     if sum(n != 1 for n in shape) <= 1:
@@ -106,19 +114,24 @@ def _unit_axes(shape: tuple[int, ...], axis):
         return 0
     if len(shape) in (4, 5):
         return tuple(range(len(shape) - 1))
-    raise ValueError(f"unitwise_norm: an array of shape {shape} has units of no usual kind; give axis")
+    raise ValueError(
+        f"unitwise_norm: an array of shape {shape} has units of no usual kind; give axis"
+    )
 
 
 def unitwise_norm(x, axis=None):
     """The norm of each unit of an array, repeated to its shape.
 
-    A unit is the whole of a vector or scalar, a column of a matrix (axis 0), and, in a kernel of rank 4 or 5, everything but
-    the last axis; of rank 3 it is axis 0. `axis` gives the axes instead.
+    A unit is the whole of a vector or scalar, a column of a matrix (axis 0), and, in a kernel of
+    rank 4 or 5, everything but the last axis; of rank 3 it is axis 0. `axis` gives the axes
+    instead.
 
     Raises:
         ValueError: an array of rank 6 or more without `axis`.
     """
-    return jnp.broadcast_to(safe_sqrt(jnp.sum(abs_sq(x), axis=_unit_axes(x.shape, axis), keepdims=True)), x.shape)
+    return jnp.broadcast_to(
+        safe_sqrt(jnp.sum(abs_sq(x), axis=_unit_axes(x.shape, axis), keepdims=True)), x.shape
+    )
 
 
 class _UnitClip:
@@ -141,7 +154,9 @@ class _UnitClip:
 
 
 @transformation
-def adaptive_grad_clip(clipping: NonNegative, eps: Epsilon = 1e-3, axis: int | tuple[int, ...] | None = None):
+def adaptive_grad_clip(
+    clipping: NonNegative, eps: Epsilon = 1e-3, axis: int | tuple[int, ...] | None = None
+):
     """Shorten each unit's gradient to a share of the unit's weight: ‖u‖ ≤ c max(‖p‖, ε).
 
         u ← u min(1, c max(‖p‖, ε) / ‖u‖)        for each column, filter or vector (`unitwise_norm`)
@@ -151,7 +166,8 @@ def adaptive_grad_clip(clipping: NonNegative, eps: Epsilon = 1e-3, axis: int | t
     Raises:
         ValueError: update() without params; a parameter of rank 6 or more without `axis`.
 
-    Source: A. Brock et al., High-Performance Large-Scale Image Recognition Without Normalization (2021), equation 3.
+    Source: A. Brock et al., High-Performance Large-Scale Image Recognition Without Normalization
+    (2021), equation 3.
     """
     return leafwise(_UnitClip(axis), name="adaptive_grad_clip", clipping=clipping, eps=eps)
 
@@ -169,15 +185,22 @@ def _zclip_bound(updates, at, mean, variance, *, decay, threshold, warmup_steps,
     calm = jnp.where(spike, z, jnp.ones_like(z))
     kept = jnp.where(spike, mean + threshold**2 / calm * spread, norm)
     factor = jnp.where(
-        jnp.isfinite(norm), jnp.minimum(safe_divide(kept, norm), safe_divide(cap, norm)), jnp.zeros_like(norm)
+        jnp.isfinite(norm),
+        jnp.minimum(safe_divide(kept, norm), safe_divide(cap, norm)),
+        jnp.zeros_like(norm),
     )
     factor = jnp.where(norm > 0, jnp.minimum(factor, jnp.ones_like(factor)), jnp.ones_like(norm))
 
-    first_mean = mean + (kept - mean) / t  # the mean and variance of the warm-up's norms, as they come in
+    first_mean = (
+        mean + (kept - mean) / t
+    )  # the mean and variance of the warm-up's norms, as they come in
     first_variance = variance + ((kept - mean) * (kept - first_mean) - variance) / t
     next_mean = lerp(kept, mean, decay)
     next_variance = lerp((kept - next_mean) ** 2, variance, decay)
-    new = jnp.where(warming, first_mean, next_mean), jnp.where(warming, first_variance, next_variance)
+    new = (
+        jnp.where(warming, first_mean, next_mean),
+        jnp.where(warming, first_variance, next_variance),
+    )
     usable = jnp.isfinite(kept)
     return factor, jnp.where(usable, new[0], mean), jnp.where(usable, new[1], variance)
 
@@ -201,16 +224,29 @@ def zclip(
         u ← u min(n' / n, c / n, 1)                c = `max_norm`, None for none
         μ ← β μ + (1 - β) n',  σ² ← β σ² + (1 - β) (n' - μ)²
 
-    During the first `warmup_steps` the norm is only cut at c, and μ and σ² are the mean and variance of what was seen. A norm
-    that is not finite gives a zero update and is not learned.
+    During the first `warmup_steps` the norm is only cut at c, and μ and σ² are the mean and
+    variance of what was seen. A norm that is not finite gives a zero update and is not learned.
 
     Memory: two scalars, `mean` and `variance`.
 
-    Source: A. Kumar et al., ZClip: Adaptive Spike Mitigation for LLM Pre-Training (2025), algorithm 1.
+    Source: A. Kumar et al., ZClip: Adaptive Spike Mitigation for LLM Pre-Training (2025), algorithm
+    1.
     """
     cap = math.inf if max_norm is None else max_norm
-    numbers = {"decay": decay, "threshold": threshold, "warmup_steps": warmup_steps, "max_norm": cap, "eps": eps}
-    return leafwise(_rescale, measure=_zclip_bound, memory={"mean": _zero, "variance": _zero}, name="zclip", **numbers)
+    numbers = {
+        "decay": decay,
+        "threshold": threshold,
+        "warmup_steps": warmup_steps,
+        "max_norm": cap,
+        "eps": eps,
+    }
+    return leafwise(
+        _rescale,
+        measure=_zclip_bound,
+        memory={"mean": _zero, "variance": _zero},
+        name="zclip",
+        **numbers,
+    )
 
 
 def _norm(updates, at):
@@ -249,7 +285,8 @@ def adagc(
 
     Memory: one scalar per leaf, `gamma`, a norm.
 
-    Source: G. Wang et al., AdaGC: Improving Training Stability for Large Language Model Pretraining (2025), algorithm 1.
+    Source: G. Wang et al., AdaGC: Improving Training Stability for Large Language Model Pretraining
+    (2025), algorithm 1.
     """
     numbers = {
         "lambda_rel": lambda_rel,

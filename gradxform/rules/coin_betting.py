@@ -1,4 +1,6 @@
-"""Step sizes by betting: each gradient is a coin, the wealth that a good strategy earns on it is how far to go."""
+"""Step sizes by betting: each gradient is a coin, the wealth that a good strategy earns on it is
+how far to go.
+"""
 
 import jax.numpy as jnp
 
@@ -29,14 +31,22 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: Epsilon = 1e-8):
         L ← max(L, |u|),  G ← G + |u|,  R ← max(R - u (p - p₀), 0),  θ ← θ - u
         p ← p₀ + θ / (L max(G + L, α L)) (L + R)
 
-    L begins at ε = `eps`. The update is the way to that p, so it comes last and takes the gradient as it is, not a descent.
+    L begins at ε = `eps`. The update is the way to that p, so it comes last and takes the gradient
+    as it is, not a descent.
 
     Memory: slots `x0`, `bets`, `scale`, `absolute`, `reward`, 20 bytes per parameter.
 
     Raises:
         ValueError: update() without params.
 
-    Source: F. Orabona, T. Tommasi, Training Deep Networks without Learning Rates Through Coin Betting (2017), algorithm 2.
+    Source: F. Orabona, T. Tommasi, Training Deep Networks without Learning Rates Through Coin
+    Betting (2017), algorithm 2.
     """
-    slots = {"x0": _copy_leaf, "bets": zeros(), "scale": real_full, "absolute": zeros(), "reward": zeros()}
+    slots = {
+        "x0": _copy_leaf,
+        "bets": zeros(),
+        "scale": real_full,
+        "absolute": zeros(),
+        "reward": zeros(),
+    }
     return leafwise(_cocob, slots=slots, name="scale_by_cocob", alpha=alpha, initial=eps)

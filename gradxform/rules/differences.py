@@ -1,8 +1,8 @@
 """Rules that remember the gradient before, or divide by what was known before this gradient came.
 
-Optimistic steps and Adan extrapolate by the last change of the gradient; ADOPT and ACProp divide a gradient by a second
-moment that has not seen it, which frees the step of the bias that the two share in Adam. None of them is a product of
-the grid.
+Optimistic steps and Adan extrapolate by the last change of the gradient; ADOPT and ACProp divide a
+gradient by a second moment that has not seen it, which frees the step of the bias that the two
+share in Adam. None of them is a product of the grid.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ def scale_by_optimistic_gradient(alpha: Real = 1.0, beta: Real = 1.0):
 
     Memory: one slot `previous`, 4 bytes per parameter.
 
-    Source: A. Mokhtari, A. Ozdaglar, S. Pattathil, A Unified Analysis of Extra-gradient and Optimistic Gradient Methods
-    (2020).
+    Source: A. Mokhtari, A. Ozdaglar, S. Pattathil, A Unified Analysis of Extra-gradient and
+    Optimistic Gradient Methods (2020).
     """
     return leafwise(_optimistic, slots={"previous": zeros()}, alpha=alpha, beta=beta)
 
@@ -73,7 +73,8 @@ def scale_by_adan(
     *,
     convention: str = "optax",
 ):
-    """Nesterov's look-ahead from the change of the gradient, and a second moment of the same look-ahead.
+    """Nesterov's look-ahead from the change of the gradient, and a second moment of the same
+    look-ahead.
 
         d = g - g before                            0 at the first step
         m ← β₁ m + (1 - β₁) g
@@ -81,9 +82,10 @@ def scale_by_adan(
         n ← β₃ n + (1 - β₃) (g + κ d)²
         u = (m̂ + κ v̂) / (√(n̂ + ε₀) + ε)
 
-    Conventions: "authors", the authors' code, has κ = β₂, here the share kept. Its complement in the paper's notation,
-    where β₂ is the share of the new, gives "optax" its κ = 1 - β₂: 0.08 instead of 0.92. "paper" has κ = β₂, starts
-    with m₁ = g₁, v₁ = 0, n₁ = g₁², and corrects nothing.
+    Conventions: "authors", the authors' code, has κ = β₂, here the share kept. Its complement in
+    the paper's notation, where β₂ is the share of the new, gives "optax" its κ = 1 - β₂: 0.08
+    instead of 0.92. "paper" has κ = β₂, starts with m₁ = g₁, v₁ = 0, n₁ = g₁², and corrects
+    nothing.
 
     Memory: slots `m`, `v`, `n` and `previous`, 16 bytes per parameter.
 
@@ -99,7 +101,9 @@ def fourth_root(t):
 
 
 class _Adopt(NamedTuple):
-    """ADOPT's rule: its bound (a function of a step, or None), the first step of that, Nesterov's form or not."""
+    """ADOPT's rule: its bound (a function of a step, or None), the first step of that, Nesterov's
+    form or not.
+    """
 
     bound: Callable[[Any], Any] | None
     start: int
@@ -138,15 +142,17 @@ def scale_by_adopt(
 
     The first step only sets v = g²; its update is 0. c is `clip_value_fn`, t^(1/4).
 
-    Conventions: "optax", as the paper, counts the bound from the first step that moves: c(1) at t = 2.
-    "pytorch_optimizer" has c(t).
+    Conventions: "optax", as the paper, counts the bound from the first step that moves: c(1) at t =
+    2. "pytorch_optimizer" has c(t).
 
     Memory: slots `m` (`mu_dtype`) and `v`, 8 bytes per parameter.
 
-    Source: S. Taniguchi et al., ADOPT: Modified Adam Can Converge with Any β₂ with the Optimal Rate (2024),
-    algorithm 2.
+    Source: S. Taniguchi et al., ADOPT: Modified Adam Can Converge with Any β₂ with the Optimal Rate
+    (2024), algorithm 2.
     """
-    rule = _Adopt(clip_value_fn if use_clipping else None, 0 if convention == "optax" else 1, bool(nesterov))
+    rule = _Adopt(
+        clip_value_fn if use_clipping else None, 0 if convention == "optax" else 1, bool(nesterov)
+    )
     slots = {"m": zeros(dtype_name(mu_dtype)), "v": real_zeros}
     return leafwise(rule, slots=slots, name="adopt", b1=b1, b2=b2, eps=eps)
 
@@ -183,12 +189,15 @@ def scale_by_acprop(
         s ← β₂ s + (1 - β₂) (g - m)² + ε₀
         m ← β₁ m + (1 - β₁) g
 
-    Conventions: "optax" as above; in "authors", the authors' code, m is updated before s, as in AdaBelief.
+    Conventions: "optax" as above; in "authors", the authors' code, m is updated before s, as in
+    AdaBelief.
 
     Memory: slots `m` and `s`, 8 bytes per parameter.
 
-    Source: J. Zhuang et al., Momentum Centering and Asynchronous Update for Adaptive Gradient Methods (2021),
-    algorithm 2.
+    Source: J. Zhuang et al., Momentum Centering and Asynchronous Update for Adaptive Gradient
+    Methods (2021), algorithm 2.
     """
     rule = _acprop if convention == "optax" else _acprop_authors
-    return leafwise(rule, slots={"m": zeros(), "s": real_zeros}, b1=b1, b2=b2, eps=eps, eps_root=eps_root)
+    return leafwise(
+        rule, slots={"m": zeros(), "s": real_zeros}, b1=b1, b2=b2, eps=eps, eps_root=eps_root
+    )

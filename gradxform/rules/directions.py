@@ -1,7 +1,8 @@
 """Directions: use more gradients than the last one.
 
-A direction changes where we step, not what the gradient is: in a chain, preconditioners after it go on measuring the
-gradient that entered it (decision 3 of the design). Heavy ball, Nesterov and exponentially weighted averages.
+A direction changes where we step, not what the gradient is: in a chain, preconditioners after it go
+on measuring the gradient that entered it (decision 3 of the design). Heavy ball, Nesterov and
+exponentially weighted averages.
 """
 
 import jax.numpy as jnp
@@ -43,17 +44,20 @@ def momentum(
         u = v                       heavy ball
         u = (1 - d) g + β v         nesterov=True, the usual reformulation
 
-    β = `decay`, d = `dampening`: with d = 0 the velocity is a sum, with d = β an average, the other textbook form. With
-    `nesterov` the parameters are the look-ahead points of Nesterov's method as first written; for that
-    form take the gradient at `look_ahead(tx, state, params)` and leave `nesterov` off.
+    β = `decay`, d = `dampening`: with d = 0 the velocity is a sum, with d = β an average, the other
+    textbook form. With `nesterov` the parameters are the look-ahead points of Nesterov's method as
+    first written; for that form take the gradient at `look_ahead(tx, state, params)` and leave
+    `nesterov` off.
 
     Memory: one slot `v`, 4 bytes per parameter (`accumulator_dtype` to change).
 
-    Conventions: "optax" as above. "torch" leaves the first gradient undamped: v₁ = g₁. Keras and the papers have the learning rate
-    inside v: put `scale_by_learning_rate` before it, as `sgd(convention="keras")` does.
+    Conventions: "optax" as above. "torch" leaves the first gradient undamped: v₁ = g₁. Keras and
+    the papers have the learning rate inside v: put `scale_by_learning_rate` before it, as
+    `sgd(convention="keras")` does.
 
     Raises:
-        ValueError: decay outside [0, 1); an unknown convention; torch's convention together with nesterov and dampening.
+        ValueError: decay outside [0, 1); an unknown convention; torch's convention together with
+            nesterov and dampening.
 
     Source: B. T. Polyak (1964); Y. Nesterov (1983); I. Sutskever et al. (2013), equations 3 and 4.
 
@@ -63,9 +67,15 @@ def momentum(
         raise ValueError(f"momentum: convention must be 'optax' or 'torch'; got {convention!r}")
     if convention == "torch" and nesterov and not (isinstance(dampening, float) and dampening == 0):
         raise ValueError("momentum: torch has no nesterov momentum with dampening")
-    rule = _momentum_nesterov if nesterov else _momentum_torch if convention == "torch" else _momentum
+    rule = (
+        _momentum_nesterov if nesterov else _momentum_torch if convention == "torch" else _momentum
+    )
     return leafwise(
-        rule, slots={"v": zeros(dtype_name(accumulator_dtype))}, direction=True, decay=decay, dampening=dampening
+        rule,
+        slots={"v": zeros(dtype_name(accumulator_dtype))},
+        direction=True,
+        decay=decay,
+        dampening=dampening,
     )
 
 
@@ -101,7 +111,13 @@ def _ema_nesterov_debiased(u, at, m, *, decay):
 
 
 @transformation
-def ema(decay: Decay = 0.9, debias: bool = True, accumulator_dtype: DType | None = None, *, nesterov: bool = False):
+def ema(
+    decay: Decay = 0.9,
+    debias: bool = True,
+    accumulator_dtype: DType | None = None,
+    *,
+    nesterov: bool = False,
+):
     """The exponentially weighted average of the gradients.
 
         m ← β m + (1 - β) g                          averages about the last 1/(1 - β) gradients
@@ -114,7 +130,8 @@ def ema(decay: Decay = 0.9, debias: bool = True, accumulator_dtype: DType | None
     Raises:
         ValueError: decay outside [0, 1).
 
-    Source: D. P. Kingma, J. Ba (2015), algorithm 1; T. Dozat (2016), the nesterov form without momentum schedule.
+    Source: D. P. Kingma, J. Ba (2015), algorithm 1; T. Dozat (2016), the nesterov form without
+    momentum schedule.
 
     Not: an average of the parameters.
     """
@@ -124,7 +141,9 @@ def ema(decay: Decay = 0.9, debias: bool = True, accumulator_dtype: DType | None
         (False, True): _ema_nesterov,
         (True, True): _ema_nesterov_debiased,
     }[bool(debias), bool(nesterov)]
-    return leafwise(rule, slots={"m": zeros(dtype_name(accumulator_dtype))}, direction=True, decay=decay)
+    return leafwise(
+        rule, slots={"m": zeros(dtype_name(accumulator_dtype))}, direction=True, decay=decay
+    )
 
 
 def _scheduled_momentum(decay, t, momentum_decay):
@@ -173,7 +192,9 @@ def nesterov_ema_scheduled(
     Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), algorithm 2.
     """
     if convention not in ("torch", "paper"):
-        raise ValueError(f"nesterov_ema_scheduled: convention must be 'torch' or 'paper'; got {convention!r}")
+        raise ValueError(
+            f"nesterov_ema_scheduled: convention must be 'torch' or 'paper'; got {convention!r}"
+        )
     return leafwise(
         _ema_nesterov_paper if convention == "paper" else _ema_nesterov_scheduled,
         slots={"m": zeros(dtype_name(accumulator_dtype))},
@@ -196,7 +217,13 @@ def _two_emas(u, at, m1, m2, *, b1, b3, alpha):
 
 
 @transformation
-def two_emas(b1: Decay = 0.9, b3: Decay = 0.9999, alpha: NonNegative = 5.0, *, accumulator_dtype: DType | None = None):
+def two_emas(
+    b1: Decay = 0.9,
+    b3: Decay = 0.9999,
+    alpha: NonNegative = 5.0,
+    *,
+    accumulator_dtype: DType | None = None,
+):
     """A fast and a slow average of the gradients, added: AdEMAMix's direction.
 
         m₁ ← β₁ m₁ + (1 - β₁) g
@@ -208,7 +235,9 @@ def two_emas(b1: Decay = 0.9, b3: Decay = 0.9999, alpha: NonNegative = 5.0, *, a
     Source: M. Pagliardini et al., The AdEMAMix Optimizer (2024), equations 3 and 4.
     """
     slot = zeros(dtype_name(accumulator_dtype))
-    return leafwise(_two_emas, slots={"m1": slot, "m2": slot}, direction=True, b1=b1, b3=b3, alpha=alpha)
+    return leafwise(
+        _two_emas, slots={"m1": slot, "m2": slot}, direction=True, b1=b1, b3=b3, alpha=alpha
+    )
 
 
 def _correct_bias(u, at, *, decay):
@@ -243,7 +272,9 @@ def _quasi_hyperbolic_debiased(u, at, m, *, decay, nu):
 
 
 @transformation
-def quasi_hyperbolic(decay: Decay = 0.999, nu: Fraction = 0.7, debias: bool = False, *, accumulator_dtype=None):
+def quasi_hyperbolic(
+    decay: Decay = 0.999, nu: Fraction = 0.7, debias: bool = False, *, accumulator_dtype=None
+):
     """A weighted mean of the gradient and its average: quasi-hyperbolic momentum.
 
         m ← β m + (1 - β) g
@@ -253,10 +284,13 @@ def quasi_hyperbolic(decay: Decay = 0.999, nu: Fraction = 0.7, debias: bool = Fa
 
     Memory: one slot `m`, 4 bytes per parameter (`accumulator_dtype` to change).
 
-    Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), equations 3 and 4.
+    Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), equations
+    3 and 4.
     """
     rule = _quasi_hyperbolic_debiased if debias else _quasi_hyperbolic
-    return leafwise(rule, slots={"m": zeros(dtype_name(accumulator_dtype))}, direction=True, decay=decay, nu=nu)
+    return leafwise(
+        rule, slots={"m": zeros(dtype_name(accumulator_dtype))}, direction=True, decay=decay, nu=nu
+    )
 
 
 def _momentum_plus(u, at, m, *, decay, alpha):
@@ -266,13 +300,15 @@ def _momentum_plus(u, at, m, *, decay, alpha):
 
 @transformation
 def momentum_plus_gradient(decay: Momentum = 0.99, alpha: NonNegative = 0.0):
-    """Heavy-ball momentum and, once more, a multiple of the gradient: simplified AdEMAMix's direction.
+    """Heavy-ball momentum and, once more, a multiple of the gradient: simplified AdEMAMix's
+    direction.
 
         m ← β m + g
         u = m + α g
 
     Memory: one slot `m`, 4 bytes per parameter.
 
-    Source: D. Morwani et al., Connections between Schedule-Free Optimizers, AdEMAMix, and Accelerated SGD (2025).
+    Source: D. Morwani et al., Connections between Schedule-Free Optimizers, AdEMAMix, and
+    Accelerated SGD (2025).
     """
     return leafwise(_momentum_plus, slots={"m": zeros()}, direction=True, decay=decay, alpha=alpha)

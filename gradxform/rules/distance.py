@@ -1,6 +1,7 @@
 """Step sizes from how far the parameters have come: DoG and its kin, D-Adaptation, Prodigy.
 
-The initial parameters, or sums that stand for them, are kept in the state; all that is learned of the whole tree is a few scalars.
+The initial parameters, or sums that stand for them, are kept in the state; all that is learned of
+the whole tree is a few scalars.
 """
 
 from dataclasses import dataclass
@@ -11,13 +12,40 @@ import jax.numpy as jnp
 from gradxform.core import leaves as trees
 from gradxform.core.call import Value, pytree
 from gradxform.core.chain import transformation
-from gradxform.core.hyper import Decay, DType, Epsilon, LearningRate, NonNegative, Positive, Range, Real, WeightDecay
+from gradxform.core.hyper import (
+    Decay,
+    DType,
+    Epsilon,
+    LearningRate,
+    NonNegative,
+    Positive,
+    Range,
+    Real,
+    WeightDecay,
+)
 from gradxform.core.leaf import PerLeaf
 from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import real_zeros, zeros
 from gradxform.display.code import code
-from gradxform.numerics import abs_sq, bias_correction, divide_by_root, lerp, safe_divide, safe_sqrt, wide_dtype
-from gradxform.rules.measures import copy, distance_squared, inner, leaves_of, like, real_zeros_like, total, zeros_like
+from gradxform.numerics import (
+    abs_sq,
+    bias_correction,
+    divide_by_root,
+    lerp,
+    safe_divide,
+    safe_sqrt,
+    wide_dtype,
+)
+from gradxform.rules.measures import (
+    copy,
+    distance_squared,
+    inner,
+    leaves_of,
+    like,
+    real_zeros_like,
+    total,
+    zeros_like,
+)
 
 
 @pytree(static=("kind",))
@@ -38,7 +66,8 @@ class _InitStep:
         kind, value = (x.kind, x.value) if isinstance(x, InitStep) else x
         if kind not in ("distance", "learning_rate", "heuristic"):
             raise ValueError(
-                f"{owner}: {name} must begin with 'distance', 'learning_rate' or 'heuristic'; got {kind!r}"
+                f"{owner}: {name} must begin with 'distance', 'learning_rate' or 'heuristic'; got "
+                f"{kind!r}"
             )
         return InitStep(kind, Range("[0, inf)", "a size").convert(owner, f"{name}[1]", value))
 
@@ -79,7 +108,9 @@ def _of_norm(params, *, first):
 
 def _dog_step(updates, at, x0, max_dist, square_sum, *, eps, first):
     dtype = max_dist.dtype
-    max_dist = jnp.maximum(max_dist, safe_sqrt(total(distance_squared, at.p, leaves_of(x0))).astype(dtype))
+    max_dist = jnp.maximum(
+        max_dist, safe_sqrt(total(distance_squared, at.p, leaves_of(x0))).astype(dtype)
+    )
     square_sum = square_sum + trees.sum_of_squares(updates).astype(dtype)
     rate = safe_divide(max_dist, safe_sqrt(square_sum + jnp.asarray(eps, dtype)))
     return rate, x0, max_dist, square_sum
@@ -96,24 +127,28 @@ def _times_scalar(u, at):
 
 @transformation
 def scale_by_dog(init_step: FirstStep, eps: Epsilon = 1e-8):
-    """Multiply by the distance come over the root of the squared gradients so far: the step size of DoG.
+    """Multiply by the distance come over the root of the squared gradients so far: the step size of
+    DoG.
 
         r ← max(r, ‖p - p₀‖),  G ← G + ‖u‖²
         u ← u r / √(G + ε)
 
-    `init_step`: ("distance", r₀); ("heuristic", a) for r₀ = a (1 + ‖p₀‖), a = 1e-6, or 1e-4 with batch norm;
-    ("learning_rate", η) for a first step of η u.
+    `init_step`: ("distance", r₀); ("heuristic", a) for r₀ = a (1 + ‖p₀‖), a = 1e-6, or 1e-4 with
+    batch norm; ("learning_rate", η) for a first step of η u.
 
     Memory: p₀, 4 bytes per parameter, and two scalars.
 
-    Source: M. Ivgi, O. Hinder, Y. Carmon, DoG is SGD's Best Friend (2023), equation 1. They evaluate an average of the parameters.
+    Source: M. Ivgi, O. Hinder, Y. Carmon, DoG is SGD's Best Friend (2023), equation 1. They
+    evaluate an average of the parameters.
     """
     return leafwise(
         _times_scalar,
         measure=_dog_step_from_rate if init_step.kind == "learning_rate" else _dog_step,
         memory={
             "x0": copy,
-            "max_dist": {"distance": _given, "heuristic": _of_norm, "learning_rate": _zero}[init_step.kind],
+            "max_dist": {"distance": _given, "heuristic": _of_norm, "learning_rate": _zero}[
+                init_step.kind
+            ],
             "square_sum": _zero,
         },
         name="scale_by_dog",
@@ -139,12 +174,20 @@ def _leaf_sum(p):
 def _leaf_dog(u, at, max_dist, square_sum, x0, *, eps, global_scale):
     max_dist = jnp.maximum(max_dist, safe_sqrt(jnp.sum(abs_sq(at.p - x0))))
     square_sum = square_sum + jnp.sum(abs_sq(u))
-    return u * (global_scale * safe_divide(max_dist, safe_sqrt(square_sum + eps))), max_dist, square_sum, x0
+    return (
+        u * (global_scale * safe_divide(max_dist, safe_sqrt(square_sum + eps))),
+        max_dist,
+        square_sum,
+        x0,
+    )
 
 
 @transformation
 def scale_by_distance_over_gradients(
-    reps_rel: NonNegative = 1e-6, eps: Epsilon = 1e-8, param_dtype: DType | None = None, global_scale: Real = 1.0
+    reps_rel: NonNegative = 1e-6,
+    eps: Epsilon = 1e-8,
+    param_dtype: DType | None = None,
+    global_scale: Real = 1.0,
 ):
     """DoG for each leaf by itself: `scale_by_dog` with norms over a leaf, L-DoG.
 
@@ -160,7 +203,9 @@ def scale_by_distance_over_gradients(
     x0 = _copy_leaf if param_dtype is None else _CopyAs(jnp.dtype(param_dtype).name)
     slots = {"max_dist": _leaf_distance, "square_sum": _leaf_sum, "x0": x0}
     name = "scale_by_distance_over_gradients"
-    return leafwise(_leaf_dog, slots=slots, name=name, reps_rel=reps_rel, eps=eps, global_scale=global_scale)
+    return leafwise(
+        _leaf_dog, slots=slots, name=name, reps_rel=reps_rel, eps=eps, global_scale=global_scale
+    )
 
 
 @dataclass(frozen=True)
@@ -175,14 +220,22 @@ class _CopyAs:
 
 def _dowg_step(updates, at, x0, square_dist, weighted, *, eps, first):
     dtype = square_dist.dtype
-    square_dist = jnp.maximum(square_dist, total(distance_squared, at.p, leaves_of(x0)).astype(dtype))
+    square_dist = jnp.maximum(
+        square_dist, total(distance_squared, at.p, leaves_of(x0)).astype(dtype)
+    )
     weighted = weighted + square_dist * trees.sum_of_squares(updates).astype(dtype)
-    return safe_divide(square_dist, safe_sqrt(weighted) + jnp.asarray(eps, dtype)), x0, square_dist, weighted
+    return (
+        safe_divide(square_dist, safe_sqrt(weighted) + jnp.asarray(eps, dtype)),
+        x0,
+        square_dist,
+        weighted,
+    )
 
 
 @transformation
 def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: Epsilon = 1e-4):
-    """Multiply by the squared distance come over the root of the gradients weighted by it: the step size of DoWG.
+    """Multiply by the squared distance come over the root of the gradients weighted by it: the step
+    size of DoWG.
 
         r² ← max(r², ‖p - p₀‖²),  V ← V + r² ‖u‖²
         u ← u r² / (√V + ε)
@@ -195,7 +248,9 @@ def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: Epsilon = 
     """
     first = eps if init_estim_sq_dist is None else init_estim_sq_dist
     memory = {"x0": copy, "square_dist": _given, "weighted": _zero}
-    return leafwise(_times_scalar, measure=_dowg_step, memory=memory, name="scale_by_dowg", eps=eps, first=first)
+    return leafwise(
+        _times_scalar, measure=_dowg_step, memory=memory, name="scale_by_dowg", eps=eps, first=first
+    )
 
 
 def _l1(x):
@@ -226,15 +281,29 @@ class _DadaptStep:
         dtype = estim_lr.dtype
         learning_rate, b1, b2, eps = _cast(dtype, learning_rate, b1, b2, eps)
         root = safe_sqrt(b2)
-        rate = estim_lr * learning_rate * (_adam_correction(b1, b2, at.t, dtype) if self.corrected else 1)
+        rate = (
+            estim_lr
+            * learning_rate
+            * (_adam_correction(b1, b2, at.t, dtype) if self.corrected else 1)
+        )
         old = leaves_of(v)
-        numerator = lerp(rate * total(_gain, updates, leaves_of(s), old, numbers=(eps,)).astype(dtype), numerator, root)
+        numerator = lerp(
+            rate * total(_gain, updates, leaves_of(s), old, numbers=(eps,)).astype(dtype),
+            numerator,
+            root,
+        )
         sums = _each(
-            lambda g, x: lerp(rate.astype(jnp.real(x).dtype) * g.astype(x.dtype), x, root.astype(jnp.real(x).dtype)),
+            lambda g, x: lerp(
+                rate.astype(jnp.real(x).dtype) * g.astype(x.dtype),
+                x,
+                root.astype(jnp.real(x).dtype),
+            ),
             updates,
             leaves_of(s),
         )
-        squares = _each(lambda g, x: lerp(abs_sq(g).astype(x.dtype), x, b2.astype(x.dtype)), updates, old)
+        squares = _each(
+            lambda g, x: lerp(abs_sq(g).astype(x.dtype), x, b2.astype(x.dtype)), updates, old
+        )
         estimate = safe_divide(numerator, (1 - root) * total(_l1, sums).astype(dtype))
         scalars = PerLeaf([None if x is None else (x, rate) for x in squares])
         return scalars, like(s, sums), like(v, squares), jnp.maximum(estim_lr, estimate), numerator
@@ -266,12 +335,13 @@ def dadapt_adamw(
 
     d begins at `estim_lr0`, w = `weight_decay`. α is 1, or a schedule that ends at 0.
 
-    Conventions: "pytorch_optimizer", unless asked for bias_correction, leaves the correction out. A decay that enters the gradient
-    is `add_decayed_weights(w)` before it.
+    Conventions: "pytorch_optimizer", unless asked for bias_correction, leaves the correction out. A
+    decay that enters the gradient is `add_decayed_weights(w)` before it.
 
     Memory: 12 bytes per parameter and two scalars.
 
-    Source: A. Defazio, K. Mishchenko, Learning-Rate-Free Learning by D-Adaptation (2023), algorithm 5.
+    Source: A. Defazio, K. Mishchenko, Learning-Rate-Free Learning by D-Adaptation (2023), algorithm
+    5.
     """
     b1, b2 = betas
     return leafwise(
@@ -298,17 +368,39 @@ class _ProdigyStep:
     corrected: bool
 
     def __call__(
-        self, updates, at, s, x0, estim_lr, numerator, *, learning_rate, b1, b2, estim_lr0, estim_lr_coef, b3=None
+        self,
+        updates,
+        at,
+        s,
+        x0,
+        estim_lr,
+        numerator,
+        *,
+        learning_rate,
+        b1,
+        b2,
+        estim_lr0,
+        estim_lr_coef,
+        b3=None,
     ):
         dtype = estim_lr.dtype
-        learning_rate, b1, b2, estim_lr0, estim_lr_coef = _cast(dtype, learning_rate, b1, b2, estim_lr0, estim_lr_coef)
+        learning_rate, b1, b2, estim_lr0, estim_lr_coef = _cast(
+            dtype, learning_rate, b1, b2, estim_lr0, estim_lr_coef
+        )
         b3 = safe_sqrt(b2) if b3 is None else jnp.asarray(b3, dtype)
-        rate = estim_lr * learning_rate * (_adam_correction(b1, b2, at.t, dtype) if self.corrected else 1)
+        rate = (
+            estim_lr
+            * learning_rate
+            * (_adam_correction(b1, b2, at.t, dtype) if self.corrected else 1)
+        )
         way = total(_way, updates, leaves_of(x0), at.p).astype(dtype)
         numerator = b3 * numerator + (estim_lr / estim_lr0) * rate * way
         weight = (estim_lr if self.safeguard else rate) * estim_lr / estim_lr0
         sums = _each(
-            lambda g, x: b3.astype(jnp.real(x).dtype) * x + weight.astype(jnp.real(x).dtype) * g.astype(x.dtype),
+            lambda g, x: (
+                b3.astype(jnp.real(x).dtype) * x
+                + weight.astype(jnp.real(x).dtype) * g.astype(x.dtype)
+            ),
             updates,
             leaves_of(s),
         )
@@ -336,7 +428,8 @@ def prodigy(
     *,
     convention: str = "optax",
 ):
-    """AdamW whose learning rate is a bound on the distance to the solution, learned faster than by D-Adaptation.
+    """AdamW whose learning rate is a bound on the distance to the solution, learned faster than by
+    D-Adaptation.
 
         λ = d α √(1 - β₂ᵗ) / (1 - β₁ᵗ)
         λ = d α                                                          convention="prodigyopt"
@@ -345,14 +438,16 @@ def prodigy(
         d ← max(d, c r / ‖s‖₁)
         p ← p - λ m / (√v + d ε) - w λ p
 
-    d₀ = `estim_lr0`, c = `estim_lr_coef`, w = `weight_decay`, β₃ = √β₂ unless given. α is 1, or a schedule that ends at 0.
+    d₀ = `estim_lr0`, c = `estim_lr_coef`, w = `weight_decay`, β₃ = √β₂ unless given. α is 1, or a
+    schedule that ends at 0.
 
     Memory: 16 bytes per parameter (m, v, s, p₀) and two scalars.
 
-    Conventions: "prodigyopt", the authors' package unless asked for use_bias_correction, leaves the correction out. Its
-    decouple=False is `add_decayed_weights(w)` before it.
+    Conventions: "prodigyopt", the authors' package unless asked for use_bias_correction, leaves the
+    correction out. Its decouple=False is `add_decayed_weights(w)` before it.
 
-    Source: K. Mishchenko, A. Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner (2024), algorithm 4.
+    Source: K. Mishchenko, A. Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner
+    (2024), algorithm 4.
     """
     b1, b2 = betas
     given = {} if beta3 is None else {"b3": beta3}

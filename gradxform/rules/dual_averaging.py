@@ -1,4 +1,6 @@
-"""Sums instead of the last gradient: dual averaging, averages of the iterates, differences of gradients."""
+"""Sums instead of the last gradient: dual averaging, averages of the iterates, differences of
+gradients.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,9 @@ from gradxform.rules.measures import copy, leaves_of, like
 
 def _cube_root(x):
     positive = x > 0
-    return jnp.where(positive, jnp.cbrt(jnp.where(positive, x, jnp.ones_like(x))), jnp.zeros_like(x))
+    return jnp.where(
+        positive, jnp.cbrt(jnp.where(positive, x, jnp.ones_like(x))), jnp.zeros_like(x)
+    )
 
 
 def _madgrad(u, at, x0, s, squares, *, learning_rate, momentum, eps):
@@ -29,7 +33,8 @@ def _madgrad(u, at, x0, s, squares, *, learning_rate, momentum, eps):
 
 @transformation
 def scale_by_madgrad(learning_rate: LearningRate, momentum: Momentum = 0.9, eps: Epsilon = 1e-6):
-    """The step to an average of all gradients so far, divided by the cube root of their squares: MADGRAD's.
+    """The step to an average of all gradients so far, divided by the cube root of their squares:
+    MADGRAD's.
 
         λ = (α + ε) √t,  s ← s + λ u,  v ← v + λ u²
         p ← μ p + (1 - μ) (p₀ - s / (∛v + ε))
@@ -41,11 +46,17 @@ def scale_by_madgrad(learning_rate: LearningRate, momentum: Momentum = 0.9, eps:
     Raises:
         ValueError: update() without params.
 
-    Source: A. Defazio, S. Jelassi, Adaptivity without Compromise (2022), algorithm 1; ε beside α as in the authors' code.
+    Source: A. Defazio, S. Jelassi, Adaptivity without Compromise (2022), algorithm 1; ε beside α as
+    in the authors' code.
     """
     slots = {"x0": _copy_leaf, "s": zeros(), "squares": real_zeros}
     return leafwise(
-        _madgrad, slots=slots, name="scale_by_madgrad", learning_rate=learning_rate, momentum=momentum, eps=eps
+        _madgrad,
+        slots=slots,
+        name="scale_by_madgrad",
+        learning_rate=learning_rate,
+        momentum=momentum,
+        eps=eps,
     )
 
 
@@ -59,7 +70,10 @@ def _asgd(u, at, average, *, learning_rate, lambd, alpha, t0):
 
 @transformation
 def scale_by_asgd(
-    learning_rate: LearningRate = 0.01, lambd: NonNegative = 1e-4, alpha: NonNegative = 0.75, t0: NonNegative = 1e6
+    learning_rate: LearningRate = 0.01,
+    lambd: NonNegative = 1e-4,
+    alpha: NonNegative = 0.75,
+    t0: NonNegative = 1e6,
 ):
     """Gradient descent with a falling rate, and the average of its iterates: torch's ASGD.
 
@@ -74,11 +88,18 @@ def scale_by_asgd(
     Raises:
         ValueError: update() without params.
 
-    Source: B. T. Polyak, A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging (1992); torch.optim.ASGD.
+    Source: B. T. Polyak, A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging
+    (1992); torch.optim.ASGD.
     """
     slots = {"average_params": _copy_leaf}
     return leafwise(
-        _asgd, slots=slots, name="scale_by_asgd", learning_rate=learning_rate, lambd=lambd, alpha=alpha, t0=t0
+        _asgd,
+        slots=slots,
+        name="scale_by_asgd",
+        learning_rate=learning_rate,
+        lambd=lambd,
+        alpha=alpha,
+        t0=t0,
     )
 
 
@@ -100,25 +121,30 @@ def _mars_exact(u, at, *, b1, gamma, max_norm):
 
 
 @transformation
-def reduce_variance(b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: Positive = 1.0, *, exact: bool = False):
+def reduce_variance(
+    b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: Positive = 1.0, *, exact: bool = False
+):
     """Correct the gradient by how it changed: the variance reduction of MARS.
 
         c = g + γ β₁ / (1 - β₁) (g - g₋₁)
         u ← c / max(1, ‖c‖ / n)                  the norm of the leaf, n = `max_norm`
 
-    g₋₁ is the gradient of the step before, 0 at first. `exact` takes it as the paper does, on the batch of this step at the
-    parameters of the step before, which costs another gradient and needs `update(..., obj_fn=loss)`, where `loss(params)` is the
-    loss of this batch.
+    g₋₁ is the gradient of the step before, 0 at first. `exact` takes it as the paper does, on the
+    batch of this step at the parameters of the step before, which costs another gradient and needs
+    `update(..., obj_fn=loss)`, where `loss(params)` is the loss of this batch.
 
     Memory: slot `last`, or `previous` (the parameters) for `exact`, 4 bytes per parameter.
 
     Raises:
         TypeError: `exact`, and update() without obj_fn.
 
-    Source: H. Yuan et al., MARS: Unleashing the Power of Variance Reduction for Training Large Models (2024), equations 8 and 9.
+    Source: H. Yuan et al., MARS: Unleashing the Power of Variance Reduction for Training Large
+    Models (2024), equations 8 and 9.
     """
     numbers = {"b1": b1, "gamma": gamma, "max_norm": max_norm}
     if not exact:
         return leafwise(_mars, slots={"last": zeros()}, name="reduce_variance", **numbers)
     memory = {"previous": copy}
-    return leafwise(_mars_exact, measure=_gradient_before, memory=memory, name="reduce_variance", **numbers)
+    return leafwise(
+        _mars_exact, measure=_gradient_before, memory=memory, name="reduce_variance", **numbers
+    )

@@ -1,7 +1,9 @@
-"""Second moments in less memory: a row and a column in place of a matrix, one number in place of a block.
+"""Second moments in less memory: a row and a column in place of a matrix, one number in place of a
+block.
 
-A factored leaf keeps the means of its squared gradients over one of two axes each, and their outer product stands in for the whole. Which
-leaves are factored, and along which axes, is a matter of their shape alone.
+A factored leaf keeps the means of its squared gradients over one of two axes each, and their outer
+product stands in for the whole. Which leaves are factored, and along which axes, is a matter of
+their shape alone.
 """
 
 from collections.abc import Callable
@@ -17,19 +19,32 @@ from gradxform.core.hyper import Decay, Epsilon, NonNegative, Positive, Real
 from gradxform.core.labels import ByPath
 from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import zeros
-from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, real_dtype, safe_divide, safe_sqrt, wide_dtype
+from gradxform.numerics import (
+    abs_sq,
+    debias,
+    divide_by_root,
+    lerp,
+    real_dtype,
+    safe_divide,
+    safe_sqrt,
+    wide_dtype,
+)
 
 
 @dataclass(frozen=True)
 class Factoring:
-    """Which two axes of an array are factored: its two largest ("largest") or its two last ("last"), if both are long enough."""
+    """Which two axes of an array are factored: its two largest ("largest") or its two last
+    ("last"), if both are long enough.
+    """
 
     factored: bool = True
     min_size: int = 128
     which: str = "largest"
 
     def axes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """(the axis that the columns keep, the axis that the rows keep): of the largest, the smaller one first; None for no factoring."""
+        """(the axis that the columns keep, the axis that the rows keep): of the largest, the
+        smaller one first; None for no factoring.
+        """
         if not self.factored or len(shape) < 2:
             return None
         if self.which == "last":
@@ -41,7 +56,9 @@ class Factoring:
 
 @dataclass(frozen=True)
 class _Mean:
-    """Zeros in the shape of a mean over one of the factored axes; a single zero where the leaf is not factored."""
+    """Zeros in the shape of a mean over one of the factored axes; a single zero where the leaf is
+    not factored.
+    """
 
     factoring: Factoring
     over: int
@@ -64,7 +81,11 @@ class _Full:
 
     def __call__(self, p):
         dtype = real_dtype(wide_dtype(p.dtype))
-        return jnp.zeros_like(p, dtype=dtype) if self.factoring.axes(p.shape) is None else jnp.zeros((1,), dtype)
+        return (
+            jnp.zeros_like(p, dtype=dtype)
+            if self.factoring.axes(p.shape) is None
+            else jnp.zeros((1,), dtype)
+        )
 
 
 def _slots(factoring, row="v_row", col="v_col", full: str | None = "v"):
@@ -76,21 +97,31 @@ def _inverse_root(x, eps):
     """1/√x, and 0 at 0; where x is no more than what eps alone makes of it, its slope counts as 0."""
     tiny = x <= 4 * eps
     flat = jnp.where(x > 0, jax.lax.rsqrt(jnp.where(x > 0, x, jnp.ones_like(x))), jnp.zeros_like(x))
-    return jnp.where(tiny, jax.lax.stop_gradient(flat), jax.lax.rsqrt(jnp.where(tiny, jnp.ones_like(x), x)))
+    return jnp.where(
+        tiny, jax.lax.stop_gradient(flat), jax.lax.rsqrt(jnp.where(tiny, jnp.ones_like(x), x))
+    )
 
 
 def _factors(row, col, axes, eps):
-    """What multiplies the gradient: (row / mean row)^-1/2 and col^-1/2, as arrays that broadcast against the leaf."""
+    """What multiplies the gradient: (row / mean row)^-1/2 and col^-1/2, as arrays that broadcast
+    against the leaf.
+    """
     rows, columns = axes
     kept = rows - (columns < rows)  # where the rows' axis lies once the columns' is gone
     share = safe_divide(row, jnp.broadcast_to(jnp.mean(row, axis=kept, keepdims=True), row.shape))
-    return jnp.expand_dims(_inverse_root(share, 0.0), columns), jnp.expand_dims(_inverse_root(col, eps), rows)
+    return jnp.expand_dims(_inverse_root(share, 0.0), columns), jnp.expand_dims(
+        _inverse_root(col, eps), rows
+    )
 
 
 def _means(x, axes):
-    """The means of |x|² over the columns' axis and over the rows'. Kept apart, so that XLA squares twice and stores no square."""
+    """The means of |x|² over the columns' axis and over the rows'. Kept apart, so that XLA squares
+    twice and stores no square.
+    """
     rows, columns = axes
-    return jnp.mean(abs_sq(x), axis=columns), jnp.mean(abs_sq(jax.lax.optimization_barrier(x)), axis=rows)
+    return jnp.mean(abs_sq(x), axis=columns), jnp.mean(
+        abs_sq(jax.lax.optimization_barrier(x)), axis=rows
+    )
 
 
 def _power_decay(step, decay_rate):
@@ -131,14 +162,16 @@ def scale_by_factored_rms(
         R ← ρₜ R + (1 - ρₜ) meanⱼ(g² + ε),  C ← ρₜ C + (1 - ρₜ) meanᵢ(g² + ε)
         uᵢⱼ ← uᵢⱼ / √(Rᵢ Cⱼ / mean(R))
 
-    γ = `decay_rate`, t₀ = `step_offset`, ε = `epsilon`. i and j are the two largest axes of a leaf, and other axes stay as they are;
-    where the smaller of the two is shorter than `min_dim_size_to_factor`, v ← ρₜ v + (1 - ρₜ) (g² + ε), u ← u / √v.
-    `decay_rate_fn(step, decay_rate)` gives another ρₜ.
+    γ = `decay_rate`, t₀ = `step_offset`, ε = `epsilon`. i and j are the two largest axes of a leaf,
+    and other axes stay as they are; where the smaller of the two is shorter than
+    `min_dim_size_to_factor`, v ← ρₜ v + (1 - ρₜ) (g² + ε), u ← u / √v. `decay_rate_fn(step,
+    decay_rate)` gives another ρₜ.
 
     Shapes: [.., i, j] has `v_row` [.., i] and `v_col` [.., j]; other leaves have `v`.
     Memory: 4 (i + j) bytes for i j parameters; 4 bytes per parameter that is not factored.
 
-    Source: N. Shazeer, M. Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost (2018), algorithm 4.
+    Source: N. Shazeer, M. Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost
+    (2018), algorithm 4.
     """
     factoring = Factoring(bool(factored), int(min_dim_size_to_factor))
     return leafwise(
@@ -172,10 +205,15 @@ class _FactoredRmsTorch:
 
 
 def factored_rms_torch(decay_rate):
-    """torch's form of `scale_by_factored_rms`: the last two axes, nothing added to g², the product bounded from below."""
+    """torch's form of `scale_by_factored_rms`: the last two axes, nothing added to g², the product
+    bounded from below.
+    """
     factoring = Factoring(True, 1, "last")
     return leafwise(
-        _FactoredRmsTorch(factoring), slots=_slots(factoring), name="factored_rms_torch", decay_rate=decay_rate
+        _FactoredRmsTorch(factoring),
+        slots=_slots(factoring),
+        name="factored_rms_torch",
+        decay_rate=decay_rate,
     )
 
 
@@ -196,7 +234,11 @@ def relative_step_decayed(min_scale, learning_rate, weight_decay, where):
     """Keras' form: decoupled decay first, then a step relative to the size of what is left."""
     table = weight_decay if where is None else ByPath((where, "**"), (weight_decay, 0.0))
     return leafwise(
-        _block_rms_decayed, name="relative_step", min_scale=min_scale, rate=learning_rate, weight_decay=table
+        _block_rms_decayed,
+        name="relative_step",
+        min_scale=min_scale,
+        rate=learning_rate,
+        weight_decay=table,
     )
 
 
@@ -236,7 +278,9 @@ def _rms(x):
 class _Came:
     factoring: Factoring
 
-    def __call__(self, u, at, m, v_row, v_col, v, s_row, s_col, *, b1, b2, b3, eps1, eps2, clipping_threshold):
+    def __call__(
+        self, u, at, m, v_row, v_col, v, s_row, s_col, *, b1, b2, b3, eps1, eps2, clipping_threshold
+    ):
         axes = self.factoring.axes(u.shape)
         if axes is None:
             v = lerp(abs_sq(at.g) + eps1, v, b2)
@@ -267,7 +311,8 @@ def scale_by_came(
     *,
     min_dim_size_to_factor: int = 1,
 ):
-    """Adafactor with momentum, divided by how far the steps are from their average: the confidence of CAME.
+    """Adafactor with momentum, divided by how far the steps are from their average: the confidence
+    of CAME.
 
         u = g / √V, V factored as in `scale_by_factored_rms` with a constant β₂ and ε₁
         u ← u / max(1, rms(u) / d),  m ← β₁ m + (1 - β₁) u
@@ -275,13 +320,22 @@ def scale_by_came(
 
     d = `clipping_threshold`. The last two axes are factored; leaves that are not step along m.
 
-    Memory: 4 bytes per parameter and 8 (i + j) for i j of them; 8 bytes per parameter that is not factored.
+    Memory: 4 bytes per parameter and 8 (i + j) for i j of them; 8 bytes per parameter that is not
+    factored.
 
-    Source: Y. Luo et al., CAME: Confidence-guided Adaptive Memory Efficient Optimization (2023), algorithm 2.
+    Source: Y. Luo et al., CAME: Confidence-guided Adaptive Memory Efficient Optimization (2023),
+    algorithm 2.
     """
     factoring = Factoring(True, int(min_dim_size_to_factor), "last")
     slots = {"m": zeros(), **_slots(factoring), **_slots(factoring, "s_row", "s_col", None)}
-    numbers = {"b1": b1, "b2": b2, "b3": b3, "eps1": eps1, "eps2": eps2, "clipping_threshold": clipping_threshold}
+    numbers = {
+        "b1": b1,
+        "b2": b2,
+        "b3": b3,
+        "eps1": eps1,
+        "eps2": eps2,
+        "clipping_threshold": clipping_threshold,
+    }
     return leafwise(_Came(factoring), slots=slots, name="scale_by_came", direction=True, **numbers)
 
 
@@ -313,9 +367,13 @@ class _BlockRms(_Blocks):
 
 @transformation
 def scale_by_block_rms(
-    decay: Decay = 0.999, eps: Epsilon = 1e-8, *, blocks: tuple[int, ...] | Callable[[Any], tuple[int, ...]] = ()
+    decay: Decay = 0.999,
+    eps: Epsilon = 1e-8,
+    *,
+    blocks: tuple[int, ...] | Callable[[Any], tuple[int, ...]] = (),
 ):
-    """Divide each block by the root of an average of its mean squared gradient: Adam-mini's preconditioner.
+    """Divide each block by the root of an average of its mean squared gradient: Adam-mini's
+    preconditioner.
 
         v ← β v + (1 - β) mean(g² over the block)
         u ← u / (√(v / (1 - βᵗ)) + ε)
@@ -323,13 +381,17 @@ def scale_by_block_rms(
     Args:
         decay: β.
         eps: ε.
-        blocks: the axes that tell blocks apart: () makes a leaf one block, (0,) a block of each row; or a function of the leaf.
-            `partition` gives leaves different ones.
+        blocks: the axes that tell blocks apart: () makes a leaf one block, (0,) a block of each
+            row; or a function of the leaf. `partition` gives leaves different ones.
 
     Memory: 4 bytes per block.
 
     Source: Y. Zhang et al., Adam-mini: Use Fewer Learning Rates To Gain More (2024), algorithm 1.
     """
     return leafwise(
-        _BlockRms(blocks), slots={"v": _BlockZeros(blocks)}, name="scale_by_block_rms", decay=decay, eps=eps
+        _BlockRms(blocks),
+        slots={"v": _BlockZeros(blocks)},
+        name="scale_by_block_rms",
+        decay=decay,
+        eps=eps,
     )

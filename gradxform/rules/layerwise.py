@@ -1,4 +1,6 @@
-"""One scale for a whole leaf: trust ratios, norms of blocks, NovoGrad's second moment, SM3's rows and columns."""
+"""One scale for a whole leaf: trust ratios, norms of blocks, NovoGrad's second moment, SM3's rows
+and columns.
+"""
 
 from functools import reduce
 
@@ -8,7 +10,15 @@ from gradxform.core.chain import transformation
 from gradxform.core.hyper import Decay, Epsilon, Fraction, NonNegative, Positive, WeightDecay
 from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import dtype_name, zeros
-from gradxform.numerics import abs_sq, divide_by_root, lerp, real_dtype, safe_divide, safe_sqrt, wide_dtype
+from gradxform.numerics import (
+    abs_sq,
+    divide_by_root,
+    lerp,
+    real_dtype,
+    safe_divide,
+    safe_sqrt,
+    wide_dtype,
+)
 
 
 def _norm(x):
@@ -28,8 +38,8 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3):
     Raises:
         ValueError: update() without params.
 
-    Source: Y. You, I. Gitman, B. Ginsburg, Large Batch Training of Convolutional Networks (2017), the numerator of
-    equation 6.
+    Source: Y. You, I. Gitman, B. Ginsburg, Large Batch Training of Convolutional Networks (2017),
+    the numerator of equation 6.
     """
     return leafwise(_param_block_norm, min_scale=min_scale)
 
@@ -147,10 +157,13 @@ def scale_by_novograd(
     Raises:
         ValueError: update() without params.
 
-    Source: B. Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments (2019), algorithm 1.
+    Source: B. Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments (2019),
+    algorithm 1.
     """
     slots = {"m": zeros(dtype_name(mu_dtype)), "v": _real_scalar}
-    return leafwise(_novograd, slots=slots, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay)
+    return leafwise(
+        _novograd, slots=slots, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay
+    )
 
 
 def _per_axis(p):
@@ -162,7 +175,10 @@ def _per_axis(p):
 def _sm3(u, at, mu, m, *, b1, b2, eps):
     shape = u.shape or (1,)
     axes = range(len(shape))
-    bounds = [jnp.reshape(v, [n if i == axis else 1 for i, n in enumerate(shape)]) for axis, v in enumerate(mu)]
+    bounds = [
+        jnp.reshape(v, [n if i == axis else 1 for i, n in enumerate(shape)])
+        for axis, v in enumerate(mu)
+    ]
     share = jnp.where(jnp.equal(b2, 1), 1, 1 - b2).astype(mu[0].dtype)
     v = share * abs_sq(u).reshape(shape) + b2 * reduce(jnp.minimum, bounds)
     step = divide_by_root(u, v.reshape(u.shape), 0.0, eps)
@@ -172,7 +188,8 @@ def _sm3(u, at, mu, m, *, b1, b2, eps):
 
 @transformation
 def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: Epsilon = 1e-8):
-    """Adagrad whose sum of squares is kept only as a bound for each row and column, and momentum on its steps.
+    """Adagrad whose sum of squares is kept only as a bound for each row and column, and momentum on
+    its steps.
 
         v(i) = min over the axes r of μᵣ(iᵣ) + g(i)²          for b2 < 1: β₂ min μ + (1 - β₂) g²
         μᵣ(j) ← max of v(i) over the entries i with iᵣ = j

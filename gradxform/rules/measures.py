@@ -1,4 +1,6 @@
-"""Transformations that are not leaf by leaf: named as any other, and free to take updates of another shape than the parameters."""
+"""Transformations that are not leaf by leaf: named as any other, and free to take updates of
+another shape than the parameters.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +8,16 @@ import jax.numpy as jnp
 from gradxform.core import leaves as trees
 from gradxform.numerics import real_dtype, wide_dtype
 
-# --- sums over a tree, for measures ----------------------------------------------------------------------------------
+# --- sums over a tree, for measures
+# ----------------------------------------------------------------------------------
 
 
 def total(f, *lists, numbers=()):
-    """Σ f(x, y, …, *numbers) over the leaves of lists side by side, each widened to float32 at least; absent leaves are left out.
+    """Σ f(x, y, …, *numbers) over the leaves of lists side by side, each widened to float32 at
+    least; absent leaves are left out.
 
-    f is traced once for each distinct shape, so it should be a function of the module and take its numbers as arguments.
+    f is traced once for each distinct shape, so it should be a function of the module and take its
+    numbers as arguments.
     """
     rows = [row for row in zip(*lists, strict=True) if row[0] is not None]
     out = jnp.zeros((), jnp.float32)
@@ -62,4 +67,6 @@ def zeros_like(params):
 
 def real_zeros_like(params):
     """Zeros like the parameters, real, float32 at least."""
-    return trees.tree_map(lambda p: jnp.zeros_like(p, dtype=real_dtype(wide_dtype(p.dtype))), params)
+    return trees.tree_map(
+        lambda p: jnp.zeros_like(p, dtype=real_dtype(wide_dtype(p.dtype))), params
+    )

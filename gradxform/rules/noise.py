@@ -1,6 +1,7 @@
 """Gradients of single examples: clip each, add them up, add noise.
 
-Leaves have one axis more than the parameters, the first: the examples, as `jax.vmap(jax.grad(loss), (None, 0))` gives them.
+Leaves have one axis more than the parameters, the first: the examples, as `jax.vmap(jax.grad(loss),
+(None, 0))` gives them.
 """
 
 from typing import Annotated, Any, ClassVar
@@ -26,7 +27,10 @@ def _examples(owner: str, grads) -> int:
     sizes = {x.shape[:1] for x in leaves}
     if len(sizes) > 1 or () in sizes:
         shapes = {path: x.shape for path, x in zip(trees.paths(grads), leaves, strict=True)}
-        raise ValueError(f"{owner}: the first axis of every leaf must be that of the examples; got the shapes {shapes}")
+        raise ValueError(
+            f"{owner}: the first axis of every leaf must be that of the examples; got the shapes "
+            f"{shapes}"
+        )
     return sizes.pop()[0] if sizes else 0
 
 
@@ -57,24 +61,29 @@ def per_example_global_norm_clip(grads, l2_norm_clip):
 
 
 def per_example_layer_norm_clip(grads, global_l2_norm_clip, uniform: bool = True):
-    """Clip each example's gradient leaf by leaf, so that the whole is no longer than C, and add them up.
+    """Clip each example's gradient leaf by leaf, so that the whole is no longer than C, and add
+    them up.
 
-    Of K leaves, leaf k is clipped to C / √K (`uniform`), or to C √(nₖ / n), n its number of parameters. Gives the sums and,
-    for each leaf, how many examples were clipped.
+    Of K leaves, leaf k is clipped to C / √K (`uniform`), or to C √(nₖ / n), n its number of
+    parameters. Gives the sums and, for each leaf, how many examples were clipped.
 
     Raises:
         ValueError: the leaves do not share their first axis.
 
-    Source: H. B. McMahan et al., Learning Differentially Private Recurrent Language Models (2018), section 2.
+    Source: H. B. McMahan et al., Learning Differentially Private Recurrent Language Models (2018),
+    section 2.
     """
     _examples("per_example_layer_norm_clip", grads)
     leaves, structure = jax.tree.flatten(grads)
     sizes = [1 if uniform else x[0].size for x in leaves]
     shares = [(size / sum(sizes)) ** 0.5 for size in sizes]
     results = [
-        per_example_global_norm_clip(x, global_l2_norm_clip * share) for x, share in zip(leaves, shares, strict=True)
+        per_example_global_norm_clip(x, global_l2_norm_clip * share)
+        for x, share in zip(leaves, shares, strict=True)
     ]
-    return structure.unflatten([s for s, _ in results]), structure.unflatten([n for _, n in results])
+    return structure.unflatten([s for s, _ in results]), structure.unflatten(
+        [n for _, n in results]
+    )
 
 
 @pytree(static=("name",))
@@ -96,12 +105,18 @@ class Aggregate(Transform):
         n = _examples(self.name, updates)
         clipped, _ = per_example_global_norm_clip(updates, bound)
         leaves, structure = jax.tree.flatten(clipped)
-        following, *keys = jax.random.split(jax.random.wrap_key_data(state.slots["key"]), len(leaves) + 1)
+        following, *keys = jax.random.split(
+            jax.random.wrap_key_data(state.slots["key"]), len(leaves) + 1
+        )
         out = []
         for x, key in zip(leaves, keys, strict=True):
             dtype = wide_dtype(x.dtype)
             spread = jnp.asarray(bound, dtype) * jnp.asarray(noise, dtype)
-            out.append(((x.astype(dtype) + spread * jax.random.normal(key, x.shape, dtype)) / n).astype(x.dtype))
+            out.append(
+                ((x.astype(dtype) + spread * jax.random.normal(key, x.shape, dtype)) / n).astype(
+                    x.dtype
+                )
+            )
         step = state.step + jnp.ones((), jnp.int32)
         return structure.unflatten(out), RuleState(step, {"key": jax.random.key_data(following)})
 
@@ -116,9 +131,13 @@ class _Key:
 
     def convert(self, owner: str, name: str, x: Any):
         dtype = getattr(x, "dtype", None)
-        typed = dtype is not None and (jnp.issubdtype(dtype, jax.dtypes.prng_key) or jnp.issubdtype(dtype, jnp.integer))
+        typed = dtype is not None and (
+            jnp.issubdtype(dtype, jax.dtypes.prng_key) or jnp.issubdtype(dtype, jnp.integer)
+        )
         raw = dtype == jnp.uint32 and x.ndim == 1
-        if isinstance(x, bool) or not (isinstance(x, int) or (typed and (raw or x.ndim == 0)) or isinstance(x, Tracer)):
+        if isinstance(x, bool) or not (
+            isinstance(x, int) or (typed and (raw or x.ndim == 0)) or isinstance(x, Tracer)
+        ):
             raise TypeError(f"{owner}: {name} must be a random key or an integer; got {code(x)}")
         return jax.random.wrap_key_data(jnp.asarray(x)) if raw else x
 
@@ -127,12 +146,15 @@ Key = Annotated[Any, _Key()]
 
 
 @whole
-def differentially_private_aggregate(l2_norm_clip: NonNegative, noise_multiplier: NonNegative, key: Key):
+def differentially_private_aggregate(
+    l2_norm_clip: NonNegative, noise_multiplier: NonNegative, key: Key
+):
     """The mean of clipped gradients of single examples, with Gaussian noise.
 
         u = (Σᵢ gᵢ min(1, c / ‖gᵢ‖) + σ c 𝒩(0, 1)) / n
 
-    c = `l2_norm_clip`, σ = `noise_multiplier`. It comes first, and is given gradients with an axis of n examples in front.
+    c = `l2_norm_clip`, σ = `noise_multiplier`. It comes first, and is given gradients with an axis
+    of n examples in front.
 
     Memory: the key, 8 bytes.
 
@@ -141,7 +163,8 @@ def differentially_private_aggregate(l2_norm_clip: NonNegative, noise_multiplier
 
     Source: M. Abadi et al., Deep Learning with Differential Privacy (2016), algorithm 1.
 
-    Not: for `accumulate`, which would average noised means; nor an accountant of the privacy that is spent.
+    Not: for `accumulate`, which would average noised means; nor an accountant of the privacy that
+    is spent.
     """
     return Aggregate(l2_norm_clip, noise_multiplier, key)
 
@@ -174,6 +197,9 @@ def add_noise(eta: NonNegative, gamma: Real, key: Key):
 
     Memory: the key, 8 bytes.
 
-    Source: A. Neelakantan et al., Adding Gradient Noise Improves Learning for Very Deep Networks (2015), equation 1.
+    Source: A. Neelakantan et al., Adding Gradient Noise Improves Learning for Very Deep Networks
+    (2015), equation 1.
     """
-    return leafwise(_add_noise, measure=_split_key, memory={"key": _key_data}, eta=eta, gamma=gamma, key=key)
+    return leafwise(
+        _add_noise, measure=_split_key, memory={"key": _key_data}, eta=eta, gamma=gamma, key=key
+    )

@@ -1,4 +1,6 @@
-"""Put a gradient into shape: take its mean out, make it as long as one likes, keep the parameters on one side of zero."""
+"""Put a gradient into shape: take its mean out, make it as long as one likes, keep the parameters
+on one side of zero.
+"""
 
 import jax.numpy as jnp
 
@@ -19,9 +21,11 @@ def _centralize_last(u, at):
 
 @transformation
 def centralize(*, outputs: str = "first"):
-    """Take the mean out of the gradient of each output: u ← u - mean(u), over all axes but that of the outputs.
+    """Take the mean out of the gradient of each output: u ← u - mean(u), over all axes but that of
+    the outputs.
 
-    Leaves of one axis stay. `outputs="first"` is Optax's and torch's layout; Flax's kernels have their outputs "last".
+    Leaves of one axis stay. `outputs="first"` is Optax's and torch's layout; Flax's kernels have
+    their outputs "last".
 
     Memory: none.
 
@@ -40,7 +44,11 @@ def _inverse_norm(updates, at, *, scale_factor, eps):
     scale_factor, eps = jnp.asarray(scale_factor, norm.dtype), jnp.asarray(eps, norm.dtype)
     nothing = norm == 0
     return (
-        jnp.where(nothing, jnp.zeros_like(norm), scale_factor / jnp.where(nothing, jnp.ones_like(norm), norm + eps)),
+        jnp.where(
+            nothing,
+            jnp.zeros_like(norm),
+            scale_factor / jnp.where(nothing, jnp.ones_like(norm), norm + eps),
+        ),
     )
 
 
@@ -50,14 +58,19 @@ def _times_scalar(u, at):
 
 @transformation
 def normalize_by_update_norm(scale_factor: Real = 1.0, eps: Epsilon = 1e-6):
-    """Give the whole update a norm of c: u ← c u / (‖u‖ + ε), ‖u‖ over all leaves; a zero update stays zero.
+    """Give the whole update a norm of c: u ← c u / (‖u‖ + ε), ‖u‖ over all leaves; a zero update
+    stays zero.
 
     Memory: none.
 
     Source: E. Hazan, K. Levy, S. Shalev-Shwartz, Beyond Convexity (2015), algorithm 1.
     """
     return leafwise(
-        _times_scalar, measure=_inverse_norm, name="normalize_by_update_norm", scale_factor=scale_factor, eps=eps
+        _times_scalar,
+        measure=_inverse_norm,
+        name="normalize_by_update_norm",
+        scale_factor=scale_factor,
+        eps=eps,
     )
 
 

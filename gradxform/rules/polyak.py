@@ -1,4 +1,6 @@
-"""Step sizes from the loss: how far there is still to go, over how steep it is. The update needs `value=`, the loss."""
+"""Step sizes from the loss: how far there is still to go, over how steep it is. The update needs
+`value=`, the loss.
+"""
 
 from dataclasses import dataclass
 
@@ -49,14 +51,19 @@ def _times_scalar(u, at):
 
 
 @transformation
-def scale_by_polyak(f_min: Real = 0.0, max_learning_rate: NonNegative = 1.0, eps: Epsilon = 0.0, variant: str = "sps"):
+def scale_by_polyak(
+    f_min: Real = 0.0,
+    max_learning_rate: NonNegative = 1.0,
+    eps: Epsilon = 0.0,
+    variant: str = "sps",
+):
     """Multiply by Polyak's step size, at most γ.
 
         u ← u min((f - f*) / (‖u‖² + ε), γ)             variant="sps"
         u ← u min(max(f - f*, 0) / (‖u‖² + ε), γ)       variant="sps+"
 
-    f is the loss, `update(..., value=loss)`; f* = `f_min` the least it can be, γ = `max_learning_rate`. A zero gradient gives a
-    zero step.
+    f is the loss, `update(..., value=loss)`; f* = `f_min` the least it can be, γ =
+    `max_learning_rate`. A zero gradient gives a zero step.
 
     Memory: none.
 
@@ -64,7 +71,8 @@ def scale_by_polyak(f_min: Real = 0.0, max_learning_rate: NonNegative = 1.0, eps
         TypeError: update() without `value`.
         ValueError: an unknown variant.
 
-    Source: N. Loizou et al., Stochastic Polyak Step-size for SGD (2021), equation 3; G. Garrigos et al. (2023), "sps+".
+    Source: N. Loizou et al., Stochastic Polyak Step-size for SGD (2021), equation 3; G. Garrigos et
+    al. (2023), "sps+".
     """
     if variant not in ("sps", "sps+"):
         raise ValueError(f"scale_by_polyak: variant must be 'sps' or 'sps+'; got {variant!r}")
@@ -96,31 +104,51 @@ def _bounds(adapt, value, gamma, dot, square, lb, lower_bound, shrink, correctio
     cap = shrink * (value - gamma) + dot
     low = jnp.maximum(cap / (2 * correction * shrink), lower_bound)
     used = jnp.where(cap < shrink * correction * lb, low, lb)
-    return used, lambda tau: jnp.maximum((value + dot - gamma - tau * square / 2) / correction, lower_bound)
+    return used, lambda tau: jnp.maximum(
+        (value + dot - gamma - tau * square / 2) / correction, lower_bound
+    )
 
 
 @dataclass(frozen=True)
 class _MomoStep:
     adapt: bool
 
-    def __call__(self, updates, at, m, barf, gamma, lb, *, learning_rate, beta, lower_bound, weight_decay):
+    def __call__(
+        self, updates, at, m, barf, gamma, lb, *, learning_rate, beta, lower_bound, weight_decay
+    ):
         dtype = barf.dtype
-        learning_rate, beta, lower_bound, weight_decay = _wide(dtype, learning_rate, beta, lower_bound, weight_decay)
+        learning_rate, beta, lower_bound, weight_decay = _wide(
+            dtype, learning_rate, beta, lower_bound, weight_decay
+        )
         decay = jnp.where(at.t == 1, jnp.zeros_like(beta), beta)
         new = _each(lambda u, x: _average(u, x, decay), updates, leaves_of(m))
         barf = lerp(_loss(at, dtype), barf, decay)
         gamma = lerp(total(inner, updates, at.p).astype(dtype), gamma, decay)
         square, dot = (total(inner, new, x).astype(dtype) for x in (new, at.p))
         shrink = 1 + learning_rate * weight_decay
-        used, following = _bounds(self.adapt, barf, gamma, dot, square, lb, lower_bound, shrink, jnp.ones_like(barf))
-        tau = jnp.minimum(learning_rate, _over(jnp.maximum(shrink * (barf - used - gamma) + dot, 0), square))
-        return PerLeaf([None if x is None else (x, tau) for x in new]), like(m, new), barf, gamma, following(tau)
+        used, following = _bounds(
+            self.adapt, barf, gamma, dot, square, lb, lower_bound, shrink, jnp.ones_like(barf)
+        )
+        tau = jnp.minimum(
+            learning_rate, _over(jnp.maximum(shrink * (barf - used - gamma) + dot, 0), square)
+        )
+        return (
+            PerLeaf([None if x is None else (x, tau) for x in new]),
+            like(m, new),
+            barf,
+            gamma,
+            following(tau),
+        )
 
 
 def _over(x, square):
     """x / square, and 0 where the square is as good as 0."""
     nothing = square <= jnp.finfo(square.dtype).eps ** 2
-    return jnp.where(nothing, jnp.zeros_like(x), safe_divide(x, jnp.where(nothing, jnp.ones_like(square), square)))
+    return jnp.where(
+        nothing,
+        jnp.zeros_like(x),
+        safe_divide(x, jnp.where(nothing, jnp.ones_like(square), square)),
+    )
 
 
 def _momo(u, at, *, learning_rate, weight_decay):
@@ -153,15 +181,16 @@ def momo(
         τ = min(α, max(0, (1 + α λ) (f̄ - f* - γ) + ⟨m, p⟩) / ‖m‖²)
         p ← p / (1 + α λ) - τ m
 
-    f is the loss, `update(..., value=loss)`; f* = `lower_bound`, or with `adapt_lower_bound` an estimate from below of what m
-    can reach.
+    f is the loss, `update(..., value=loss)`; f* = `lower_bound`, or with `adapt_lower_bound` an
+    estimate from below of what m can reach.
 
     Memory: 4 bytes per parameter and three scalars.
 
     Raises:
         TypeError: update() without `value`.
 
-    Source: F. Schaipp et al., MoMo: Momentum Models for Adaptive Learning Rates (2024), algorithms 1 and 3.
+    Source: F. Schaipp et al., MoMo: Momentum Models for Adaptive Learning Rates (2024), algorithms
+    1 and 3.
     """
     return leafwise(
         _momo,
@@ -182,13 +211,31 @@ def _weighted(m, v, correction, eps):
 class _MomoAdamStep:
     adapt: bool
 
-    def __call__(self, updates, at, m, v, barf, gamma, lb, *, learning_rate, b1, b2, eps, lower_bound, weight_decay):
+    def __call__(
+        self,
+        updates,
+        at,
+        m,
+        v,
+        barf,
+        gamma,
+        lb,
+        *,
+        learning_rate,
+        b1,
+        b2,
+        eps,
+        lower_bound,
+        weight_decay,
+    ):
         dtype = barf.dtype
         learning_rate, b1, b2, lower_bound, weight_decay, eps = _wide(
             dtype, learning_rate, b1, b2, lower_bound, weight_decay, eps
         )
         first = _each(lambda u, x: _average(u, x, b1), updates, leaves_of(m))
-        second = _each(lambda u, x: _average(abs_sq(u.astype(x.dtype)), x, b2), updates, leaves_of(v))
+        second = _each(
+            lambda u, x: _average(abs_sq(u.astype(x.dtype)), x, b2), updates, leaves_of(v)
+        )
         c1, c2 = bias_correction(b1, at.t, dtype), bias_correction(b2, at.t, dtype)
         square = total(_weighted, first, second, numbers=(c2, eps)).astype(dtype)
         barf = lerp(_loss(at, dtype), barf, b1)
@@ -196,8 +243,13 @@ class _MomoAdamStep:
         dot = total(inner, first, at.p).astype(dtype)
         shrink = 1 + learning_rate * weight_decay
         used, following = _bounds(self.adapt, barf, gamma, dot, square, lb, lower_bound, shrink, c1)
-        tau = jnp.minimum(learning_rate / c1, _over(jnp.maximum(shrink * (barf - c1 * used - gamma) + dot, 0), square))
-        scalars = PerLeaf([None if x is None else (x, y, tau, c2) for x, y in zip(first, second, strict=True)])
+        tau = jnp.minimum(
+            learning_rate / c1,
+            _over(jnp.maximum(shrink * (barf - c1 * used - gamma) + dot, 0), square),
+        )
+        scalars = PerLeaf(
+            [None if x is None else (x, y, tau, c2) for x, y in zip(first, second, strict=True)]
+        )
         return scalars, like(m, first), like(v, second), barf, gamma, following(tau)
 
 
@@ -231,7 +283,8 @@ def momo_adam(
     Raises:
         TypeError: update() without `value`.
 
-    Source: F. Schaipp et al., MoMo: Momentum Models for Adaptive Learning Rates (2024), algorithm 2.
+    Source: F. Schaipp et al., MoMo: Momentum Models for Adaptive Learning Rates (2024), algorithm
+    2.
     """
     return leafwise(
         _momo_adam,

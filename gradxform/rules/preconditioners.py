@@ -1,7 +1,8 @@
 """Preconditioners: a different rate for each parameter, from what its gradients have been.
 
-Each measures the gradient `at.g` and divides the update so far `u` by a root of that measure. With no direction before it in
-the chain the two are the same; after a direction, u is the averaged step and at.g the gradient.
+Each measures the gradient `at.g` and divides the update so far `u` by a root of that measure. With
+no direction before it in the chain the two are the same; after a direction, u is the averaged step
+and at.g the gradient.
 """
 
 import jax.numpy as jnp
@@ -25,7 +26,9 @@ def _rss(u, at, v, *, eps, eps_root):
 
 
 @transformation
-def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: Epsilon = 1e-7, *, eps_in_sqrt: bool = True):
+def scale_by_rss(
+    initial_accumulator_value: NonNegative = 0.1, eps: Epsilon = 1e-7, *, eps_in_sqrt: bool = True
+):
     """Divide by the root of the sum of all squared gradients: Adagrad's preconditioner.
 
         v ← v + g²
@@ -37,7 +40,9 @@ def scale_by_rss(initial_accumulator_value: NonNegative = 0.1, eps: Epsilon = 1e
 
     Source: J. Duchi, E. Hazan, Y. Singer, Adaptive Subgradient Methods (2011), figure 1 (diagonal).
     """
-    return leafwise(_rss, slots={"v": real_full}, initial=initial_accumulator_value, **_roots(eps, eps_in_sqrt))
+    return leafwise(
+        _rss, slots={"v": real_full}, initial=initial_accumulator_value, **_roots(eps, eps_in_sqrt)
+    )
 
 
 def _rms(u, at, v, *, decay, eps, eps_root):
@@ -66,24 +71,27 @@ def scale_by_rms(
     eps_root: Epsilon = 0.0,
     convention: str = "optax",
 ):
-    """Divide by the root of an average of squared gradients: the preconditioner of RMSprop and Adam.
+    """Divide by the root of an average of squared gradients: the preconditioner of RMSprop and
+    Adam.
 
         v ← β v + (1 - β) g²
         u ← u / √(v + ε)            eps_in_sqrt, as in the lecture
         u ← u / (√(v + ε₀) + ε)     otherwise, as in Adam; ε₀ = `eps_root`
         v / (1 - βᵗ) in place of v  bias_correction
 
-    Conventions: "optax" as above; "keras" corrects the quotient and so not ε: u ← u √(1 - βᵗ) / (√(v + ε₀) + ε).
+    Conventions: "optax" as above; "keras" corrects the quotient and so not ε: u ← u √(1 - βᵗ) /
+    (√(v + ε₀) + ε).
 
-    After a direction it measures the gradient that entered it: `chain(ema(0.9), scale_by_rms(0.999, eps_in_sqrt=False,
-    bias_correction=True))` is Adam.
+    After a direction it measures the gradient that entered it: `chain(ema(0.9), scale_by_rms(0.999,
+    eps_in_sqrt=False, bias_correction=True))` is Adam.
 
     Memory: one slot `v`, 4 bytes per parameter.
 
     Raises:
         ValueError: decay outside [0, 1), or a negative eps.
 
-    Source: T. Tieleman, G. Hinton, Lecture 6.5 of Neural Networks for Machine Learning (2012); D. P. Kingma, J. Ba (2015).
+    Source: T. Tieleman, G. Hinton, Lecture 6.5 of Neural Networks for Machine Learning (2012); D.
+    P. Kingma, J. Ba (2015).
     """
     rule = (_rms_debiased if convention == "optax" else _rms_keras) if bias_correction else _rms
     roots = _roots(eps, True) if eps_in_sqrt else {"eps": eps, "eps_root": eps_root}
@@ -97,14 +105,16 @@ def _nadam_rms(u, at, v, *, decay, eps, eps_root):
 
 @transformation
 def scale_by_nadam_rms(decay: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0):
-    """Like the bias-corrected `scale_by_rms`, with the second moment once more times β, as Nadam was published.
+    """Like the bias-corrected `scale_by_rms`, with the second moment once more times β, as Nadam
+    was published.
 
         v ← β v + (1 - β) g²
         u ← u / (√(β v / (1 - βᵗ) + ε₀) + ε)
 
     Memory: one slot `v`, 4 bytes per parameter.
 
-    Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), algorithm 2. Other implementations omit the β.
+    Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), algorithm 2. Other
+    implementations omit the β.
     """
     return leafwise(_nadam_rms, slots={"v": real_zeros}, decay=decay, eps=eps, eps_root=eps_root)
 
@@ -134,15 +144,19 @@ def scale_by_stddev(
         u ← u / √(v - m² + ε)      eps_in_sqrt
         u ← u / (√(v - m²) + ε)    otherwise
 
-    A variance that rounding makes negative counts as 0. With `bias_correction` both averages are divided by 1 - βᵗ.
+    A variance that rounding makes negative counts as 0. With `bias_correction` both averages are
+    divided by 1 - βᵗ.
 
     Memory: slots `m` and `v`, 8 bytes per parameter.
 
-    Source: A. Graves, Generating Sequences With Recurrent Neural Networks (2013), equations 38 to 45.
+    Source: A. Graves, Generating Sequences With Recurrent Neural Networks (2013), equations 38 to
+    45.
     """
     rule = _stddev_debiased if bias_correction else _stddev
     slots = {"m": zeros(), "v": real_full}
-    return leafwise(rule, slots=slots, initial=initial_scale, decay=decay, **_roots(eps, eps_in_sqrt))
+    return leafwise(
+        rule, slots=slots, initial=initial_scale, decay=decay, **_roots(eps, eps_in_sqrt)
+    )
 
 
 def _adadelta(u, at, e_g, e_x, *, rho, eps):
@@ -155,7 +169,8 @@ def _adadelta(u, at, e_g, e_x, *, rho, eps):
 
 @transformation
 def scale_by_adadelta(rho: Decay = 0.9, eps: Epsilon = 1e-6):
-    """Scale by the ratio of the RMS of past steps to the RMS of gradients, so that the step has the parameter's units.
+    """Scale by the ratio of the RMS of past steps to the RMS of gradients, so that the step has the
+    parameter's units.
 
         E[g²] ← ρ E[g²] + (1 - ρ) g²
         u ← u √(E[Δ²] + ε) / √(E[g²] + ε)
@@ -196,8 +211,11 @@ _MAXIMA = {"optax": _max_of_debiased, "torch": _max_debiased, "keras": _max_kera
 
 
 @transformation
-def scale_by_rms_max(decay: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, *, convention: str = "optax"):
-    """Divide by the root of the largest average of squared gradients so far: AMSGrad's preconditioner.
+def scale_by_rms_max(
+    decay: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, *, convention: str = "optax"
+):
+    """Divide by the root of the largest average of squared gradients so far: AMSGrad's
+    preconditioner.
 
         v ← β v + (1 - β) g²
         w ← max(w, v / (1 - βᵗ)),  u ← u / (√(w + ε₀) + ε)             convention="optax"
@@ -207,10 +225,13 @@ def scale_by_rms_max(decay: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsilo
 
     Memory: slots `v` and `v_max`, 8 bytes per parameter.
 
-    Source: S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond (2018), algorithm 2.
+    Source: S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond (2018), algorithm
+    2.
     """
     if convention not in _MAXIMA:
-        raise ValueError(f"scale_by_rms_max: convention must be one of {sorted(_MAXIMA)}; got {convention!r}")
+        raise ValueError(
+            f"scale_by_rms_max: convention must be one of {sorted(_MAXIMA)}; got {convention!r}"
+        )
     return leafwise(
         _MAXIMA[convention],
         slots={"v": real_zeros, "v_max": real_zeros},
@@ -227,7 +248,8 @@ def _inf_norm(u, at, v, *, decay, eps):
 
 def _inf_norm_keras(u, at, v, *, decay, eps):
     v = jnp.maximum(decay * v, jnp.abs(at.g))
-    # where no gradient was ever other than zero, the quotient is as steep as 1/ε: see `divide_by_root`
+    # where no gradient was ever other than zero, the quotient is as steep as 1/ε: see
+    # `divide_by_root`
     return jnp.where(v == 0, jnp.zeros_like(u), safe_divide(u, v + eps)), v
 
 
@@ -256,9 +278,13 @@ def _yogi(u, at, v, *, decay, eps, eps_root):
 
 @transformation
 def scale_by_yogi_rms(
-    decay: Decay = 0.999, eps: Epsilon = 1e-3, eps_root: Epsilon = 0.0, initial_accumulator_value: NonNegative = 1e-6
+    decay: Decay = 0.999,
+    eps: Epsilon = 1e-3,
+    eps_root: Epsilon = 0.0,
+    initial_accumulator_value: NonNegative = 1e-6,
 ):
-    """Like the bias-corrected `scale_by_rms`, with an average that moves by at most (1 - β) g² per step: Yogi's preconditioner.
+    """Like the bias-corrected `scale_by_rms`, with an average that moves by at most (1 - β) g² per
+    step: Yogi's preconditioner.
 
         v ← v - (1 - β) sign(v - g²) g²
         u ← u / (√(v / (1 - βᵗ) + ε₀) + ε)
@@ -268,7 +294,14 @@ def scale_by_yogi_rms(
     Source: M. Zaheer et al., Adaptive Methods for Nonconvex Optimization (2018), algorithm 2.
     """
     slots = {"v": real_full}
-    return leafwise(_yogi, slots=slots, initial=initial_accumulator_value, decay=decay, eps=eps, eps_root=eps_root)
+    return leafwise(
+        _yogi,
+        slots=slots,
+        initial=initial_accumulator_value,
+        decay=decay,
+        eps=eps,
+        eps_root=eps_root,
+    )
 
 
 def _deviation(u, at, s, *, decay, eps, eps_root):
@@ -278,13 +311,14 @@ def _deviation(u, at, s, *, decay, eps, eps_root):
 
 @transformation
 def scale_by_deviation(decay: Decay = 0.999, eps: Epsilon = 1e-16, eps_root: Epsilon = 1e-16):
-    """Divide by the root of the mean squared distance between the gradient and the step: AdaBelief's preconditioner.
+    """Divide by the root of the mean squared distance between the gradient and the step:
+    AdaBelief's preconditioner.
 
         s ← β s + (1 - β) (g - u)² + ε₀
         u ← u / (√(s / (1 - βᵗ)) + ε)
 
-    After `ema(debias=False)`, u is the average m and s the variance of the gradient about it. Without a direction before it,
-    u = g and only ε₀ is left.
+    After `ema(debias=False)`, u is the average m and s the variance of the gradient about it.
+    Without a direction before it, u = g and only ε₀ is left.
 
     Memory: one slot `s`, 4 bytes per parameter.
 

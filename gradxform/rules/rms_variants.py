@@ -1,8 +1,8 @@
 """More rows and columns of the grid: directions and preconditioners of Adam's relatives.
 
-A relative of Adam is a direction × a preconditioner (decision 3 of the design), so each idea is one part here and may
-be combined with any other. The products that have a name are in `products`; what is no product is in `differences`,
-`signs` and `layerwise`.
+A relative of Adam is a direction × a preconditioner (decision 3 of the design), so each idea is one
+part here and may be combined with any other. The products that have a name are in `products`; what
+is no product is in `differences`, `signs` and `layerwise`.
 """
 
 import math
@@ -13,7 +13,15 @@ from gradxform.core.chain import transformation
 from gradxform.core.hyper import Decay, Epsilon, Fraction, Positive, WeightDecay
 from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import real_zeros
-from gradxform.numerics import abs_sq, bias_correction, debias, divide_by_root, lerp, safe_divide, safe_sqrt
+from gradxform.numerics import (
+    abs_sq,
+    bias_correction,
+    debias,
+    divide_by_root,
+    lerp,
+    safe_divide,
+    safe_sqrt,
+)
 
 # Preconditioners
 
@@ -21,11 +29,15 @@ from gradxform.numerics import abs_sq, bias_correction, debias, divide_by_root, 
 def _rectification(decay, t, dtype):
     """RAdam's ρₜ = ρ∞ - 2 t βᵗ / (1 - βᵗ), and ρ∞ = 2 / (1 - β) - 1.
 
-    At first ρₜ is small beside ρ∞ and float32 would lose it in the difference; there it is t + 2 (B(h) - B(t h)) / h
-    with h = -log β and B(x) = x / (eˣ - 1) - 1 + x / 2 by its series.
+    At first ρₜ is small beside ρ∞ and float32 would lose it in the difference; there it is t + 2
+    (B(h) - B(t h)) / h with h = -log β and B(x) = x / (eˣ - 1) - 1 + x / 2 by its series.
     """
     end = 2 / (1 - decay) - 1
-    h = -math.log(max(decay, 1e-30)) if isinstance(decay, float | int) else -jnp.log(jnp.maximum(decay, 1e-30))
+    h = (
+        -math.log(max(decay, 1e-30))
+        if isinstance(decay, float | int)
+        else -jnp.log(jnp.maximum(decay, 1e-30))
+    )
     t = t.astype(dtype)
     x = t * h
     near = x < 0.5
@@ -35,11 +47,15 @@ def _rectification(decay, t, dtype):
         y = x * x
         return y * (1 / 12 - y * (1 / 720 - y * (1 / 30240 - y * (1 / 1209600 - y / 47900160))))
 
-    return jnp.where(near, t + 2 / h * (series(h) - series(small)), end - 2 * t / jnp.expm1(large)), end
+    return jnp.where(
+        near, t + 2 / h * (series(h) - series(small)), end - 2 * t / jnp.expm1(large)
+    ), end
 
 
 def _rectify(decay, t, threshold, dtype):
-    """RAdam's factor rₜ, and whether the average holds enough gradients (ρₜ ≥ threshold) to divide by it."""
+    """RAdam's factor rₜ, and whether the average holds enough gradients (ρₜ ≥ threshold) to divide
+    by it.
+    """
     now, end = _rectification(decay, t, dtype)
     enough = now >= threshold
     known = jnp.where(enough, now, 5.0)
@@ -50,7 +66,9 @@ def _rectify(decay, t, threshold, dtype):
 def _rms_rectified(u, at, v, *, decay, eps, eps_root, threshold):
     v = lerp(abs_sq(at.g), v, decay)
     factor, enough = _rectify(decay, at.t, threshold, v.dtype)
-    return jnp.where(enough, factor * divide_by_root(u, debias(v, decay, at.t), eps, eps_root), u), v
+    return jnp.where(
+        enough, factor * divide_by_root(u, debias(v, decay, at.t), eps, eps_root), u
+    ), v
 
 
 def _rms_rectified_torch(u, at, v, *, decay, eps, eps_root, threshold):
@@ -69,7 +87,8 @@ def scale_by_rectified_rms(
     *,
     convention: str = "optax",
 ):
-    """Like the bias-corrected `scale_by_rms` once its average holds enough gradients; until then nothing: RAdam's part.
+    """Like the bias-corrected `scale_by_rms` once its average holds enough gradients; until then
+    nothing: RAdam's part.
 
         v ← β v + (1 - β) g²,  ρₜ = ρ∞ - 2 t βᵗ / (1 - βᵗ),  ρ∞ = 2 / (1 - β) - 1
         u ← r u / (√(v / (1 - βᵗ) + ε₀) + ε)      where ρₜ ≥ threshold; otherwise u as it is
@@ -79,10 +98,13 @@ def scale_by_rectified_rms(
 
     Memory: one slot `v`, 4 bytes per parameter.
 
-    Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond (2020), algorithm 2.
+    Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond (2020),
+    algorithm 2.
     """
     rule = _rms_rectified if convention == "optax" else _rms_rectified_torch
-    return leafwise(rule, slots={"v": real_zeros}, decay=decay, eps=eps, eps_root=eps_root, threshold=threshold)
+    return leafwise(
+        rule, slots={"v": real_zeros}, decay=decay, eps=eps, eps_root=eps_root, threshold=threshold
+    )
 
 
 def _divide_by_power(u, square, power, eps):
@@ -104,8 +126,11 @@ def _power_of_rms(u, at, v, *, decay, power, eps):
 
 
 @transformation(conventions={"paper": {}, "pytorch_optimizer": {}})
-def scale_by_rms_power(decay: Decay = 0.999, power: Fraction = 0.125, eps: Epsilon = 0.0, *, convention: str = "paper"):
-    """Divide by a power, at most one half, of the mean square: Padam's preconditioner, between none and AMSGrad's.
+def scale_by_rms_power(
+    decay: Decay = 0.999, power: Fraction = 0.125, eps: Epsilon = 0.0, *, convention: str = "paper"
+):
+    """Divide by a power, at most one half, of the mean square: Padam's preconditioner, between none
+    and AMSGrad's.
 
         v ← β v + (1 - β) g²
         w ← max(w, v),  u ← u / (√w + ε)²ᵖ          convention="paper"
@@ -113,7 +138,8 @@ def scale_by_rms_power(decay: Decay = 0.999, power: Fraction = 0.125, eps: Epsil
 
     Memory: slots `v` and `v_max`, 8 bytes per parameter; without the maximum 4.
 
-    Source: J. Chen et al., Closing the Generalization Gap of Adaptive Gradient Methods (2018), algorithm 1.
+    Source: J. Chen et al., Closing the Generalization Gap of Adaptive Gradient Methods (2018),
+    algorithm 1.
     """
     if convention == "paper":
         slots = {"v": real_zeros, "v_max": real_zeros}
@@ -129,14 +155,16 @@ def _quasi_hyperbolic_rms(u, at, v, *, decay, nu, eps):
 
 @transformation
 def scale_by_quasi_hyperbolic_rms(decay: Decay = 0.999, nu: Fraction = 1.0, eps: Epsilon = 1e-8):
-    """Divide by the root of a weighted mean of g² and its corrected average: QHAdam's preconditioner.
+    """Divide by the root of a weighted mean of g² and its corrected average: QHAdam's
+    preconditioner.
 
         v ← β v + (1 - β) g²
         u ← u / (√((1 - ν) g² + ν v / (1 - βᵗ)) + ε)
 
     Memory: one slot `v`, 4 bytes per parameter.
 
-    Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), section 4.
+    Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), section
+    4.
     """
     return leafwise(_quasi_hyperbolic_rms, slots={"v": real_zeros}, decay=decay, nu=nu, eps=eps)
 
@@ -150,7 +178,8 @@ def _atan2(u, at, v, *, decay, a, b):
 
 @transformation
 def scale_by_atan2(decay: Decay = 0.999, a: Positive = 1.27, b: Positive = 1.0):
-    """Put an arc tangent in place of Adam's quotient, so that no ε is needed and every step is bounded.
+    """Put an arc tangent in place of Adam's quotient, so that no ε is needed and every step is
+    bounded.
 
         v ← β v + (1 - β) g²
         u ← a atan2(u, b √(v / (1 - βᵗ)))
@@ -158,7 +187,8 @@ def scale_by_atan2(decay: Decay = 0.999, a: Positive = 1.27, b: Positive = 1.0):
     Units: the step is at most a π / 2; a = 4/π ≈ 1.27 makes it 1 where |u| = √v.
     Memory: one slot `v`, 4 bytes per parameter.
 
-    Source: K. Everett et al., Scaling Exponents Across Parameterizations and Optimizers (2024), appendix.
+    Source: K. Everett et al., Scaling Exponents Across Parameterizations and Optimizers (2024),
+    appendix.
     """
     return leafwise(_atan2, slots={"v": real_zeros}, decay=decay, a=a, b=b)
 
@@ -180,8 +210,11 @@ def _clipped_rms_decayed(u, at, v, *, decay, eps, weight_decay):
 
 
 @transformation
-def scale_by_clipped_rms(decay: Decay = 0.99, eps: Epsilon = 1e-8, weight_decay: WeightDecay | None = None):
-    """Like the bias-corrected `scale_by_rms`, shortened while the leaf's gradients are larger than their average says.
+def scale_by_clipped_rms(
+    decay: Decay = 0.99, eps: Epsilon = 1e-8, weight_decay: WeightDecay | None = None
+):
+    """Like the bias-corrected `scale_by_rms`, shortened while the leaf's gradients are larger than
+    their average says.
 
         v ← β v + (1 - β) g²,  v̂ = v / (1 - βᵗ)
         u ← [u / (√v̂ + ε)] / max(1, R),  R = √mean(g² / max(v̂, ε²))      the mean over the leaf
@@ -192,10 +225,12 @@ def scale_by_clipped_rms(decay: Decay = 0.99, eps: Epsilon = 1e-8, weight_decay:
     Raises:
         ValueError: a weight decay, and update() without params.
 
-    Source: M. Wortsman et al., Stable and low-precision training for large-scale vision-language models (2023),
-    algorithm 2.
+    Source: M. Wortsman et al., Stable and low-precision training for large-scale vision-language
+    models (2023), algorithm 2.
     """
     slots = {"v": real_zeros}
     if weight_decay is None:
         return leafwise(_clipped_rms, slots=slots, decay=decay, eps=eps)
-    return leafwise(_clipped_rms_decayed, slots=slots, decay=decay, eps=eps, weight_decay=weight_decay)
+    return leafwise(
+        _clipped_rms_decayed, slots=slots, decay=decay, eps=eps, weight_decay=weight_decay
+    )

@@ -27,7 +27,8 @@ def scale_by_sign():
 
     Memory: none.
 
-    Source: J. Bernstein et al., signSGD: Compressed Optimisation for Non-Convex Problems (2018), algorithm 1.
+    Source: J. Bernstein et al., signSGD: Compressed Optimisation for Non-Convex Problems (2018),
+    algorithm 1.
     """
     return leafwise(_sign)
 
@@ -35,8 +36,8 @@ def scale_by_sign():
 def _lion_point(u, m, b1, b2):
     """b2 · (b1 m_old + (1 - b1) g), from the new average alone.
 
-    With m = b2 m_old + (1 - b2) g it is b1 m + (b2 - b1) g. So no copy of the old average outlives the new one, which
-    costs four fifths of the step otherwise.
+    With m = b2 m_old + (1 - b2) g it is b1 m + (b2 - b1) g. So no copy of the old average outlives
+    the new one, which costs four fifths of the step otherwise.
     """
     return b1 * m + (b2 - b1) * u
 
@@ -59,7 +60,12 @@ def _lion_refined(u, at, m, *, b1, b2):
 
 @transformation
 def scale_by_lion(
-    b1: Decay = 0.9, b2: OpenDecay = 0.99, mu_dtype=None, *, mode: str = "hard", smooth_beta: Positive = 1.0
+    b1: Decay = 0.9,
+    b2: OpenDecay = 0.99,
+    mu_dtype=None,
+    *,
+    mode: str = "hard",
+    smooth_beta: Positive = 1.0,
 ):
     """The sign of a mean of the gradient and a longer average of it.
 
@@ -119,7 +125,8 @@ def scale_by_rprop(
     *,
     convention: str = "optax",
 ):
-    """A step size for each parameter, which grows while the gradient keeps its sign and shrinks when it turns.
+    """A step size for each parameter, which grows while the gradient keeps its sign and shrinks
+    when it turns.
 
         a = sign(g · w)
         s ← min(η⁺ s, max)  for a > 0,   max(η⁻ s, min)  for a < 0,   s  for a = 0
@@ -127,11 +134,13 @@ def scale_by_rprop(
         u = w                                    convention="torch"
         u = the w before, and 0 for a < 0        "optax": one step late, so the first update is 0
 
-    s starts at `learning_rate`; no learning rate multiplies u. For full batches: it sees nothing of a gradient's size.
+    s starts at `learning_rate`; no learning rate multiplies u. For full batches: it sees nothing of
+    a gradient's size.
 
     Memory: slots `step_size` and `previous` (w), 8 bytes per parameter.
 
-    Source: M. Riedmiller, H. Braun, The RPROP algorithm (1993), in the form of C. Igel, M. Hüsken (2000): iRprop⁻.
+    Source: M. Riedmiller, H. Braun, The RPROP algorithm (1993), in the form of C. Igel, M. Hüsken
+    (2000): iRprop⁻.
     """
     return leafwise(
         _rprop if convention == "torch" else _rprop_late,

@@ -1,4 +1,6 @@
-"""How long a step is: the learning rate, its schedules, and decay when a watched value stops improving."""
+"""How long a step is: the learning rate, its schedules, and decay when a watched value stops
+improving.
+"""
 
 import jax.numpy as jnp
 
@@ -73,7 +75,9 @@ def _watch(
         raise ValueError(f"reduce_on_plateau: value must be a scalar; got {code(value)}")
     value = jnp.asarray(value)
     numbers = (factor, patience, rtol, atol, accumulation_size, min_scale, sign)
-    factor, patience, rtol, atol, accumulation_size, min_scale, sign = (jnp.asarray(x, scale.dtype) for x in numbers)
+    factor, patience, rtol, atol, accumulation_size, min_scale, sign = (
+        jnp.asarray(x, scale.dtype) for x in numbers
+    )
     seen = seen + 1
     mean = mean + (sign * value.astype(mean.dtype) - mean) / seen.astype(mean.dtype)
     due = seen.astype(scale.dtype) >= accumulation_size
@@ -127,14 +131,16 @@ def reduce_on_plateau(
     mode: str = "min",
     convention: str = "optax",
 ):
-    """Multiply the update by a scale that falls by `factor` each time a watched value has stopped improving.
+    """Multiply the update by a scale that falls by `factor` each time a watched value has stopped
+    improving.
 
         better  ⇔  value < best - (rtol |best| + atol)             (mode="max": value > best + …)
         scale ← max(factor · scale, min_scale)                     after `patience` values in a row that were not better
 
-    The value is given at each update: `tx.update(g, state, params, value=loss)`; with `accumulation_size` n the mean of
-    n of them counts as one (n = steps per epoch: decay per epoch). After a reduction `cooldown` values are not counted. The relative margin
-    uses |best|, so losses of either sign work. A value that is not finite is not better.
+    The value is given at each update: `tx.update(g, state, params, value=loss)`; with
+    `accumulation_size` n the mean of n of them counts as one (n = steps per epoch: decay per
+    epoch). After a reduction `cooldown` values are not counted. The relative margin uses |best|, so
+    losses of either sign work. A value that is not finite is not better.
 
     Conventions: "optax" reduces at the `patience`-th bad value, "torch" at the one after.
 
@@ -144,12 +150,15 @@ def reduce_on_plateau(
         TypeError: update() without `value`.
         ValueError: a number out of range, an unknown mode or convention.
 
-    Source: torch.optim.lr_scheduler.ReduceLROnPlateau; there and in Optax the margin has the sign of best.
+    Source: torch.optim.lr_scheduler.ReduceLROnPlateau; there and in Optax the margin has the sign
+    of best.
     """
     if mode not in ("min", "max"):
         raise ValueError(f"reduce_on_plateau: mode must be 'min' or 'max'; got {mode!r}")
     if convention not in ("optax", "torch"):
-        raise ValueError(f"reduce_on_plateau: convention must be 'optax' or 'torch'; got {convention!r}")
+        raise ValueError(
+            f"reduce_on_plateau: convention must be 'optax' or 'torch'; got {convention!r}"
+        )
     return leafwise(
         _plateau,
         measure=_watch,

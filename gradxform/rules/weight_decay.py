@@ -28,7 +28,11 @@ _DECAYS = {"decoupled": _decay, "independent": _decay_independent, "cautious": _
 
 @transformation
 def add_decayed_weights(
-    weight_decay: WeightDecay = 0.0, mask: Where | None = None, *, where: Where | None = None, kind: str = "decoupled"
+    weight_decay: WeightDecay = 0.0,
+    mask: Where | None = None,
+    *,
+    where: Where | None = None,
+    kind: str = "decoupled",
 ):
     """Add a share of the weights.
 
@@ -36,14 +40,15 @@ def add_decayed_weights(
         u ← u + λ p where u p ≥ 0      "cautious": decay only where the step already goes towards zero
         u ← u - λ p                    "independent": for the end of a chain, after the learning rate
 
-    Its place in the chain is its meaning: before everything else it is L2 regularisation (the gradient of λ‖p‖²/2, which
-    a preconditioner then rescales); after the preconditioner, before the learning rate, it is decoupled weight decay (AdamW), scaled
-    by the learning rate; after that, "independent" of the learning rate, with a schedule of its own if one likes.
+    Its place in the chain is its meaning: before everything else it is L2 regularisation (the
+    gradient of λ‖p‖²/2, which a preconditioner then rescales); after the preconditioner, before the
+    learning rate, it is decoupled weight decay (AdamW), scaled by the learning rate; after that,
+    "independent" of the learning rate, with a schedule of its own if one likes.
 
     Args:
         weight_decay: λ, a number, a schedule or a table by path.
-        where: which leaves: a path pattern ("**/kernel"), a predicate `f(path, leaf)`, a tree of booleans or a prefix of it, or a
-            function `f(params)` that gives one.
+        where: which leaves: a path pattern ("**/kernel"), a predicate `f(path, leaf)`, a tree of
+            booleans or a prefix of it, or a function `f(params)` that gives one.
         mask: Optax's name for the same.
         kind: which of the three.
 
@@ -52,11 +57,13 @@ def add_decayed_weights(
     Raises:
         ValueError: update() without params; a pattern that matches no leaf; an unknown kind.
 
-    Source: I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization (2019), algorithms 1 and 2, "independent" as their
-    ηλ; L. Chen et al., Cautious Weight Decay (2025), algorithm 1.
+    Source: I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization (2019), algorithms 1 and
+    2, "independent" as their ηλ; L. Chen et al., Cautious Weight Decay (2025), algorithm 1.
     """
     if kind not in _DECAYS:
-        raise ValueError(f"add_decayed_weights: kind must be one of {sorted(_DECAYS)}; got {kind!r}")
+        raise ValueError(
+            f"add_decayed_weights: kind must be one of {sorted(_DECAYS)}; got {kind!r}"
+        )
     if mask is not None and where is not None:
         raise TypeError("add_decayed_weights: mask and where are the same; give one")
     where = mask if where is None else where

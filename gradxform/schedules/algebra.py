@@ -2,22 +2,17 @@
 
     3e-4 * (warmup(100) >> constant(500) >> cooldown(200, shape="sqrt"))
 
-A *stretch* is a schedule that lasts: `warmup`, `constant`, `cooldown`, or any schedule with a length given by `stretch`. `>>` puts
-stretches one after another, each with its own steps counted from its beginning; what comes last holds for ever. `+`,
-`-` and `*` combine schedules with numbers and with each other. The result prints as it was written.
+A *stretch* is a schedule that lasts: `warmup`, `constant`, `cooldown`, or any schedule with a
+length given by `stretch`. `>>` puts stretches one after another, each with its own steps counted
+from its beginning; what comes last holds for ever. `+`, `-` and `*` combine schedules with numbers
+and with each other. The result prints as it was written.
 """
 
 import jax.numpy as jnp
 
 from gradxform.core.call import define
 from gradxform.core.hyper import Positive, Real, Steps
-from gradxform.core.schedule import (
-    Stretch,
-    _time,
-    _value,
-    in_sequence,
-    schedule,
-)
+from gradxform.core.schedule import Stretch, _time, _value, in_sequence, schedule
 from gradxform.numerics import safe_sqrt
 from gradxform.schedules.basic import _progress, linear_schedule
 
@@ -67,7 +62,8 @@ def warmup(step, steps: Steps, init_value: Real = 0.0, peak_value: Real = 1.0):
     >>> [round(float(schedule(step)), 2) for step in range(8)]
     [0.0, 0.05, 0.1, 0.1, 0.1, 0.1, 0.05, 0.0]
 
-    a(step) = init + (peak - init) step / steps; at step `steps`, where the next stretch begins, the peak.
+    a(step) = init + (peak - init) step / steps; at step `steps`, where the next stretch begins, the
+    peak.
     """
     return init_value + (peak_value - init_value) * _progress(step, 0, steps)
 
@@ -80,7 +76,12 @@ def constant(step, steps: Steps | None = None, value: Real = 1.0):
 
 @define(Stretch, leading=1)
 def cooldown(
-    step, steps: Steps, init_value: Real = 1.0, end_value: Real = 0.0, shape: str = "linear", power: Positive = 2.0
+    step,
+    steps: Steps,
+    init_value: Real = 1.0,
+    end_value: Real = 0.0,
+    shape: str = "linear",
+    power: Positive = 2.0,
 ):
     """From `init_value` down to `end_value` in so many steps, then constant.
 
@@ -93,9 +94,12 @@ def cooldown(
     Raises:
         ValueError: an unknown shape.
 
-    Source: A. Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations (2024), section 3.
+    Source: A. Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+    Durations (2024), section 3.
     """
-    return end_value + (init_value - end_value) * _rest("cooldown", shape, _progress(step, 0, steps), power)
+    return end_value + (init_value - end_value) * _rest(
+        "cooldown", shape, _progress(step, 0, steps), power
+    )
 
 
 @schedule
@@ -110,9 +114,11 @@ def wsd_schedule(
     shape: str = "linear",
     power: Positive = 2.0,
 ):
-    """Warm-up, stable, decay: a straight line up to the peak, the peak, then a `cooldown` of the given shape.
+    """Warm-up, stable, decay: a straight line up to the peak, the peak, then a `cooldown` of the
+    given shape.
 
-    The lengths are those of the three stretches; the shapes are "linear", "sqrt" (1 - √x), "cosine" and "power".
+    The lengths are those of the three stretches; the shapes are "linear", "sqrt" (1 - √x), "cosine"
+    and "power".
 
     Source: S. Hu et al., MiniCPM (2024), section 4; A. Hägele et al. (2024), the shape 1 - √x.
     """
@@ -123,24 +129,34 @@ def wsd_schedule(
 
 @schedule
 def warmup_linear_decay_schedule(
-    step, init_value: Real, peak_value: Real, warmup_steps: Steps, decay_steps: Steps, end_value: Real = 0.0
+    step,
+    init_value: Real,
+    peak_value: Real,
+    warmup_steps: Steps,
+    decay_steps: Steps,
+    end_value: Real = 0.0,
 ):
-    """A straight line up to `peak_value`, then a straight line down to `end_value` at `decay_steps`, warm-up included.
+    """A straight line up to `peak_value`, then a straight line down to `end_value` at
+    `decay_steps`, warm-up included.
 
     Source: S. Bergsma et al., Straight to Zero (2025), with end_value = 0.
     """
     rise = linear_schedule(init_value, peak_value, warmup_steps)(step)
     x = _progress(step, warmup_steps, _time(decay_steps) - warmup_steps)
-    return jnp.where(_time(step) < warmup_steps, rise, end_value + (peak_value - end_value) * (1 - x))
+    return jnp.where(
+        _time(step) < warmup_steps, rise, end_value + (peak_value - end_value) * (1 - x)
+    )
 
 
 @schedule
 def rex_schedule(step, init_value: Real, steps: Steps, end_value: Real = 0.0):
-    """Reflected exponential: slow at first, steep at the end, between a straight line and a delayed one.
+    """Reflected exponential: slow at first, steep at the end, between a straight line and a delayed
+    one.
 
     a(step) = end + (init - end) (1 - x) / (1/2 + (1 - x)/2), x = step / steps
 
-    Source: J. Chen, C. Wolfe, A. Kyrillidis, REX: Revisiting Budgeted Training with an Improved Schedule (2021), equation 2.
+    Source: J. Chen, C. Wolfe, A. Kyrillidis, REX: Revisiting Budgeted Training with an Improved
+    Schedule (2021), equation 2.
     """
     rest = 1 - _progress(step, 0, steps)
     return end_value + (init_value - end_value) * rest / (0.5 + 0.5 * rest)

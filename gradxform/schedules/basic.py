@@ -1,7 +1,8 @@
 """Schedules: a number as an equation of the step, 0 at the first update.
 
-Each is a pytree of its numbers, so peaks, rates and lengths may be traced, batched and differentiated, and no Python branch
-depends on them. `schedule.table(range(0, 100, 10))` shows the values. All compute in the widest enabled float.
+Each is a pytree of its numbers, so peaks, rates and lengths may be traced, batched and
+differentiated, and no Python branch depends on them. `schedule.table(range(0, 100, 10))` shows the
+values. All compute in the widest enabled float.
 """
 
 from collections.abc import Mapping
@@ -43,7 +44,10 @@ class _Scales:
     def convert(self, owner: str, name: str, x: Any):
         if not isinstance(x, Mapping):
             raise TypeError(f"{owner}: {name} must be a dict from step to factor")
-        return {int(k): Range("[0, inf)", "a factor").convert(owner, f"{name}[{k}]", x[k]) for k in sorted(x)}
+        return {
+            int(k): Range("[0, inf)", "a factor").convert(owner, f"{name}[{k}]", x[k])
+            for k in sorted(x)
+        }
 
 
 class _Schedules:
@@ -52,12 +56,19 @@ class _Schedules:
     def convert(self, owner: str, name: str, x: Any):
         x = (x,) if callable(x) else x
         return tuple(
-            s if isinstance(s, Schedule) else from_function(s) if callable(s) else constant_schedule(s) for s in x
+            s
+            if isinstance(s, Schedule)
+            else from_function(s)
+            if callable(s)
+            else constant_schedule(s)
+            for s in x
         )
 
 
 def _progress(step, begin, steps):
-    """The share of a stretch of `steps` from `begin` that is over: 0 to 1; a stretch of length 0 is over at once."""
+    """The share of a stretch of `steps` from `begin` that is over: 0 to 1; a stretch of length 0 is
+    over at once.
+    """
     elapsed = _time(step) - _time(begin)
     length = jnp.asarray(steps, float)
     share = elapsed / jnp.where(length > 0, length, 1)
@@ -65,7 +76,9 @@ def _progress(step, begin, steps):
 
 
 def _power(x, exponent):
-    """x^exponent for x in [0, 1], whose slope at 0 is 0 (the subgradient) where it would be infinite."""
+    """x^exponent for x in [0, 1], whose slope at 0 is 0 (the subgradient) where it would be
+    infinite.
+    """
     zero = x <= 0
     return jnp.where(zero, 0.0, jnp.where(zero, 1.0, x) ** exponent)
 
@@ -78,7 +91,12 @@ def constant_schedule(step, value: Real):
 
 @schedule
 def polynomial_schedule(
-    step, init_value: Real, end_value: Real, power: Positive, transition_steps: Length, transition_begin: Begin = 0
+    step,
+    init_value: Real,
+    end_value: Real,
+    power: Positive,
+    transition_steps: Length,
+    transition_begin: Begin = 0,
 ):
     """From `init_value` to `end_value` along a power of the remaining share.
 
@@ -89,7 +107,9 @@ def polynomial_schedule(
 
 
 @schedule
-def linear_schedule(step, init_value: Real, end_value: Real, transition_steps: Length, transition_begin: Begin = 0):
+def linear_schedule(
+    step, init_value: Real, end_value: Real, transition_steps: Length, transition_begin: Begin = 0
+):
     """From `init_value` to `end_value` in a straight line: a(step) = init + (end - init) x."""
     rest = 1 - _progress(step, transition_begin, transition_steps)
     return (init_value - end_value) * rest + end_value
@@ -105,7 +125,8 @@ def exponential_decay(
     staircase: bool = False,
     end_value: Real | None = None,
 ):
-    """a(step) = init · rate^x, x = (step - begin) / steps, at least 0; whole numbers only with `staircase`.
+    """a(step) = init · rate^x, x = (step - begin) / steps, at least 0; whole numbers only with
+    `staircase`.
 
     `end_value` bounds it: from below where rate < 1, from above otherwise.
     """
@@ -123,14 +144,18 @@ def step_decay(step, init_value: Real, factor: NonNegative, every: Steps):
 
 
 @schedule
-def natural_exp_decay(step, init_value: Real, k: NonNegative, transition_steps: Steps = 1, *, staircase: bool = False):
+def natural_exp_decay(
+    step, init_value: Real, k: NonNegative, transition_steps: Steps = 1, *, staircase: bool = False
+):
     """a(step) = init · e^(-k x), x = step / transition_steps; whole numbers only with `staircase`."""
     share = _time(step) / transition_steps
     return init_value * jnp.exp(-k * (jnp.floor(share) if staircase else share))
 
 
 @schedule
-def inverse_time_decay(step, init_value: Real, k: NonNegative, transition_steps: Steps = 1, *, staircase: bool = False):
+def inverse_time_decay(
+    step, init_value: Real, k: NonNegative, transition_steps: Steps = 1, *, staircase: bool = False
+):
     """a(step) = init / (1 + k x), x = step / transition_steps; whole numbers only with `staircase`."""
     share = _time(step) / transition_steps
     return init_value / (1 + k * (jnp.floor(share) if staircase else share))
@@ -143,7 +168,9 @@ def inverse_sqrt_decay(step, init_value: Real, transition_steps: Steps = 1):
 
 
 @schedule
-def piecewise_constant_schedule(step, init_value: Real, boundaries_and_scales: Annotated[Any, _Scales()] | None = None):
+def piecewise_constant_schedule(
+    step, init_value: Real, boundaries_and_scales: Annotated[Any, _Scales()] | None = None
+):
     """a(step) = init times every factor whose boundary has been reached: `{1000: 0.1, 2000: 0.1}`."""
     value = init_value
     for boundary, factor in (boundaries_and_scales or {}).items():
@@ -153,7 +180,8 @@ def piecewise_constant_schedule(step, init_value: Real, boundaries_and_scales: A
 
 @schedule
 def manual_schedule(step, values: Values, boundaries: Boundaries):
-    """a(step) = values[i] where i boundaries have been reached: a rate set by hand for each stretch.
+    """a(step) = values[i] where i boundaries have been reached: a rate set by hand for each
+    stretch.
 
     Raises:
         ValueError: there is not one value more than there are boundaries.
@@ -166,8 +194,11 @@ def manual_schedule(step, values: Values, boundaries: Boundaries):
 
 
 @schedule
-def cosine_decay_schedule(step, init_value: Real, decay_steps: Length, alpha: Real = 0.0, exponent: Positive = 1.0):
-    """a(step) = init · ((1 - α) ((1 + cos πx) / 2)^exponent + α), x = step / decay_steps, at most 1.
+def cosine_decay_schedule(
+    step, init_value: Real, decay_steps: Length, alpha: Real = 0.0, exponent: Positive = 1.0
+):
+    """a(step) = init · ((1 - α) ((1 + cos πx) / 2)^exponent + α), x = step / decay_steps, at most
+    1.
 
     Source: I. Loshchilov, F. Hutter, SGDR (2017), equation 5, without restarts.
     """
@@ -177,7 +208,8 @@ def cosine_decay_schedule(step, init_value: Real, decay_steps: Length, alpha: Re
 
 @schedule
 def join_schedules(step, schedules: Annotated[Any, _Schedules()], boundaries: Boundaries):
-    """One schedule after another: the i-th runs from its boundary, with its own step counted from there.
+    """One schedule after another: the i-th runs from its boundary, with its own step counted from
+    there.
 
     Raises:
         ValueError: there is not one schedule more than there are boundaries.
@@ -191,7 +223,10 @@ def join_schedules(step, schedules: Annotated[Any, _Schedules()], boundaries: Bo
 
 def _one_more(items, boundaries, what: str):
     if len(items) != len(boundaries) + 1:
-        raise ValueError(f"{what} must be one more than boundaries; got {len(items)} and {len(boundaries)} boundaries")
+        raise ValueError(
+            f"{what} must be one more than boundaries; got {len(items)} and {len(boundaries)} "
+            "boundaries"
+        )
 
 
 @schedule
@@ -210,11 +245,15 @@ def warmup_cosine_decay_schedule(
     end_value: Real = 0.0,
     exponent: Positive = 1.0,
 ):
-    """A straight line up to `peak_value`, then a cosine down to `end_value` at `decay_steps`, warm-up included."""
+    """A straight line up to `peak_value`, then a cosine down to `end_value` at `decay_steps`,
+    warm-up included.
+    """
     rise = linear_schedule(init_value, peak_value, warmup_steps)(step)
     x = _progress(step, warmup_steps, decay_steps - warmup_steps)
     cosine = _power(0.5 * (1 + jnp.cos(jnp.pi * x)), exponent)
-    return jnp.where(_time(step) < warmup_steps, rise, end_value + (peak_value - end_value) * cosine)
+    return jnp.where(
+        _time(step) < warmup_steps, rise, end_value + (peak_value - end_value) * cosine
+    )
 
 
 @schedule
@@ -231,7 +270,9 @@ def warmup_exponential_decay_schedule(
 ):
     """A straight line up to `peak_value`, then `exponential_decay` counted from there."""
     rise = linear_schedule(init_value, peak_value, warmup_steps)
-    fall = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
+    fall = exponential_decay(
+        peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value
+    )
     return join_schedules((rise, fall), (warmup_steps,))(step)
 
 

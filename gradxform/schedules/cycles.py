@@ -1,4 +1,5 @@
-"""Schedules that rise and fall, once or many times: interpolation between points, one-cycle, cyclic rates, warm restarts.
+"""Schedules that rise and fall, once or many times: interpolation between points, one-cycle, cyclic
+rates, warm restarts.
 
 As in `schedules`, every number, lengths included, may be traced, batched and differentiated.
 """
@@ -49,9 +50,13 @@ def _through(step, interpolate, points):
 
 @schedule
 def piecewise_interpolate_schedule(
-    step, interpolate_type: str, init_value: Real, boundaries_and_scales: Annotated[Any, _Scales()] | None = None
+    step,
+    interpolate_type: str,
+    init_value: Real,
+    boundaries_and_scales: Annotated[Any, _Scales()] | None = None,
 ):
-    """From boundary to boundary along a line or half a cosine, each value the one before times that boundary's factor.
+    """From boundary to boundary along a line or half a cosine, each value the one before times that
+    boundary's factor.
 
     a(b₀ = 0) = init,  a(bᵢ) = a(bᵢ₋₁) · scaleᵢ; in between "linear" or "cosine", after the last boundary constant.
 
@@ -60,7 +65,8 @@ def piecewise_interpolate_schedule(
     """
     if interpolate_type not in _SHAPES:
         raise ValueError(
-            f"piecewise_interpolate_schedule: interpolate_type must be 'linear' or 'cosine'; got {interpolate_type!r}"
+            "piecewise_interpolate_schedule: interpolate_type must be 'linear' or 'cosine'; got "
+            f"{interpolate_type!r}"
         )
     points = [(0.0, jnp.asarray(init_value, float))]
     for boundary, scale in (boundaries_and_scales or {}).items():
@@ -69,7 +75,9 @@ def piecewise_interpolate_schedule(
 
 
 def _ends(name, convention, steps, *shares):
-    """The steps at which the phases of a cycle end; in torch each begins at the last step of the one before."""
+    """The steps at which the phases of a cycle end; in torch each begins at the last step of the
+    one before.
+    """
     if convention not in ("optax", "torch"):
         raise ValueError(f"{name}: convention must be 'optax' or 'torch'; got {convention!r}")
     steps = _time(steps)
@@ -96,17 +104,23 @@ def linear_onecycle_schedule(
 ):
     """One cycle in three lines: up to `peak_value`, back down as far, then on to nearly nothing.
 
-    From peak/div at 0 to peak at s T, to peak/div at f T, to peak/(div · final_div) at T = `transition_steps`;
-    s = `pct_start`, f = `pct_final`.
+    From peak/div at 0 to peak at s T, to peak/div at f T, to peak/(div · final_div) at T =
+    `transition_steps`; s = `pct_start`, f = `pct_final`.
 
-    Conventions: "optax" ends the first two phases at ⌊s T⌋ and ⌊f T⌋; "torch" (OneCycleLR, three phases) at s T - 1,
-    f T - 2 and T - 1, with f = 2 s by default.
+    Conventions: "optax" ends the first two phases at ⌊s T⌋ and ⌊f T⌋; "torch" (OneCycleLR, three
+    phases) at s T - 1, f T - 2 and T - 1, with f = 2 s by default.
 
     Source: L. N. Smith, N. Topin, Super-Convergence (2018).
     """
-    first, second, last = _ends("linear_onecycle_schedule", convention, transition_steps, pct_start, pct_final)
+    first, second, last = _ends(
+        "linear_onecycle_schedule", convention, transition_steps, pct_start, pct_final
+    )
     low = peak_value / div_factor
-    return _through(step, _linear, [(0.0, low), (first, peak_value), (second, low), (last, low / final_div_factor)])
+    return _through(
+        step,
+        _linear,
+        [(0.0, low), (first, peak_value), (second, low), (last, low / final_div_factor)],
+    )
 
 
 @_onecycle()
@@ -122,15 +136,19 @@ def cosine_onecycle_schedule(
 ):
     """One cycle in two half cosines: up to `peak_value`, then down to nearly nothing.
 
-    From peak/div at 0 to peak at s T, to peak/(div · final_div) at T = `transition_steps`; s = `pct_start`.
+    From peak/div at 0 to peak at s T, to peak/(div · final_div) at T = `transition_steps`; s =
+    `pct_start`.
 
-    Conventions: "optax" ends the first phase at ⌊s T⌋; "torch" (OneCycleLR, as it comes) at s T - 1, the second at T - 1.
+    Conventions: "optax" ends the first phase at ⌊s T⌋; "torch" (OneCycleLR, as it comes) at s T -
+    1, the second at T - 1.
 
     Source: L. N. Smith, N. Topin, Super-Convergence (2018); half cosines as in the fast.ai library.
     """
     first, last = _ends("cosine_onecycle_schedule", convention, transition_steps, pct_start)
     low = peak_value / div_factor
-    return _through(step, _cosine, [(0.0, low), (first, peak_value), (last, low / final_div_factor)])
+    return _through(
+        step, _cosine, [(0.0, low), (first, peak_value), (last, low / final_div_factor)]
+    )
 
 
 class _Cycles:
@@ -143,7 +161,8 @@ class _Cycles:
                 cycle = warmup_cosine_decay_schedule(**cycle)
             if not isinstance(cycle, Schedule) or cycle.name != "warmup_cosine_decay_schedule":
                 raise TypeError(
-                    f"{owner}: {name}[{i}] must be a dict of the arguments of warmup_cosine_decay_schedule; got {cycle!r}"
+                    f"{owner}: {name}[{i}] must be a dict of the arguments of "
+                    f"warmup_cosine_decay_schedule; got {cycle!r}"
                 )
             cycles.append(cycle)
         if not cycles:
@@ -153,7 +172,8 @@ class _Cycles:
 
 @schedule
 def sgdr_schedule(step, cosine_kwargs: Annotated[Any, _Cycles()]):
-    """Warm restarts written out: `warmup_cosine_decay_schedule` for each dict of its arguments, one after another.
+    """Warm restarts written out: `warmup_cosine_decay_schedule` for each dict of its arguments, one
+    after another.
 
     The i-th cycle begins when the decay_steps of those before it are over.
 
@@ -168,15 +188,22 @@ def sgdr_schedule(step, cosine_kwargs: Annotated[Any, _Cycles()]):
 
 @schedule
 def cosine_restarts_schedule(
-    step, init_value: Real, first_decay_steps: Steps, t_mul: Growth = 2.0, m_mul: NonNegative = 1.0, alpha: Real = 0.0
+    step,
+    init_value: Real,
+    first_decay_steps: Steps,
+    t_mul: Growth = 2.0,
+    m_mul: NonNegative = 1.0,
+    alpha: Real = 0.0,
 ):
-    """Cosine decay that starts again and again, each cycle `t_mul` times as long and `m_mul` times as high as the one before.
+    """Cosine decay that starts again and again, each cycle `t_mul` times as long and `m_mul` times
+    as high as the one before.
 
     Cycle i = 0, 1, … has length Tᵢ = T₀ t_mulⁱ and begins at T₀ (1 + t_mul + ⋯ + t_mulⁱ⁻¹):
     a = init · ((1 - α) m_mulⁱ (1 + cos πx) / 2 + α), x the share of the cycle that is over. torch's
     CosineAnnealingWarmRestarts has m_mul = 1 and α = eta_min / init.
 
-    Source: I. Loshchilov, F. Hutter, SGDR (2017), equation 5 and section 4; the height as in TensorFlow.
+    Source: I. Loshchilov, F. Hutter, SGDR (2017), equation 5 and section 4; the height as in
+    TensorFlow.
     """
     t, first, ratio = _time(step), _time(first_decay_steps), _time(t_mul)
     even = jnp.abs(ratio - 1) < 1e-6
@@ -186,9 +213,13 @@ def cosine_restarts_schedule(
         return first * jnp.where(even, i, (safe**i - 1) / (safe - 1))
 
     i = jnp.floor(jnp.where(even, t / first, jnp.log(1 + t / first * (safe - 1)) / jnp.log(safe)))
-    i = i + _time(t >= begin(i + 1)) - _time(t < begin(i))  # the logarithm may round to the wrong side
+    i = (
+        i + _time(t >= begin(i + 1)) - _time(t < begin(i))
+    )  # the logarithm may round to the wrong side
     x = jnp.clip((t - begin(i)) / (first * jnp.where(even, 1.0, safe**i)), 0, 1)
-    return init_value * ((1 - alpha) * _time(m_mul) ** i * (0.5 * (1 + jnp.cos(jnp.pi * x))) + alpha)
+    return init_value * (
+        (1 - alpha) * _time(m_mul) ** i * (0.5 * (1 + jnp.cos(jnp.pi * x))) + alpha
+    )
 
 
 @schedule
@@ -201,7 +232,8 @@ def cyclic_schedule(
     mode: str = "triangular",
     gamma: NonNegative = 1.0,
 ):
-    """Up and down in straight lines, for ever: base → max in `step_size_up` steps, back in `step_size_down` (None: as many).
+    """Up and down in straight lines, for ever: base → max in `step_size_up` steps, back in
+    `step_size_down` (None: as many).
 
     With y the height of the triangle, 0 to 1, and c = 0, 1, … the cycle:
     a = base + (max - base) y             mode="triangular"
@@ -214,7 +246,10 @@ def cyclic_schedule(
     Source: L. N. Smith, Cyclical Learning Rates for Training Neural Networks (2017), section 3.
     """
     if mode not in ("triangular", "triangular2", "exp_range"):
-        raise ValueError(f"cyclic_schedule: mode must be 'triangular', 'triangular2' or 'exp_range'; got {mode!r}")
+        raise ValueError(
+            "cyclic_schedule: mode must be 'triangular', 'triangular2' or 'exp_range'; got "
+            f"{mode!r}"
+        )
     t, up = _time(step), _time(step_size_up)
     down = up if step_size_down is None else _time(step_size_down)
     cycle = jnp.floor(t / (up + down))

@@ -1,12 +1,15 @@
 """States by name: read, change, begin again, carry over.
 
-A state is a tree, and every node of it has a path: `ema/m`, `scale_by_rms/step`, `inner/adam/ema/m/encoder/kernel`. A name is the end of
-a path, as long as is needed to tell which is meant; of nodes at different depths the outermost is meant.
+A state is a tree, and every node of it has a path: `ema/m`, `scale_by_rms/step`,
+`inner/adam/ema/m/encoder/kernel`. A name is the end of a path, as long as is needed to tell which
+is meant; of nodes at different depths the outermost is meant.
 
-The numbers of an optimizer are not in its state but in the optimizer, which is a pytree of them. What the last update used
-is the optimizer's number at the step count of the state: `numbers(tx, state)`, or `get(state, "b1", tx)`. Two things are in the
-state. Every rule with a learning rate records there the one it used last, scheduled or not: `get(state, "learning_rate")`
-reads it, and setting it is an error, since no update would read it. `tunable` keeps all numbers in the state, to be read and set.
+The numbers of an optimizer are not in its state but in the optimizer, which is a pytree of them.
+What the last update used is the optimizer's number at the step count of the state: `numbers(tx,
+state)`, or `get(state, "b1", tx)`. Two things are in the state. Every rule with a learning rate
+records there the one it used last, scheduled or not: `get(state, "learning_rate")` reads it, and
+setting it is an error, since no update would read it. `tunable` keeps all numbers in the state, to
+be read and set.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +33,9 @@ Path = tuple[str, ...]
 
 
 def _split(node) -> tuple[list[str], list[Any], Callable[[list[Any]], Any]]:
-    """The names of a node's children, the children, and what puts new ones together; a leaf has none."""
+    """The names of a node's children, the children, and what puts new ones together; a leaf has
+    none.
+    """
     if node is None or isinstance(node, Schedule | ByPath):
         return [], [], lambda children: node
     if isinstance(node, RuleState):
@@ -42,7 +47,11 @@ def _split(node) -> tuple[list[str], list[Any], Callable[[list[Any]], Any]]:
     flat, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     if not flat or not flat[0][0]:
         return [], [], lambda children: node
-    return [trees.path_string(path) for path, _ in flat], [child for _, child in flat], structure.unflatten
+    return (
+        [trees.path_string(path) for path, _ in flat],
+        [child for _, child in flat],
+        structure.unflatten,
+    )
 
 
 def _nodes(node, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -58,7 +67,11 @@ def _recorded(state) -> list[Path]:
     for path, node in [((), state), *_nodes(state)]:
         if isinstance(node, RuleState) and RECORDED in node.slots:
             found.append((*path, RECORDED))
-        if isinstance(node, dict) and node.keys() == {"step", "slots"} and RECORDED in node["slots"]:
+        if (
+            isinstance(node, dict)
+            and node.keys() == {"step", "slots"}
+            and RECORDED in node["slots"]
+        ):
             found.append((*path, "slots", RECORDED))
     return found
 
@@ -86,11 +99,14 @@ def _locate(owner: str, state, name: str) -> Path | None:
     nodes = list(_nodes(state))
     paths = [path for path, _ in nodes]
     tunables = [path for path, node in [((), state), *nodes] if isinstance(node, TunableState)]
-    copies = [path for path in _recorded(state) if _within(path, tunables)]  # of numbers that the state itself has
+    copies = [
+        path for path in _recorded(state) if _within(path, tunables)
+    ]  # of numbers that the state itself has
     found = _find([path for path in paths if not _within(path, copies)], name) or _find(paths, name)
     if len(found) > 1 and name != "step":  # the step counters at one depth run together
         raise KeyError(
-            f"{owner}: {name!r} may be any of {['/'.join(path) for path in found][:8]}; give more of the path"
+            f"{owner}: {name!r} may be any of {['/'.join(path) for path in found][:8]}; give more "
+            "of the path"
         )
     return found[0] if found else None
 
@@ -99,9 +115,14 @@ def _missing(owner: str, state, name: str, also: Any = ()) -> KeyError:
     hint = (
         ""
         if also
-        else "; the numbers of an optimizer are in the optimizer: get(state, name, tx), or keep them in the state by tunable(tx)"
+        else (
+            "; the numbers of an optimizer are in the optimizer: get(state, name, tx), or keep "
+            "them in the state by tunable(tx)"
+        )
     )
-    return KeyError(f"{owner}: there is no {name!r}; there are {[*_entries(state), *also][:32]}{hint}")
+    return KeyError(
+        f"{owner}: there is no {name!r}; there are {[*_entries(state), *also][:32]}{hint}"
+    )
 
 
 def _last(hyper, step):
@@ -150,7 +171,8 @@ def get(state, name: str, tx: Transform | None = None):
     Args:
         state: any state.
         name: the end of a path. Of several the outermost is meant.
-        tx: the optimizer, for its numbers other than the learning rate. A `tunable` state holds its own.
+        tx: the optimizer, for its numbers other than the learning rate. A `tunable` state holds its
+            own.
 
     Raises:
         KeyError: nothing has this name, or several things at one depth; it lists what there is.
@@ -164,12 +186,16 @@ def get(state, name: str, tx: Transform | None = None):
     if len(found) == 1:
         return known["/".join(found[0])]
     if found:
-        raise KeyError(f"get: {name!r} may be any of {['/'.join(path) for path in found]}; give more of the path")
+        raise KeyError(
+            f"get: {name!r} may be any of {['/'.join(path) for path in found]}; give more of the "
+            "path"
+        )
     raise _missing("get", state, name, known)
 
 
 def numbers(tx: Transform, state) -> dict[str, Any]:
-    """Every number of an optimizer by path, as the last update used it: schedules are evaluated at their own step counts.
+    """Every number of an optimizer by path, as the last update used it: schedules are evaluated at
+    their own step counts.
 
     Before the first update they are what it will use. A table by path stays a table, of numbers.
     """
@@ -185,7 +211,9 @@ def _numbers(tx, state, path: Path, own=True) -> Iterator[tuple[Path, Any, Any]]
             for name, x in tx._dynamic.items()
             if any(isinstance(y, Transform) for y in (x.values() if isinstance(x, dict) else [x]))
         ]
-        yield from (((*path, name), x, _step(state)) for name, x in tx._dynamic.items() if name not in wraps)
+        yield from (
+            ((*path, name), x, _step(state)) for name, x in tx._dynamic.items() if name not in wraps
+        )
         if wraps:  # what it is made of beside these has the numbers just given
             yield from _numbers(tx.expand(), state, path, own=False)
     elif isinstance(tx, Leafwise):
@@ -224,18 +252,22 @@ def set(state, name: str, value):
 
     Raises:
         KeyError: nothing has this name, or several things have; it lists what there is.
-        ValueError: the value has another shape or structure, or cannot replace a schedule; the name is that of a record of
-            what was used.
+        ValueError: the value has another shape or structure, or cannot replace a schedule; the name
+            is that of a record of what was used.
     """
     path = _locate("set", state, name)
     if path is None:
         raise _missing("set", state, name)
     if _within(path, _recorded(state)):
         raise ValueError(
-            f"set: {'/'.join(path)} records what the last update used, and no update reads it; call update of another optimizer "
-            f"(tx.replace({RECORDED}=...) makes one), or keep its numbers in the state by tunable(tx)"
+            f"set: {'/'.join(path)} records what the last update used, and no update reads it; "
+            "call update of another optimizer "
+            f"(tx.replace({RECORDED}=...) makes one), or keep its numbers in the state by "
+            "tunable(tx)"
         )
-    for each in [path] if name != "step" else [path for path, _ in _nodes(state) if path[-1] == "step"]:
+    for each in (
+        [path] if name != "step" else [path for path, _ in _nodes(state) if path[-1] == "step"]
+    ):
         state = _replaced(state, each, name, value)
     return state
 
@@ -246,36 +278,61 @@ def _replaced(node, path: Path, name: str, value):
     if path:
         names, children, build = _split(node)
         i = names.index(path[0])
-        return build([*children[:i], _replaced(children[i], path[1:], name, value), *children[i + 1 :]])
+        return build(
+            [*children[:i], _replaced(children[i], path[1:], name, value), *children[i + 1 :]]
+        )
     leaves, structure = jax.tree.flatten(node)
     values = (
-        [value] * len(leaves) if not jax.tree.leaves(value)[1:] and jnp.ndim(jax.tree.leaves(value)[0]) == 0 else None
+        [value] * len(leaves)
+        if not jax.tree.leaves(value)[1:] and jnp.ndim(jax.tree.leaves(value)[0]) == 0
+        else None
     )
     if values is None:
         if jax.tree.structure(value) != structure:
-            raise ValueError(f"set: {name} has the structure {structure}; got {jax.tree.structure(value)}")
+            raise ValueError(
+                f"set: {name} has the structure {structure}; got {jax.tree.structure(value)}"
+            )
         values = jax.tree.leaves(value)
-    return structure.unflatten([_fit("set", name, old, new) for old, new in zip(leaves, values, strict=True)])
+    return structure.unflatten(
+        [_fit("set", name, old, new) for old, new in zip(leaves, values, strict=True)]
+    )
 
 
 def owners(state, params) -> list[tuple[Path, Any, str | None]]:
-    """Each array of a state: its path, the array, and the path of the parameter it belongs to, None for the whole tree's."""
-    paths = sorted((tuple(filter(None, path.split("/"))) for path in trees.paths(params)), key=len, reverse=True)
+    """Each array of a state: its path, the array, and the path of the parameter it belongs to, None
+    for the whole tree's.
+    """
+    paths = sorted(
+        (tuple(filter(None, path.split("/"))) for path in trees.paths(params)),
+        key=len,
+        reverse=True,
+    )
     return list(_owners(state, (), paths, None))
 
 
-def _owners(node, path: Path, paths: list[Path], below: int | None) -> Iterator[tuple[Path, Any, str | None]]:
+def _owners(
+    node, path: Path, paths: list[Path], below: int | None
+) -> Iterator[tuple[Path, Any, str | None]]:
     names, children, _ = _split(node)
     if not names and node is not None and not isinstance(node, Schedule | ByPath):
         for leaf in jax.tree.leaves(node):
             rest = path if below is None else path[below:]
             owner = next(
-                (p for p in paths if (rest[: len(p)] if below is not None else rest[len(rest) - len(p) :]) == p), None
+                (
+                    p
+                    for p in paths
+                    if (rest[: len(p)] if below is not None else rest[len(rest) - len(p) :]) == p
+                ),
+                None,
             )
-            own = owner is not None and (below is not None or (len(owner) > 0 and len(path) > len(owner)))
+            own = owner is not None and (
+                below is not None or (len(owner) > 0 and len(path) > len(owner))
+            )
             yield path, leaf, "/".join(owner) if own and owner is not None else None
     for name, child in zip(names, children, strict=True):
         if isinstance(node, RuleState) and name == "step":
             yield (*path, name), child, None
         else:
-            yield from _owners(child, (*path, name), paths, len(path) + 1 if isinstance(node, RuleState) else below)
+            yield from _owners(
+                child, (*path, name), paths, len(path) + 1 if isinstance(node, RuleState) else below
+            )

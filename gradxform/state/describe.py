@@ -62,7 +62,14 @@ class Description(NamedTuple):
             )
         if self.shared:
             lines.append(
-                ("(whole tree)", "", "", f"{len(self.shared)} scalars and other", f"{sum(self.shared.values()):,}", "")
+                (
+                    "(whole tree)",
+                    "",
+                    "",
+                    f"{len(self.shared)} scalars and other",
+                    f"{sum(self.shared.values()):,}",
+                    "",
+                )
             )
         total = sum(sum(row.slots.values()) for row in self.rows) + sum(self.shared.values())
         lines.append(("total", "", "", "", f"{total:,}", ""))
@@ -74,7 +81,9 @@ class Description(NamedTuple):
             ]
             for line in lines
         )
-        return "\n".join("  ".join([*cell, line[-1]]).rstrip() for cell, line in zip(cells, lines, strict=True))
+        return "\n".join(
+            "  ".join([*cell, line[-1]]).rstrip() for cell, line in zip(cells, lines, strict=True)
+        )
 
 
 def _number(x) -> str:
@@ -94,7 +103,11 @@ def _rules(tx, state, params, name=None) -> Iterator[tuple[str, dict[str, Any], 
     elif isinstance(tx, Named):
         whole = tx.expand()
         if isinstance(whole, Wrapper) and not isinstance(whole, Partition):
-            yield tx.name, {k: x for k, x in tx._dynamic.items() if not isinstance(x, Transform)}, params
+            yield (
+                tx.name,
+                {k: x for k, x in tx._dynamic.items() if not isinstance(x, Transform)},
+                params,
+            )
         yield from _rules(whole, state, params, tx.name)
     elif isinstance(tx, Chain):
         for part_name, part in tx.items.items():
@@ -107,7 +120,8 @@ def _rules(tx, state, params, name=None) -> Iterator[tuple[str, dict[str, Any], 
 
 
 def describe(tx: Transform, params) -> Description:
-    """One row per parameter: path, shape, dtype, the rules and numbers that apply, and what they remember, in bytes.
+    """One row per parameter: path, shape, dtype, the rules and numbers that apply, and what they
+    remember, in bytes.
 
     >>> params = {"embed": jnp.ones((100, 8)), "head": jnp.ones(8)}
     >>> gx.describe(gx.freeze("embed", gx.sgd(0.1, momentum=0.9)), params)
@@ -126,9 +140,16 @@ def describe(tx: Transform, params) -> Description:
     leaves, paths = jax.tree.leaves(params, is_leaf=trees.is_none), trees.paths(params)
     rules: list[list[str]] = [[] for _ in leaves]
     for name, hypers, share in _rules(tx, state, params):
-        chosen = [i for i, leaf in enumerate(jax.tree.leaves(share, is_leaf=trees.is_none)) if leaf is not None]
+        chosen = [
+            i
+            for i, leaf in enumerate(jax.tree.leaves(share, is_leaf=trees.is_none))
+            if leaf is not None
+        ]
         at = [paths[i] for i in chosen], [leaves[i] for i in chosen]
-        columns = {k: x.rows(name, *at) if isinstance(x, ByPath) else [x] * len(chosen) for k, x in hypers.items()}
+        columns = {
+            k: x.rows(name, *at) if isinstance(x, ByPath) else [x] * len(chosen)
+            for k, x in hypers.items()
+        }
         for place, i in enumerate(chosen):
             numbers = ", ".join(f"{k}={_number(column[place])}" for k, column in columns.items())
             rules[i].append(f"{name}({numbers})" if numbers else name)

@@ -1,4 +1,6 @@
-"""Begin again, for all parameters or for some; and a saved state in the structure of another optimizer's."""
+"""Begin again, for all parameters or for some; and a saved state in the structure of another
+optimizer's.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,14 +20,16 @@ from gradxform.state.access import Path, _fit, _nodes, _recorded, _split, _withi
 def reset(state, tx: Transform, params, where: Any = None):
     """The state as it was before the first update, for all parameters or for some of them.
 
-    With `where`, what belongs to the chosen parameters begins again: averages, accumulators. Step counters and what is kept once
-    for the whole tree go on. The numbers of a `tunable` state stay as they are in both cases.
+    With `where`, what belongs to the chosen parameters begins again: averages, accumulators. Step
+    counters and what is kept once for the whole tree go on. The numbers of a `tunable` state stay
+    as they are in both cases.
 
     Args:
         state: the state of `tx`; it is not changed.
         tx: the transformation.
         params: the parameters.
-        where: a path pattern, a predicate `f(path, leaf)`, a tree of booleans or a function `f(params)`; None for all of it.
+        where: a path pattern, a predicate `f(path, leaf)`, a tree of booleans or a function
+            `f(params)`; None for all of it.
 
     Raises:
         ValueError: a pattern that matches nothing; a state of another transformation.
@@ -33,7 +37,8 @@ def reset(state, tx: Transform, params, where: Any = None):
     fresh = tx.init(params)
     if jax.tree.structure(fresh) != jax.tree.structure(state):
         raise ValueError(
-            f"reset: this state belongs to another transformation or to other parameters: {jax.tree.structure(state)}"
+            "reset: this state belongs to another transformation or to other parameters: "
+            f"{jax.tree.structure(state)}"
         )
     if where is not None:
         mask = as_mask.convert("reset", "where", where)
@@ -48,9 +53,13 @@ def _mapped(node, path: Path, f):
     names, children, build = _split(node)
     if not names:
         return (
-            node if node is None or not jax.tree.leaves(node) or isinstance(node, Schedule | ByPath) else f(path, node)
+            node
+            if node is None or not jax.tree.leaves(node) or isinstance(node, Schedule | ByPath)
+            else f(path, node)
         )
-    return build([_mapped(child, (*path, name), f) for name, child in zip(names, children, strict=True)])
+    return build(
+        [_mapped(child, (*path, name), f) for name, child in zip(names, children, strict=True)]
+    )
 
 
 def _keep_numbers(old, new):
@@ -63,19 +72,22 @@ def _keep_numbers(old, new):
 
 
 def migrate(state, into, *, strict: bool = True):
-    """A saved state in the structure of another optimizer's: what has the same name keeps its value.
+    """A saved state in the structure of another optimizer's: what has the same name keeps its
+    value.
 
         state = migrate(saved, tx.init(params))
 
-    For an optimizer that has gained or lost parts, or was wrapped. A part without slots of its own is no obstacle: its step count
-    becomes that of the saved state, its record of a learning rate stays fresh where none was saved. Names match where one path
-    is the end of the other, so that the state of `adam(1e-3)` fits into `chain(clip_by_global_norm(1.0), adam(1e-3))`. The
-    saved state may be the plain dicts and lists that a checkpoint gives.
+    For an optimizer that has gained or lost parts, or was wrapped. A part without slots of its own
+    is no obstacle: its step count becomes that of the saved state, its record of a learning rate
+    stays fresh where none was saved. Names match where one path is the end of the other, so that
+    the state of `adam(1e-3)` fits into `chain(clip_by_global_norm(1.0), adam(1e-3))`. The saved
+    state may be the plain dicts and lists that a checkpoint gives.
 
     Args:
         state: the saved state.
         into: a fresh state of the new optimizer.
-        strict: whether a saved value without a place, or a slot without a saved value, is an error; otherwise it is dropped or stays fresh.
+        strict: whether a saved value without a place, or a slot without a saved value, is an error;
+            otherwise it is dropped or stays fresh.
 
     Raises:
         ValueError: as `strict` has it, or shapes that differ, each listed.
@@ -88,7 +100,9 @@ def migrate(state, into, *, strict: bool = True):
     missing, unfit = [], []
 
     def value(path: Path, fresh):
-        ends = [p for p in saved if p == path] or [p for p in saved if _end(p, path) or _end(path, p)]
+        ends = [p for p in saved if p == path] or [
+            p for p in saved if _end(p, path) or _end(path, p)
+        ]
         longest = [p for p in ends if len(p) == max(map(len, ends))]
         if len(longest) != 1:
             if path[-1:] == ("step",) and steps:
@@ -98,17 +112,22 @@ def migrate(state, into, *, strict: bool = True):
             return fresh
         used.append(longest[0])
         if jnp.shape(saved[longest[0]]) != jnp.shape(fresh):
-            unfit.append(f"{'/'.join(path)}: {jnp.shape(saved[longest[0]])} saved, {jnp.shape(fresh)} here")
+            unfit.append(
+                f"{'/'.join(path)}: {jnp.shape(saved[longest[0]])} saved, {jnp.shape(fresh)} here"
+            )
             return fresh
         return jnp.asarray(saved[longest[0]], fresh.dtype)
 
     out = _mapped(into, (), value)
     idle = [
-        "/".join(path) for path in saved if path not in used and path[-1:] != ("step",) and not _within(path, records)
+        "/".join(path)
+        for path in saved
+        if path not in used and path[-1:] != ("step",) and not _within(path, records)
     ]
     if unfit or (strict and (missing or idle)):
         raise ValueError(
-            f"migrate: shapes that differ: {unfit[:8]}; without a saved value: {missing[:8]}; saved without a place: {idle[:8]}"
+            f"migrate: shapes that differ: {unfit[:8]}; without a saved value: {missing[:8]}; "
+            f"saved without a place: {idle[:8]}"
         )
     return out
 

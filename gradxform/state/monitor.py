@@ -63,11 +63,15 @@ class EmaMeasure(Transform):
 
     def init(self, params):
         def wide(x):
-            return jax.ShapeDtypeStruct(x.shape, x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32)
+            return jax.ShapeDtypeStruct(
+                x.shape, x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32
+            )
 
         shapes = jax.tree.map(wide, jax.eval_shape(self.function, params))
         average = _blank(shapes, self.accumulator_dtype)
-        return RuleState(jnp.zeros((), jnp.int32), {"average": average, "value": jax.tree.map(jnp.copy, average)})
+        return RuleState(
+            jnp.zeros((), jnp.int32), {"average": average, "value": jax.tree.map(jnp.copy, average)}
+        )
 
     def update(self, updates, state, params=None, **extra):
         decay = scalar(self.name, "decay", at_step(self.decay, state.step))
@@ -99,7 +103,10 @@ class _Measures:
         found = {}
         for key, measure in x.items():
             if not isinstance(measure, Transform) and not callable(measure):
-                raise TypeError(f"{owner}: {name}[{key!r}] must be a function of the updates; got {code(measure)}")
+                raise TypeError(
+                    f"{owner}: {name}[{key!r}] must be a function of the updates; got "
+                    f"{code(measure)}"
+                )
             found[key] = measure if isinstance(measure, Transform) else Measure(measure)
         return found
 
@@ -115,12 +122,16 @@ class Monitor(Transform):
         return {name: measure.init(params) for name, measure in self.measures.items()}
 
     def update(self, updates, state, params=None, **extra):
-        return updates, {name: m.update(updates, state[name], params, **extra)[1] for name, m in self.measures.items()}
+        return updates, {
+            name: m.update(updates, state[name], params, **extra)[1]
+            for name, m in self.measures.items()
+        }
 
 
 @whole
 def snapshot(measure_name: str, measure: Callable[[Any], Any]):
-    """Keep a measurement of the updates, as they are here: `snapshot("norm", global_norm)`, then `state["snapshot"]["norm"]`.
+    """Keep a measurement of the updates, as they are here: `snapshot("norm", global_norm)`, then
+    `state["snapshot"]["norm"]`.
 
     Zero before the first update. The updates pass unchanged.
 
@@ -137,9 +148,11 @@ def snapshot(measure_name: str, measure: Callable[[Any], Any]):
 
 @whole
 def monitor(measures: Annotated[Any, _Measures()]):
-    """Keep several measurements, with or without memory: `monitor({"norm": global_norm, "mean": measure_with_ema(f, 0.9)})`.
+    """Keep several measurements, with or without memory: `monitor({"norm": global_norm, "mean":
+    measure_with_ema(f, 0.9)})`.
 
-    In a chain `state["monitor"]["norm"]`; a `measure_with_ema` keeps `slots["value"]` there. The updates pass unchanged.
+    In a chain `state["monitor"]["norm"]`; a `measure_with_ema` keeps `slots["value"]` there. The
+    updates pass unchanged.
 
     Memory: the measurements.
 
@@ -150,7 +163,10 @@ def monitor(measures: Annotated[Any, _Measures()]):
 
 @whole
 def measure_with_ema(
-    measure: Callable[[Any], Any], decay: Decay, debias: bool = True, accumulator_dtype: DType | None = None
+    measure: Callable[[Any], Any],
+    decay: Decay,
+    debias: bool = True,
+    accumulator_dtype: DType | None = None,
 ):
     """A measure for `monitor`: the exponentially weighted average of a function of the updates.
 

@@ -19,7 +19,16 @@ from gradxform.sweep.engine import Progress
 from gradxform.sweep.result import Member, SweepResult
 from gradxform.sweep.run import sweep
 from gradxform.sweep.search import Halving, Population, evolve, promoted, rungs
-from gradxform.sweep.space import Distribution, Space, choice, grid, log_uniform, random, uniform, zip
+from gradxform.sweep.space import (
+    Distribution,
+    Space,
+    choice,
+    grid,
+    log_uniform,
+    random,
+    uniform,
+    zip,
+)
 from gradxform.sweep.store import Unsound
 from gradxform.train.hypergradient import checkpointed_scan, hypergradient, value_and_hypergradient
 from gradxform.train.paced import Paced, Trained, fit

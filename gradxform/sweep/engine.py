@@ -1,4 +1,6 @@
-"""The programs that train the members of one group: vmap over the members, over all devices, in chunks that fit."""
+"""The programs that train the members of one group: vmap over the members, over all devices, in
+chunks that fit.
+"""
 
 import math
 import os
@@ -25,7 +27,8 @@ SHARE = 0.5  # of the memory that is free, for what a chunk needs on the devices
 class Engine:
     """Compiles each program of a group once for each number of members, and runs it.
 
-    Members are independent, so devices share nothing: each runs its own slice, without any collective.
+    Members are independent, so devices share nothing: each runs its own slice, without any
+    collective.
     """
 
     def __init__(self, train: Callable[..., Any], group: Group, devices: Sequence[Any]):
@@ -55,7 +58,8 @@ class Engine:
         out = self._call(batched, shared)
         if not isinstance(out, Paced):
             raise TypeError(
-                f"sweep: train returned a Paced for some members and {type(out).__name__} for others of one structure"
+                f"sweep: train returned a Paced for some members and {type(out).__name__} for "
+                "others of one structure"
             )
         return out
 
@@ -80,18 +84,29 @@ class Engine:
             specs = along, everywhere, *[along] * len(carry)
             vmapped = jax.vmap(f, in_axes=(0, None, *[0] * len(carry)))
             if self.mesh.size > 1:
-                vmapped = jax.shard_map(vmapped, mesh=self.mesh, in_specs=specs, out_specs=along, check_vma=False)
+                vmapped = jax.shard_map(
+                    vmapped, mesh=self.mesh, in_specs=specs, out_specs=along, check_vma=False
+                )
             shardings = [NamedSharding(self.mesh, spec) for spec in specs]
             donated = (2,) if name.startswith("advance") else ()
-            jitted = jax.jit(vmapped, in_shardings=tuple(shardings), out_shardings=shardings[0], donate_argnums=donated)
-            self.compiled[key] = jitted.trace(*jax.tree.map(_aval, (batched, self.shared, *carry))).lower().compile()
+            jitted = jax.jit(
+                vmapped,
+                in_shardings=tuple(shardings),
+                out_shardings=shardings[0],
+                donate_argnums=donated,
+            )
+            self.compiled[key] = (
+                jitted.trace(*jax.tree.map(_aval, (batched, self.shared, *carry))).lower().compile()
+            )
             self.compile_seconds += time.perf_counter() - began
         return self.compiled[key]
 
     def rows(self, positions: np.ndarray, size: int | None = None):
         """The numbers and seeds of members by position in the group, repeated to fill the batch."""
         numbers, seeds = self.group.rows(np.resize(positions, self.padded(size or len(positions))))
-        return jax.tree.map(lambda x: x.astype(jax.dtypes.canonicalize_dtype(x.dtype)), (numbers, seeds))
+        return jax.tree.map(
+            lambda x: x.astype(jax.dtypes.canonicalize_dtype(x.dtype)), (numbers, seeds)
+        )
 
     def steps_of(self, batched) -> int:
         """The steps of a training that can pause; 0 for one that cannot, which is then compiled."""
@@ -113,15 +128,21 @@ class Engine:
         return self.program("begin", self._begin, batched)(batched, self.shared)
 
     def advance(self, batched, carry, steps: int):
-        """So many steps further: `carry, (metrics [n, steps], steps run [n], active [n])`; the carry is donated."""
-        return self.program(f"advance {steps}", self._advance(steps), batched, carry)(batched, self.shared, carry)
+        """So many steps further: `carry, (metrics [n, steps], steps run [n], active [n])`; the
+        carry is donated.
+        """
+        return self.program(f"advance {steps}", self._advance(steps), batched, carry)(
+            batched, self.shared, carry
+        )
 
     def finish(self, batched, carry):
         """The parameters to keep."""
         return self.program("finish", self._finish, batched, carry)(batched, self.shared, carry)
 
     def shapes(self):
-        """What one member leaves behind, as shapes: (Trained, its carry or None); and the text of its program."""
+        """What one member leaves behind, as shapes: (Trained, its carry or None); and the text of
+        its program.
+        """
         one = jax.eval_shape(lambda x: jax.tree.map(lambda v: v[0], x), self.rows(np.arange(1)))
         traced = jax.jit(self._run).trace(one, self.shared)
         outputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), traced.out_info)
@@ -130,27 +151,42 @@ class Engine:
     def carry_shapes(self):
         """What one member hands from one rung to the next, as shapes."""
         return jax.eval_shape(
-            self._begin, jax.eval_shape(lambda x: jax.tree.map(lambda v: v[0], x), self.rows(np.arange(1))), self.shared
+            self._begin,
+            jax.eval_shape(lambda x: jax.tree.map(lambda v: v[0], x), self.rows(np.arange(1))),
+            self.shared,
         )
 
     def fitting(self, most: int, memory: float | None, stride: Callable[[int], int]) -> int:
-        """How many members fit: `most`, or fewer, found by compiling and asking for what the program needs.
+        """How many members fit: `most`, or fewer, found by compiling and asking for what the
+        program needs.
 
         `stride` says after how many of its steps a training pauses, 0 for not at all.
         """
-        budget = memory if memory is not None else SHARE * available(self.mesh.devices.flat[0]) / self._sharers()
+        budget = (
+            memory
+            if memory is not None
+            else SHARE * available(self.mesh.devices.flat[0]) / self._sharers()
+        )
         size = most
         while True:
             batched = self.rows(np.arange(min(size, len(self.group.members))), size)
             steps = self.steps_of(batched)
             if steps and stride(steps):
-                carry = jax.eval_shape(jax.vmap(self._begin, in_axes=(0, None)), batched, self.shared)
-                need = needed(self.program(f"advance {stride(steps)}", self._advance(stride(steps)), batched, carry))
+                carry = jax.eval_shape(
+                    jax.vmap(self._begin, in_axes=(0, None)), batched, self.shared
+                )
+                need = needed(
+                    self.program(
+                        f"advance {stride(steps)}", self._advance(stride(steps)), batched, carry
+                    )
+                )
             else:
                 need = needed(self.whole(batched))
             if need <= budget or size <= self.mesh.size:
                 return size
-            fit = max(1, min(int(size * budget / need), size - 1) // self.mesh.size) * self.mesh.size
+            fit = (
+                max(1, min(int(size * budget / need), size - 1) // self.mesh.size) * self.mesh.size
+            )
             size = -(-most // -(-most // fit))  # chunks of equal size
 
     def _sharers(self) -> int:
@@ -161,7 +197,9 @@ _COMPILED: weakref.WeakKeyDictionary[Any, dict[Any, dict[Any, Any]]] = weakref.W
 
 
 def _programs(train, key) -> dict[Any, Any]:
-    """The programs of an earlier sweep of the same function and structure: a search calls sweep many times."""
+    """The programs of an earlier sweep of the same function and structure: a search calls sweep
+    many times.
+    """
     try:
         return _COMPILED.setdefault(train, {}).setdefault(key, {})
     except TypeError:  # what cannot be hashed or referred to weakly is compiled for each sweep
@@ -178,7 +216,10 @@ def needed(compiled) -> int:
     if found is None:
         return 0
     return (
-        found.temp_size_in_bytes + found.output_size_in_bytes + found.argument_size_in_bytes - found.alias_size_in_bytes
+        found.temp_size_in_bytes
+        + found.output_size_in_bytes
+        + found.argument_size_in_bytes
+        - found.alias_size_in_bytes
     )
 
 
@@ -191,7 +232,11 @@ def available(device) -> float:
     if meminfo.exists():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         return 1024 * float(lines["MemAvailable"].split()[0])
-    pages = os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names else 0
+    pages = (
+        os.sysconf("SC_AVPHYS_PAGES")
+        if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names
+        else 0
+    )
     return pages * os.sysconf("SC_PAGE_SIZE") if pages else math.inf
 
 
@@ -209,10 +254,20 @@ class Progress:
     def start(self, members: np.ndarray, what: str) -> None:
         """A chunk starts: it may be compiled first."""
 
-    def step(self, members: np.ndarray, step: int, metrics: dict[str, np.ndarray], metric: str, mode: str) -> None:
+    def step(
+        self, members: np.ndarray, step: int, metrics: dict[str, np.ndarray], metric: str, mode: str
+    ) -> None:
         """The members of the chunk under way have reached a step; metrics [n] are the latest."""
 
-    def done(self, members: np.ndarray, trial, metric: str, mode: str, seconds: float, compile_seconds: float) -> None:
+    def done(
+        self,
+        members: np.ndarray,
+        trial,
+        metric: str,
+        mode: str,
+        seconds: float,
+        compile_seconds: float,
+    ) -> None:
         """A chunk is finished and kept; the trial holds its metrics."""
 
     def kept(self, members: int) -> None:
@@ -246,11 +301,20 @@ class PausePlan:
         return ends[rung], ends[rung + 1]
 
 
-def run_task(engine: Engine, pauses: PausePlan, task: Task, batched, carry, look: Callable, goodness: Callable):
+def run_task(
+    engine: Engine,
+    pauses: PausePlan,
+    task: Task,
+    batched,
+    carry,
+    look: Callable,
+    goodness: Callable,
+):
     """A task from its first step to its last: `(trained, active [n], arrays to keep with it)`.
 
-    The next steps are under way before the metrics of the last ones are looked at, so that the devices never wait for
-    the reader; only a population, whose next steps depend on the metrics, has to.
+    The next steps are under way before the metrics of the last ones are looked at, so that the
+    devices never wait for the reader; only a population, whose next steps depend on the metrics,
+    has to.
     """
     steps, n = engine.steps_of(batched), len(task.positions)
     begin, stop = pauses.stretch(task.rung, steps)
@@ -259,7 +323,10 @@ def run_task(engine: Engine, pauses: PausePlan, task: Task, batched, carry, look
     def read(segment):
         metrics, ran, live = jax.device_get(segment)
         seen.append((metrics, ran))
-        look(begin + sum(len(next(iter(m.values()))[0]) for m, _ in seen), {k: x[:n, -1] for k, x in metrics.items()})
+        look(
+            begin + sum(len(next(iter(m.values()))[0]) for m, _ in seen),
+            {k: x[:n, -1] for k, x in metrics.items()},
+        )
         return live[:n]
 
     while start < stop and active.any():
@@ -270,26 +337,39 @@ def run_task(engine: Engine, pauses: PausePlan, task: Task, batched, carry, look
         if pauses.population and start < stop:
             active = read(waiting.pop())
             latest = {k: x[:n, -1] for k, x in seen[-1][0].items()}
-            batched, carry = _evolved(engine, pauses.population, batched, carry, goodness(latest), initial, start)
+            batched, carry = _evolved(
+                engine, pauses.population, batched, carry, goodness(latest), initial, start
+            )
         elif len(waiting) > 1:
             active = read(waiting.pop(0))
     for segment in waiting:
         active = read(segment)
     history = {k: np.concatenate([metrics[k] for metrics, _ in seen], axis=1) for k in seen[0][0]}
     history = {
-        k: np.pad(x, ((0, 0), (0, stop - begin - x.shape[1])), constant_values=np.nan) for k, x in history.items()
+        k: np.pad(x, ((0, 0), (0, stop - begin - x.shape[1])), constant_values=np.nan)
+        for k, x in history.items()
     }
-    arrays = {f"numbers/{i}": np.asarray(x)[:n] for i, x in enumerate(batched[0])} if pauses.population else {}
+    arrays = (
+        {f"numbers/{i}": np.asarray(x)[:n] for i, x in enumerate(batched[0])}
+        if pauses.population
+        else {}
+    )
     if stop < steps:
         arrays |= {f"carry/{k}": x[:n] for k, x in flat(carry).items()}
-    return Trained(engine.finish(batched, carry), history, sum(ran for _, ran in seen)), active, arrays
+    return (
+        Trained(engine.finish(batched, carry), history, sum(ran for _, ran in seen)),
+        active,
+        arrays,
+    )
 
 
 _evolve = jax.jit(evolve, static_argnames=("share", "factors"))
 
 
 def _evolved(engine: Engine, population: Population, batched, carry, goodness, initial, step):
-    """The batch after one evolution. What has an upper bound, as a decay rate has, stays below its initial maximum."""
+    """The batch after one evolution. What has an upper bound, as a decay rate has, stays below its
+    initial maximum.
+    """
     n, size = len(goodness), len(batched[1])
     key = jax.random.fold_in(jax.random.key(int(batched[1][0])), step)
     members = jax.tree.map(lambda x: jnp.asarray(x)[:n], (carry, batched[0]))
@@ -299,17 +379,26 @@ def _evolved(engine: Engine, population: Population, batched, carry, goodness, i
         for x, b in zip(initial, bounded, strict=True)
     )
     grown, numbers, _ = _evolve(
-        key, jnp.asarray(goodness, float), *members, share=population.share, factors=population.factors, high=high
+        key,
+        jnp.asarray(goodness, float),
+        *members,
+        share=population.share,
+        factors=population.factors,
+        high=high,
     )
     at = np.resize(np.arange(n), size)
     grown, numbers = jax.tree.map(lambda x: x[at], (grown, numbers))
-    return (jax.device_get(numbers), batched[1]), jax.device_put(grown, jax.tree.leaves(carry)[0].sharding)
+    return (jax.device_get(numbers), batched[1]), jax.device_put(
+        grown, jax.tree.leaves(carry)[0].sharding
+    )
 
 
 def restored(sources, load: Callable, like, size: int):
     """The carries of members, each from the file of the rung below, repeated to fill the batch."""
     files = {name: load(name, "carry/") for name in dict.fromkeys(name for name, _ in sources)}
-    rows = [{k.removeprefix("carry/"): x[row] for k, x in files[name].items()} for name, row in sources]
+    rows = [
+        {k.removeprefix("carry/"): x[row] for k, x in files[name].items()} for name, row in sources
+    ]
     at = np.resize(np.arange(len(rows)), size)
     return unflat(like, {k: np.stack([rows[i][k] for i in at]) for k in rows[0]})
 

@@ -1,8 +1,10 @@
-"""From settings to batches: the arguments of every member, and the groups of members that one program can train.
+"""From settings to batches: the arguments of every member, and the groups of members that one
+program can train.
 
-Members belong together when their arguments have the same structure and differ in numbers only. An argument is a number
-where it is a float or an array, or a pytree that holds some (an optimizer, a schedule, data): its leaves batch.
-Anything else (an int such as the batch size, a string, a function) is structure: each value is compiled by itself.
+Members belong together when their arguments have the same structure and differ in numbers only. An
+argument is a number where it is a float or an array, or a pytree that holds some (an optimizer, a
+schedule, data): its leaves batch. Anything else (an int such as the batch size, a string, a
+function) is structure: each value is compiled by itself.
 """
 
 import difflib
@@ -31,7 +33,9 @@ LISTED = 24  # candidates that an error message lists
 
 
 def children(node) -> dict[str, Any]:
-    """The parts of a node by name: all arguments of a call, the children of any other pytree, nothing for a leaf."""
+    """The parts of a node by name: all arguments of a call, the children of any other pytree,
+    nothing for a leaf.
+    """
     if isinstance(node, Call):
         return node.arguments
     flat, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
@@ -39,10 +43,16 @@ def children(node) -> dict[str, Any]:
 
 
 def paths(node, root: Path = ()) -> dict[Path, Any]:
-    """Every path below a node that may be given a value: numbers, schedules, and the structural arguments of calls."""
+    """Every path below a node that may be given a value: numbers, schedules, and the structural
+    arguments of calls.
+    """
     found: dict[Path, Any] = {}
     for name, child in children(node).items():
-        if not isinstance(child, np.ndarray | jax.Array) or np.ndim(child) == 0 or isinstance(node, Value):
+        if (
+            not isinstance(child, np.ndarray | jax.Array)
+            or np.ndim(child) == 0
+            or isinstance(node, Value)
+        ):
             found[(*root, name)] = child
         if isinstance(child, Value) or not (root and not isinstance(node, Value)):
             found |= paths(child, (*root, name))
@@ -59,14 +69,18 @@ def find(name: str, known: dict[Path, Any]) -> Path:
     shortest = [path for path in ends if len(path) == min(map(len, ends))]
     if len(shortest) == 1:
         return shortest[0]
-    listed = sorted({".".join(path) for path in shortest or known}, key=lambda text: (text.count("."), text))
+    listed = sorted(
+        {".".join(path) for path in shortest or known}, key=lambda text: (text.count("."), text)
+    )
     if shortest:
         raise KeyError(f"sweep: {name!r} may be {' or '.join(listed)}; write it in full")
     last = {path[-1]: ".".join(path) for path in known} | {text: text for text in listed}
     near = difflib.get_close_matches(name, last, n=1, cutoff=0.6)
     hint = f"; did you mean {last[near[0]]!r}?" if near else ""
     more = f", … ({len(listed)} in all)" if len(listed) > LISTED else ""
-    raise KeyError(f"sweep: nothing is named {name!r}{hint} Candidates: {', '.join(listed[:LISTED])}{more}")
+    raise KeyError(
+        f"sweep: nothing is named {name!r}{hint} Candidates: {', '.join(listed[:LISTED])}{more}"
+    )
 
 
 def replaced(node, path: Path, value):
@@ -78,13 +92,17 @@ def replaced(node, path: Path, value):
     if isinstance(node, Call):
         return node.replace(**{name: new})
     flat, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
-    return treedef.unflatten([new if keystr(at, simple=True) == name else child for at, child in flat])
+    return treedef.unflatten(
+        [new if keystr(at, simple=True) == name else child for at, child in flat]
+    )
 
 
 def positions(tree) -> dict[Path, int]:
     """The index of each leaf among the leaves of a tree, by its path."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {tuple(keystr((key,), simple=True) for key in path): i for i, (path, _) in enumerate(flat)}
+    return {
+        tuple(keystr((key,), simple=True) for key in path): i for i, (path, _) in enumerate(flat)
+    }
 
 
 def bounded(tree, path: Path) -> bool:
@@ -102,28 +120,50 @@ def bounded(tree, path: Path) -> bool:
 
 
 class Arguments:
-    """The arguments of the user's function, as its signature gives them, into which settings are put by name."""
+    """The arguments of the user's function, as its signature gives them, into which settings are
+    put by name.
+    """
 
     def __init__(self, train: Callable[..., Any]):
         parameters = inspect.signature(train).parameters.values()
         if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
-            raise TypeError("sweep: train must take its arguments by name; it has positional-only ones")
-        self.names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        self.base = {p.name: p.default for p in parameters if p.name in self.names and p.default is not p.empty}
+            raise TypeError(
+                "sweep: train must take its arguments by name; it has positional-only ones"
+            )
+        self.names = [
+            p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        ]
+        self.base = {
+            p.name: p.default
+            for p in parameters
+            if p.name in self.names and p.default is not p.empty
+        }
         self.keyed = "key" in self.names
 
     def of(self, setting: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of a member but its key: whole ones first, so that a method is chosen before its numbers."""
-        values = {k: v.value if isinstance(v, Labelled) else v for k, v in setting.items() if not self.is_seed(k)}
-        args = self.base | {name: self._like_base(name, x) for name, x in values.items() if name in self.names}
+        """The arguments of a member but its key: whole ones first, so that a method is chosen
+        before its numbers.
+        """
+        values = {
+            k: v.value if isinstance(v, Labelled) else v
+            for k, v in setting.items()
+            if not self.is_seed(k)
+        }
+        args = self.base | {
+            name: self._like_base(name, x) for name, x in values.items() if name in self.names
+        }
         known = self.known_of(args)
-        for name in sorted((name for name in values if name not in self.names), key=lambda name: name.count(".")):
+        for name in sorted(
+            (name for name in values if name not in self.names), key=lambda name: name.count(".")
+        ):
             path = find(name, known)
             args = args | {path[0]: replaced(args[path[0]], path[1:], values[name])}
             known = self.known_of(args) if isinstance(values[name], Value) else known
         missing = [name for name in self.names if name not in args and name != "key"]
         if missing:
-            raise TypeError(f"sweep: train needs {missing[0]!r}, which has no default and is not in the space")
+            raise TypeError(
+                f"sweep: train needs {missing[0]!r}, which has no default and is not in the space"
+            )
         return args
 
     def _like_base(self, name: str, value):
@@ -132,21 +172,29 @@ class Arguments:
 
     def known_of(self, args: dict[str, Any]) -> dict[Path, Any]:
         """Every path that a name may stand for in these arguments."""
-        known = {(name,): None for name in self.names} | paths({name: x for name, x in args.items() if is_number(x)})
+        known = {(name,): None for name in self.names} | paths(
+            {name: x for name, x in args.items() if is_number(x)}
+        )
         if self.keyed and SEED not in self.names:
             known |= {(SEED,): None}
             del known["key",]
         return known
 
     def is_seed(self, name: str) -> bool:
-        """Whether the name is the seed that makes a member's key, not an argument of the user's own."""
+        """Whether the name is the seed that makes a member's key, not an argument of the user's
+        own.
+        """
         return name == SEED and SEED not in self.names and self.keyed
 
 
 def is_number(x) -> bool:
-    """Whether an argument's leaves batch: nothing but numbers, with a float or an array, or made by gradxform."""
+    """Whether an argument's leaves batch: nothing but numbers, with a float or an array, or made by
+    gradxform.
+    """
     leaves = jax.tree.leaves(x)
-    if not all(isinstance(v, int | float | complex | np.ndarray | np.generic | jax.Array) for v in leaves):
+    if not all(
+        isinstance(v, int | float | complex | np.ndarray | np.generic | jax.Array) for v in leaves
+    ):
         return False
     return isinstance(x, Value) or any(
         isinstance(v, float | complex | np.ndarray | np.generic | jax.Array) for v in leaves
@@ -180,7 +228,9 @@ class Group:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What its programs are compiled for: all but the values of what varies and of what is shared."""
+        """What its programs are compiled for: all but the values of what varies and of what is
+        shared.
+        """
         passed = {*self.varying, *self.shared}
         leaves = tuple(
             (np.shape(x), _dtype(x))
@@ -188,7 +238,14 @@ class Group:
             else (type(x), x if isinstance(x, int | float | complex) else plain(x).tobytes())
             for i, x in enumerate(self.leaves)
         )
-        return self.treedef, leaves, self.varying, self.shared, tuple(self.fixed.items()), self.keyed
+        return (
+            self.treedef,
+            leaves,
+            self.varying,
+            self.shared,
+            tuple(self.fixed.items()),
+            self.keyed,
+        )
 
     def arguments(self, numbers: Sequence[Any], seed, shared: Sequence[Any]) -> dict[str, Any]:
         """The keyword arguments of train for one member, with numbers that may be traced."""
@@ -210,7 +267,9 @@ class Group:
         return tuple(self.leaves[i] for i in self.shared)
 
     def bounded(self) -> tuple[bool, ...]:
-        """Which of the varying numbers have a finite upper bound, as a decay rate has, by their type."""
+        """Which of the varying numbers have a finite upper bound, as a decay rate has, by their
+        type.
+        """
         tree = self.treedef.unflatten(self.leaves)
         where = {i: path for path, i in positions(tree).items()}
         return tuple(bounded(tree, where[i]) for i in self.varying)
@@ -218,7 +277,11 @@ class Group:
     @property
     def description(self) -> str:
         """What its members have in common, for the reader."""
-        parts = [f"{name}={code(x)}" for name, x in self.fixed.items() if isinstance(x, int | str | tuple)]
+        parts = [
+            f"{name}={code(x)}"
+            for name, x in self.fixed.items()
+            if isinstance(x, int | str | tuple)
+        ]
         tree = self.treedef.unflatten(self.leaves)
         parts += [f"{name}={_built(x)}" for name, x in tree.items() if isinstance(x, Value)]
         return ", ".join(parts) or "one structure"
@@ -267,8 +330,16 @@ def _hashable(x) -> Any:
 class _Similar:
     """Members whose settings differ in floats only."""
 
-    def __init__(self, structure, fixed, treedef, leaves, at: dict[str, int], paths: dict[str, Path], tree):
-        self.structure, self.fixed, self.treedef, self.leaves, self.at = structure, fixed, treedef, leaves, at
+    def __init__(
+        self, structure, fixed, treedef, leaves, at: dict[str, int], paths: dict[str, Path], tree
+    ):
+        self.structure, self.fixed, self.treedef, self.leaves, self.at = (
+            structure,
+            fixed,
+            treedef,
+            leaves,
+            at,
+        )
         self.paths, self.tree = paths, tree
         self.members: list[int] = []
         self.seeds: list[int] = []
@@ -302,7 +373,9 @@ class _Similar:
         for name, values in self.floats.items():
             value = float(setting[name])
             if (name, value) not in self.checked:
-                replaced(self.tree, self.paths[name], value)  # raises outside the interval of its type
+                replaced(
+                    self.tree, self.paths[name], value
+                )  # raises outside the interval of its type
                 self.checked.add((name, value))
             values.append(value)
 

@@ -21,7 +21,9 @@ def better(values, mode: str) -> np.ndarray:
 
 
 class Trial(NamedTuple):
-    """Some members of one group over some steps: position [n], ran [n], active [n], metrics [n, steps]."""
+    """Some members of one group over some steps: position [n], ran [n], active [n], metrics [n,
+    steps].
+    """
 
     group: int
     positions: np.ndarray
@@ -113,9 +115,15 @@ class SweepResult:
         for t in trials.values():
             lengths[groups[t.group].members[t.positions]] += next(iter(t.history.values())).shape[1]
         history = {
-            name: np.full((n, int(lengths.max())), np.nan, jax.dtypes.canonicalize_dtype(float)) for name in names
+            name: np.full((n, int(lengths.max())), np.nan, jax.dtypes.canonicalize_dtype(float))
+            for name in names
         }
-        filled, diverged, dropped, numbers = np.zeros(n, int), np.zeros(n, bool), np.zeros(n, bool), {}
+        filled, diverged, dropped, numbers = (
+            np.zeros(n, int),
+            np.zeros(n, bool),
+            np.zeros(n, bool),
+            {},
+        )
         top = max(int(chunk.split("-")[0]) for chunk in trials)
         for chunk, t in trials.items():
             members = groups[t.group].members[t.positions]
@@ -150,8 +158,12 @@ class SweepResult:
         return np.where(self.diverged, -np.inf, better(self.scores, self.mode))
 
     def order(self) -> np.ndarray:
-        """Members from best to worst: those that finished, those that were dropped early, those that diverged."""
-        return np.lexsort((np.arange(len(self)), -self.goodness, np.where(self.diverged, 2, self.dropped)))
+        """Members from best to worst: those that finished, those that were dropped early, those
+        that diverged.
+        """
+        return np.lexsort(
+            (np.arange(len(self)), -self.goodness, np.where(self.diverged, 2, self.dropped))
+        )
 
     @property
     def best(self) -> Member:
@@ -166,18 +178,28 @@ class SweepResult:
 
     def member(self, i: int) -> Member:
         """A member by its index in the space."""
-        return Member(i, self.setting(i), float(self.scores[i]), next(iter(self._optimizers(i)), None), self.params(i))
+        return Member(
+            i,
+            self.setting(i),
+            float(self.scores[i]),
+            next(iter(self._optimizers(i)), None),
+            self.params(i),
+        )
 
     def setting(self, i: int) -> dict[str, Any]:
         """A member's setting."""
         return dict(self.space[i])
 
     def arguments(self, i: int) -> dict[str, Any]:
-        """What `train` was called with for a member, but its key; in a population, the numbers it ended with."""
+        """What `train` was called with for a member, but its key; in a population, the numbers it
+        ended with.
+        """
         args = self._arguments.of(self.setting(i))
         if i in self._numbers:
             group = self._groups[self._where[i][2]]
-            leaves, treedef = jax.tree.flatten({k: args[k] for k in group.treedef.unflatten(group.leaves)})
+            leaves, treedef = jax.tree.flatten(
+                {k: args[k] for k in group.treedef.unflatten(group.leaves)}
+            )
             for at, x in zip(group.varying, self._numbers[i], strict=True):
                 leaves[at] = x.item() if np.ndim(x) == 0 else x
             args = args | treedef.unflatten(leaves)
@@ -204,7 +226,9 @@ class SweepResult:
         return unflat(self._like(g), {k.removeprefix("params/"): x[row] for k, x in arrays.items()})
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict for each member: its setting as text and numbers, its last metrics, steps, whether it diverged."""
+        """One dict for each member: its setting as text and numbers, its last metrics, steps,
+        whether it diverged.
+        """
         finals = {name: last(x, self.steps) for name, x in self.history.items()}
         return [
             {"member": i}
@@ -215,19 +239,21 @@ class SweepResult:
         ]
 
     def table(self):
-        """A pandas data frame, one line for each member, the best first. `rows` gives the same without pandas."""
+        """A pandas data frame, one line for each member, the best first. `rows` gives the same
+        without pandas.
+        """
         import pandas  # optional, and needed only here
 
         frame = pandas.DataFrame(self.rows())
         return frame.iloc[self.order()].reset_index(drop=True)
 
     def sensitivity(self) -> dict[str, dict[str, Any]]:
-        """How much each name matters: for every value the best and the median score, and the share of ranks it
-        explains.
+        """How much each name matters: for every value the best and the median score, and the share
+        of ranks it explains.
 
-        `importance` is the variance between the mean ranks of its values, over the variance of all ranks: 0 where the
-        name makes no difference, 1 where nothing else does. Many distinct numbers are put into eight bins of equally
-        many members first.
+        `importance` is the variance between the mean ranks of its values, over the variance of all
+        ranks: 0 where the name makes no difference, 1 where nothing else does. Many distinct
+        numbers are put into eight bins of equally many members first.
         """
         ranks = np.empty(len(self))
         ranks[self.order()] = np.arange(len(self))
@@ -278,4 +304,7 @@ def _bins(values: list[Any], most: int = 8) -> list[tuple[Any, list[int]]]:
     if not numeric or len(distinct) <= 2 * most:
         return [(v, [i for i, x in enumerate(values) if x == v]) for v in distinct]
     order = np.argsort(values, kind="stable")
-    return [(float(np.median([values[i] for i in part])), part.tolist()) for part in np.array_split(order, most)]
+    return [
+        (float(np.median([values[i] for i in part])), part.tolist())
+        for part in np.array_split(order, most)
+    ]

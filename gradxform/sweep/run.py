@@ -1,4 +1,6 @@
-"""`sweep(train, space)`: train every member of a space, many at once, and keep each chunk as it is finished."""
+"""`sweep(train, space)`: train every member of a space, many at once, and keep each chunk as it is
+finished.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -34,18 +36,21 @@ def sweep(
     progress: Progress | None = None,
     patience: float = 600.0,
 ) -> SweepResult:
-    """Train every member of a space: a function of its arguments, at the values that each setting names.
+    """Train every member of a space: a function of its arguments, at the values that each setting
+    names.
 
         def train(tx=gx.adam(1e-3), key=None, l2=0.0): ...; return params, {"loss": losses}
         result = sweep(train, grid(learning_rate=[1e-3, 1e-2], l2=[0.0, 1e-4], seed=range(3)))
 
     A name is an argument of train, or a number anywhere in one ("learning_rate", "ema.decay",
-    "learning_rate.peak_value"). Members that differ in numbers only share one compiled program and run as one batch; an
-    int, a string, another method is compiled by itself. `seed` (0 without such an axis) makes the key, `jax.random.key(seed)`,
-    or, where train has a key by default, `jax.random.fold_in(key, seed)`.
+    "learning_rate.peak_value"). Members that differ in numbers only share one compiled program and
+    run as one batch; an int, a string, another method is compiled by itself. `seed` (0 without such
+    an axis) makes the key, `jax.random.key(seed)`, or, where train has a key by default,
+    `jax.random.fold_in(key, seed)`.
 
-    With `out`, every finished chunk is kept in that folder, and the same call goes on where an earlier one was stopped.
-    Under `jax.distributed`, processes that share the folder share the work, and each returns the whole result.
+    With `out`, every finished chunk is kept in that folder, and the same call goes on where an
+    earlier one was stopped. Under `jax.distributed`, processes that share the folder share the
+    work, and each returns the whole result.
 
     >>> from gradxform.sweep import grid, sweep
     >>> def train(tx=gx.sgd(0.1)):
@@ -55,7 +60,8 @@ def sweep(
     ({'learning_rate': 0.9}, sgd(learning_rate=0.9))
 
     Args:
-        metric: what members are judged by, at their last step; by default a validation accuracy or loss, else the
+        metric: what members are judged by, at their last step; by default a validation accuracy or
+            loss, else the
         first. mode: "min" or "max"; by default "max" for a metric with "accuracy" in its name.
         out: a folder for results.
         chunk: members trained at once; by default as many as fit into memory, which is measured.
@@ -105,10 +111,18 @@ def _devices(devices) -> list[Any]:
 
 
 class _Runner:
-    """Runs tasks, each a batch of members from one rung to the next, in an order that all processes agree on."""
+    """Runs tasks, each a batch of members from one rung to the next, in an order that all processes
+    agree on.
+    """
 
     def __init__(
-        self, engines: list[Engine], store: Memory, processes: tuple[int, int], metric, mode, pauses: PausePlan
+        self,
+        engines: list[Engine],
+        store: Memory,
+        processes: tuple[int, int],
+        metric,
+        mode,
+        pauses: PausePlan,
     ):
         self.engines, self.store, self.processes, self.pauses = engines, store, processes, pauses
         self.metric, self.mode, self.progress = metric, mode, pauses.progress
@@ -116,7 +130,9 @@ class _Runner:
         self.summaries: dict[str, Trial] = {}
 
     def plan(self, space, chunk, memory) -> dict[str, Any]:
-        """What identifies the sweep, and its chunks: cut so that each fits, and every process has one."""
+        """What identifies the sweep, and its chunks: cut so that each fits, and every process has
+        one.
+        """
         folder = isinstance(self.store, Folder)
         text = ""
         if folder:
@@ -126,30 +142,53 @@ class _Runner:
         facts = {
             "settings": fingerprint(*(code(_plain(setting)) for setting in space)),
             "numbers": fingerprint(
-                *(code(x) for e in self.engines for x in (*e.group.leaves, e.group.treedef) if np.ndim(x) == 0)
+                *(
+                    code(x)
+                    for e in self.engines
+                    for x in (*e.group.leaves, e.group.treedef)
+                    if np.ndim(x) == 0
+                )
             ),
-            "data": fingerprint(*(digest(flat(e.group.shared_arrays())) for e in self.engines)) if folder else "",
+            "data": fingerprint(*(digest(flat(e.group.shared_arrays())) for e in self.engines))
+            if folder
+            else "",
             "program": fingerprint(text),
             "options": repr((self.metric, self.mode, self.pauses.halving, self.pauses.population)),
             "jax": jax.__version__,
         }
-        plan = {"fingerprint": fingerprint(*(f"{k} {v}" for k, v in facts.items())), "facts": facts, "chunks": []}
-        if isinstance(self.store, Folder) and (self.processes[0] or self.store.file_of_plan.exists()):
+        plan = {
+            "fingerprint": fingerprint(*(f"{k} {v}" for k, v in facts.items())),
+            "facts": facts,
+            "chunks": [],
+        }
+        if isinstance(self.store, Folder) and (
+            self.processes[0] or self.store.file_of_plan.exists()
+        ):
             return plan  # the one on disk counts: its chunks may have been cut elsewhere
         for g, engine in enumerate(self.engines):
             members = len(engine.group.members)
             size = min(chunk or members, -(-members // self.processes[1]))
             if chunk is None and not (self.pauses.population and not memory):
                 size = engine.fitting(size, memory, self.pauses.stride)
-            plan["chunks"] += [(g, list(range(i, min(i + size, members)))) for i in range(0, members, size)]
+            plan["chunks"] += [
+                (g, list(range(i, min(i + size, members)))) for i in range(0, members, size)
+            ]
         return plan
 
     def run(self, chunks) -> list[str]:
-        """Every task that no process has finished and that is this one's; returns the names of all of them."""
+        """Every task that no process has finished and that is this one's; returns the names of all
+        of them.
+        """
         if self.pauses.population and len(chunks) > len(self.engines):
-            self.progress.note(f"{len(chunks)} populations: members of different chunks do not compete; see chunk")
+            self.progress.note(
+                f"{len(chunks)} populations: members of different chunks do not compete; see chunk"
+            )
         tasks = Tasks(
-            chunks, self.pauses.halving, self.store.wait, self.summary, lambda t: t.goodness(self.metric, self.mode)
+            chunks,
+            self.pauses.halving,
+            self.store.wait,
+            self.summary,
+            lambda t: t.goodness(self.metric, self.mode),
         )
         names: list[str] = []
         for turn, task in enumerate(tasks):
@@ -158,7 +197,9 @@ class _Runner:
                 self.summary(task.name)  # raises here if it is not sound
                 self.progress.kept(len(task.positions))
             elif turn % self.processes[1] == self.processes[0]:
-                self._run_task(task, tasks.width[task.group] if task.rung == 0 else len(task.positions))
+                self._run_task(
+                    task, tasks.width[task.group] if task.rung == 0 else len(task.positions)
+                )
         self.store.wait(names)
         return names
 
@@ -176,15 +217,24 @@ class _Runner:
         steps = engine.steps_of(batched)
         if (self.pauses.halving or self.pauses.population) and not steps:
             raise TypeError(
-                "sweep: halving and population need a training that can pause: return a Paced, or use sweep.fit"
+                "sweep: halving and population need a training that can pause: return a Paced, or "
+                "use sweep.fit"
             )
         if steps and self.pauses.stride(steps):
             like = engine.carry_shapes() if task.rung else None
             carry = (
-                restored(task.sources, self.store.load, like, len(batched[1])) if task.rung else engine.begin(batched)
+                restored(task.sources, self.store.load, like, len(batched[1]))
+                if task.rung
+                else engine.begin(batched)
             )
             found = run_task(
-                engine, self.pauses, task, batched, carry, look, lambda latest: better(latest[self.metric], self.mode)
+                engine,
+                self.pauses,
+                task,
+                batched,
+                carry,
+                look,
+                lambda latest: better(latest[self.metric], self.mode),
             )
         else:
             found = engine.whole(batched)(batched, engine.shared), np.ones(n, bool), {}
@@ -200,17 +250,28 @@ class _Runner:
         arrays |= {f"params/{k}": x[:n] for k, x in flat(params).items()}
         self.store.save(task.name, arrays)
         trial, spent = self.summary(task.name), engine.compile_seconds - compiled
-        self.progress.done(members, trial, self.metric, self.mode, time.perf_counter() - began - spent, spent)
+        self.progress.done(
+            members, trial, self.metric, self.mode, time.perf_counter() - began - spent, spent
+        )
 
     def summary(self, name: str) -> Trial:
         """What is known of the members of a finished task, but for their parameters."""
         if name not in self.summaries:
             arrays = self.store.load(name)
             try:
-                history = {k.removeprefix("history/"): x for k, x in arrays.items() if k.startswith("history/")}
+                history = {
+                    k.removeprefix("history/"): x
+                    for k, x in arrays.items()
+                    if k.startswith("history/")
+                }
                 numbers = [x for k, x in arrays.items() if k.startswith("numbers/")]
                 found = Trial(
-                    int(arrays["group"][0]), arrays["position"], arrays["ran"], arrays["active"], history, numbers
+                    int(arrays["group"][0]),
+                    arrays["position"],
+                    arrays["ran"],
+                    arrays["active"],
+                    history,
+                    numbers,
                 )
             except (KeyError, IndexError) as error:
                 raise ValueError(f"{name}: this chunk lacks {error}") from error

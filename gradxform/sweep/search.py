@@ -1,4 +1,6 @@
-"""Which members run together: the chunks of a sweep, and after each rung the survivors, packed anew."""
+"""Which members run together: the chunks of a sweep, and after each rung the survivors, packed
+anew.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,7 +48,8 @@ class Halving:
     Attributes:
         rungs: steps at which they are compared, ascending.
         keep: share that goes on from each.
-        wait: whether a rung is decided when all members have reached it (successive halving), or block by block (ASHA).
+        wait: whether a rung is decided when all members have reached it (successive halving), or
+            block by block (ASHA).
     """
 
     rungs: tuple[int, ...]
@@ -57,7 +60,10 @@ class Halving:
         """Return self, or raise ValueError for what cannot be."""
         rungs = (0, *self.rungs, steps)
         if not self.rungs or any(b <= a for a, b in pairwise(rungs)):
-            raise ValueError(f"halving: rungs must ascend from 1 to less than the {steps} steps; got {self.rungs}")
+            raise ValueError(
+                f"halving: rungs must ascend from 1 to less than the {steps} steps; got "
+                f"{self.rungs}"
+            )
         if not 0 < self.keep < 1:
             raise ValueError(f"halving: keep must lie in (0, 1); got {self.keep}")
         return self
@@ -71,15 +77,28 @@ class Halving:
 class Tasks:
     """All tasks in an order that every process finds for itself, from results alone.
 
-    `finished(names)` returns when those tasks are; `summary(name)` is what one of them found; `goodness(trial)` judges
-    it.
+    `finished(names)` returns when those tasks are; `summary(name)` is what one of them found;
+    `goodness(trial)` judges it.
     """
 
     def __init__(
-        self, chunks, halving: Halving | None, finished: Callable, summary: Callable[[str], Trial], goodness: Callable
+        self,
+        chunks,
+        halving: Halving | None,
+        finished: Callable,
+        summary: Callable[[str], Trial],
+        goodness: Callable,
     ):
-        self.first = [Task(f"0-{c:05d}", 0, g, np.array(positions), []) for c, (g, positions) in enumerate(chunks)]
-        self.halving, self.finished, self.summary, self.goodness = halving, finished, summary, goodness
+        self.first = [
+            Task(f"0-{c:05d}", 0, g, np.array(positions), [])
+            for c, (g, positions) in enumerate(chunks)
+        ]
+        self.halving, self.finished, self.summary, self.goodness = (
+            halving,
+            finished,
+            summary,
+            goodness,
+        )
         self.width: dict[int, int] = {}
         for task in self.first:
             self.width[task.group] = max(self.width.get(task.group, 0), len(task.positions))
@@ -91,7 +110,9 @@ class Tasks:
             yield from self._level_by_level(self.halving)
         else:
             for g in self.width:
-                yield from self._as_they_come([task for task in self.first if task.group == g], self.halving)
+                yield from self._as_they_come(
+                    [task for task in self.first if task.group == g], self.halving
+                )
 
     def _level_by_level(self, halving: Halving):
         tasks = self.first
@@ -124,8 +145,12 @@ class Tasks:
         for rung in range(top):  # what is left over
             yield from rise(rung, 1)
 
-    def _promote(self, halving: Halving, rung: int, seen: list[str], block: list[str]) -> list[Task]:
-        """The tasks of a rung: those of the block that are among the best share of all seen, in full batches."""
+    def _promote(
+        self, halving: Halving, rung: int, seen: list[str], block: list[str]
+    ) -> list[Task]:
+        """The tasks of a rung: those of the block that are among the best share of all seen, in
+        full batches.
+        """
         if not seen:
             return []
         self.finished(seen)
@@ -145,15 +170,20 @@ class Tasks:
             for i in range(0, len(members), self.width[g]):
                 part = members[i : i + self.width[g]]
                 name = f"{rung}-{block[0].split('-')[1]}-{g}-{i // self.width[g]:05d}"
-                positions, sources = np.array([row[2] for row in part]), [(row[0], row[3]) for row in part]
+                positions, sources = (
+                    np.array([row[2] for row in part]),
+                    [(row[0], row[3]) for row in part],
+                )
                 tasks.append(Task(name, rung, g, positions, sources))
         return tasks
 
 
 def promoted(goodness: np.ndarray, block: np.ndarray, keep: float) -> np.ndarray:
-    """Which of a block go on: those among the best share of all seen so far, in the order of the block.
+    """Which of a block go on: those among the best share of all seen so far, in the order of the
+    block.
 
-    Shapes: goodness [n], more is better, -inf never goes on; block, indices into it; returns a part of block.
+    Shapes: goodness [n], more is better, -inf never goes on; block, indices into it; returns a part
+    of block.
     """
     places = max(1, int(keep * len(goodness) + 1e-9))
     best = np.argsort(-goodness, kind="stable")[:places]
@@ -178,26 +208,33 @@ class Population:
     def check(self, steps: int) -> "Population":
         """Return self, or raise ValueError for what cannot be."""
         if not 1 <= self.every <= steps:
-            raise ValueError(f"population: every must lie between 1 and the {steps} steps; got {self.every}")
+            raise ValueError(
+                f"population: every must lie between 1 and the {steps} steps; got {self.every}"
+            )
         if not 0 < self.share <= 0.5:
             raise ValueError(f"population: share must lie in (0, 0.5]; got {self.share}")
         return self
 
 
-def evolve(key, goodness, carries, numbers, *, share: float = 0.2, factors=(0.8, 1.25), low=None, high=None):
+def evolve(
+    key, goodness, carries, numbers, *, share: float = 0.2, factors=(0.8, 1.25), low=None, high=None
+):
     """One evolution: `(carries, numbers, parents)`.
 
-    Every member of the worst share becomes a copy of a random one of the best share, carry and numbers alike; each
-    of its numbers is then multiplied by one of the factors. The others stay as they are. A shared decay rate such as
-    0.9 should be kept below its bound with `high`.
+    Every member of the worst share becomes a copy of a random one of the best share, carry and
+    numbers alike; each of its numbers is then multiplied by one of the factors. The others stay as
+    they are. A shared decay rate such as 0.9 should be kept below its bound with `high`.
 
-    Shapes: goodness [n], more is better, NaN is worst; every leaf of carries and numbers [n, ...]; low and high as
-    numbers, without the leading axis, or None. parents [n] int32: whom each continues.
+    Shapes: goodness [n], more is better, NaN is worst; every leaf of carries and numbers [n, ...];
+    low and high as numbers, without the leading axis, or None. parents [n] int32: whom each
+    continues.
     """
     n = goodness.shape[0]
     k = max(1, int(share * n))
     draw, *keys = jax.random.split(key, 1 + len(jax.tree.leaves(numbers)))
-    order = jnp.argsort(jnp.where(jnp.isnan(goodness), -jnp.inf, goodness), stable=True, descending=True)
+    order = jnp.argsort(
+        jnp.where(jnp.isnan(goodness), -jnp.inf, goodness), stable=True, descending=True
+    )
     parents = jnp.arange(n, dtype=jnp.int32)
     chosen = order[jax.random.randint(draw, (k,), 0, k)].astype(jnp.int32)
     parents = parents.at[order[n - k :]].set(chosen)

@@ -1,4 +1,5 @@
-"""A space is a sequence of settings, and a setting is a dict from names to values: one member of a sweep.
+"""A space is a sequence of settings, and a setting is a dict from names to values: one member of a
+sweep.
 
     grid(learning_rate=[1e-3, 1e-2], b1=[0.8, 0.9])             every combination: 4 members
     zip(learning_rate=[1e-3, 1e-2], b1=[0.8, 0.9])              side by side: 2 members
@@ -6,8 +7,8 @@
     grid(random(100, key, ...), seed=range(3))                  nested: 300 members
     grid(tx=[adam], b1=[0.8, 0.9]) + grid(tx=[sgd], momentum=[0.9])     one after the other: 3 members
 
-Names that are no identifiers go in a dict: `grid({"ema.decay": [0.9, 0.99]}, learning_rate=[...])`. A dict of values
-gives them labels: `grid(tx={"fast": adam(1e-2), "slow": adam(1e-3)})`.
+Names that are no identifiers go in a dict: `grid({"ema.decay": [0.9, 0.99]}, learning_rate=[...])`.
+A dict of values gives them labels: `grid(tx={"fast": adam(1e-2), "slow": adam(1e-3)})`.
 """
 
 import builtins
@@ -26,10 +27,14 @@ def _plain(x):
 
 
 class Space(Sequence):
-    """Settings in order; `a + b` is one space after the other, `a * b` every setting of a with every one of b."""
+    """Settings in order; `a + b` is one space after the other, `a * b` every setting of a with
+    every one of b.
+    """
 
     def __init__(self, settings: Iterable[Mapping[str, Any]]):
-        self.settings = tuple({name: _plain(x) for name, x in setting.items()} for setting in settings)
+        self.settings = tuple(
+            {name: _plain(x) for name, x in setting.items()} for setting in settings
+        )
 
     def __len__(self):
         return len(self.settings)
@@ -41,7 +46,9 @@ class Space(Sequence):
         return Space(self.settings + as_space(other).settings)
 
     def __mul__(self, other):
-        return Space(_merged(a, b) for a, b in itertools.product(self.settings, as_space(other).settings))
+        return Space(
+            _merged(a, b) for a, b in itertools.product(self.settings, as_space(other).settings)
+        )
 
     def __eq__(self, other):
         return isinstance(other, Space) and self.settings == other.settings
@@ -81,7 +88,9 @@ class Distribution:
         return self.quantile(rng.random())
 
     def points(self, n: int) -> list[Any]:
-        """n values evenly spaced in probability, both ends included: `grid(x=log_uniform(1e-4, 1).points(9))`."""
+        """n values evenly spaced in probability, both ends included: `grid(x=log_uniform(1e-4,
+        1).points(9))`.
+        """
         if n < 1:
             raise ValueError(f"{self.name}: points(n) needs n of at least 1; got {n}")
         return [self.quantile(float(q)) for q in (np.linspace(0, 1, n) if n > 1 else [0.5])]
@@ -96,7 +105,9 @@ def as_space(x) -> Space:
 
 
 def grid(*parts, **axes) -> Space:
-    """Every combination of the values, the last axis turning fastest; a part is a space or a dict of axes."""
+    """Every combination of the values, the last axis turning fastest; a part is a space or a dict
+    of axes.
+    """
     space = Space([{}])
     for part in (*parts, axes):
         if isinstance(part, Mapping):
@@ -117,26 +128,36 @@ def zip(*parts, **axes) -> Space:
     for part in (*parts, axes):
         if isinstance(part, Mapping):
             spaces += [
-                (name, [{name: value} for value in _values("zip", name, values)]) for name, values in part.items()
+                (name, [{name: value} for value in _values("zip", name, values)])
+                for name, values in part.items()
             ]
         else:
             spaces.append((repr(part), as_space(part)))
     if len({len(space) for _, space in spaces}) > 1:
         lengths = ", ".join(f"{name} has {len(space)}" for name, space in spaces)
         raise ValueError(f"zip: every axis must be equally long: {lengths}")
-    return Space(_merged(*together) for together in builtins.zip(*(space for _, space in spaces), strict=True))
+    return Space(
+        _merged(*together)
+        for together in builtins.zip(*(space for _, space in spaces), strict=True)
+    )
 
 
 def random(n: int, key, *parts, **axes) -> Space:
     """n settings, each axis drawn from its distribution (or as a choice among the values listed).
 
-    The same key gives the same settings, and the first settings of a longer draw are those of a shorter one.
+    The same key gives the same settings, and the first settings of a longer draw are those of a
+    shorter one.
     """
     axes = {name: x for part in (*parts, axes) for name, x in part.items()}
-    drawn = {name: x if isinstance(x, Distribution) else choice(_values("random", name, x)) for name, x in axes.items()}
+    drawn = {
+        name: x if isinstance(x, Distribution) else choice(_values("random", name, x))
+        for name, x in axes.items()
+    }
     data = key if isinstance(key, int) else np.asarray(jax.random.key_data(key)).tolist()
     rng = np.random.default_rng(data)
-    return Space({name: distribution.draw(rng) for name, distribution in drawn.items()} for _ in range(n))
+    return Space(
+        {name: distribution.draw(rng) for name, distribution in drawn.items()} for _ in range(n)
+    )
 
 
 def uniform(low: float, high: float) -> Distribution:
@@ -151,13 +172,17 @@ def log_uniform(low: float, high: float) -> Distribution:
     if not 0 < low <= high:
         raise ValueError(f"log_uniform: needs 0 < low <= high; got {low} and {high}")
     span = np.log(high / low)
-    return Distribution(lambda q: float(min(high, low * np.exp(span * q))), f"log_uniform({low:g}, {high:g})")
+    return Distribution(
+        lambda q: float(min(high, low * np.exp(span * q))), f"log_uniform({low:g}, {high:g})"
+    )
 
 
 def choice(values) -> Distribution:
     """One of the values, each as likely."""
     values = _values("choice", "values", values)
-    return Distribution(lambda q: values[min(int(q * len(values)), len(values) - 1)], f"choice of {len(values)}")
+    return Distribution(
+        lambda q: values[min(int(q * len(values)), len(values) - 1)], f"choice of {len(values)}"
+    )
 
 
 def _values(owner: str, name: str, values) -> list[Any]:
@@ -165,7 +190,8 @@ def _values(owner: str, name: str, values) -> list[Any]:
         return [Labelled(str(label), value) for label, value in values.items()]
     if isinstance(values, Distribution):
         raise TypeError(
-            f"{owner}: {name} is a distribution; draw from it with random(n, key, ...), or take {name}=….points(n)"
+            f"{owner}: {name} is a distribution; draw from it with random(n, key, ...), or take "
+            f"{name}=….points(n)"
         )
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{owner}: {name} must be a list of values; got {values!r}")

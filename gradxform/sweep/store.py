@@ -1,4 +1,5 @@
-"""What a sweep keeps, in memory or in a folder: a file is written whole or not at all, and read back only if sound.
+"""What a sweep keeps, in memory or in a folder: a file is written whole or not at all, and read
+back only if sound.
 
 OUT/sweep.json            what is swept: its fingerprint, and how it is cut into chunks
 OUT/chunks/0-00007.npz    chunk 7 of rung 0: members, metrics, parameters
@@ -25,13 +26,18 @@ FORMAT = 1
 
 
 class Unsound(ValueError):
-    """A file that is damaged, or that belongs to another sweep; its message names the file and what to do."""
+    """A file that is damaged, or that belongs to another sweep; its message names the file and what
+    to do.
+    """
 
 
 def flat(tree) -> dict[str, np.ndarray]:
     """The leaves of a tree by path as NumPy arrays; a None leaf is absent, a key is its data."""
     found, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/") or ".": plain(leaf) for path, leaf in found}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/") or ".": plain(leaf)
+        for path, leaf in found
+    }
 
 
 def unflat(like, arrays: dict[str, np.ndarray]):
@@ -104,9 +110,13 @@ class Folder(Memory):
         try:
             kept = json.loads(file.read_text())
             changed = [k for k in ("format", "fingerprint") if kept[k] != plan[k]]
-            kept["chunks"] = [(int(group), [int(i) for i in members]) for group, members in kept["chunks"]]
+            kept["chunks"] = [
+                (int(group), [int(i) for i in members]) for group, members in kept["chunks"]
+            ]
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise Unsound(f"{file} is damaged ({error}); choose another folder, or delete this one") from error
+            raise Unsound(
+                f"{file} is damaged ({error}); choose another folder, or delete this one"
+            ) from error
         if changed:
             facts = {
                 k
@@ -114,11 +124,14 @@ class Folder(Memory):
                 if plan["facts"].get(k) != kept.get("facts", {}).get(k)
             }
             raise Unsound(
-                f"{self.path} holds another sweep (it differs in: {', '.join(sorted(facts)) or 'the program'}); "
+                f"{self.path} holds another sweep (it differs in: "
+                f"{', '.join(sorted(facts)) or 'the program'}); "
                 "choose another folder"
             )
         if first:
-            for part in (self.path / "chunks").glob(".*.part"):  # of a process that was killed while it wrote
+            for part in (self.path / "chunks").glob(
+                ".*.part"
+            ):  # of a process that was killed while it wrote
                 if time.time() - part.stat().st_mtime > self.patience:
                     part.unlink(missing_ok=True)
         return kept
@@ -133,9 +146,15 @@ class Folder(Memory):
     def save(self, name, arrays):
         dtypes = {k: x.dtype.name for k, x in arrays.items()}
         raw = {
-            k: x if x.dtype.kind in "biufc" else x.view(f"u{x.dtype.itemsize}") for k, x in arrays.items()
+            k: x if x.dtype.kind in "biufc" else x.view(f"u{x.dtype.itemsize}")
+            for k, x in arrays.items()
         }  # bfloat16 and the like
-        facts = {"fingerprint": self.fingerprint, "chunk": name, "dtypes": dtypes, "digest": digest(raw)}
+        facts = {
+            "fingerprint": self.fingerprint,
+            "chunk": name,
+            "dtypes": dtypes,
+            "digest": digest(raw),
+        }
         file = io.BytesIO()
         np.savez(
             file,
@@ -158,19 +177,31 @@ class Folder(Memory):
                 facts = json.loads(str(file["facts"]))
                 raw = {k: file[f"a{i}"] for i, k in enumerate(facts["dtypes"])}
             sound = digest(raw) == facts["digest"]
-            arrays = {k: x.view(np.dtype(facts["dtypes"][k])) for k, x in raw.items() if k.startswith(only)}
+            arrays = {
+                k: x.view(np.dtype(facts["dtypes"][k]))
+                for k, x in raw.items()
+                if k.startswith(only)
+            }
         except Exception as error:  # a damaged archive fails in as many ways as there are bytes
-            raise Unsound(f"{path} is damaged ({type(error).__name__}: {error}); {advice}") from error
+            raise Unsound(
+                f"{path} is damaged ({type(error).__name__}: {error}); {advice}"
+            ) from error
         if (facts.get("fingerprint"), facts.get("chunk")) != (self.fingerprint, name):
-            raise Unsound(f"{path} belongs to another sweep or chunk ({facts.get('chunk')}); {advice}")
+            raise Unsound(
+                f"{path} belongs to another sweep or chunk ({facts.get('chunk')}); {advice}"
+            )
         if not sound:
             raise Unsound(f"{path} is damaged (its contents do not match their digest); {advice}")
         return arrays
 
     def wait(self, names):
-        """Return when all these chunks are finished, or raise TimeoutError when none comes for `patience` seconds."""
+        """Return when all these chunks are finished, or raise TimeoutError when none comes for
+        `patience` seconds.
+        """
         for name in names:
-            self._until(lambda name=name: self.has(name), f"chunk {name}, which another process trains")
+            self._until(
+                lambda name=name: self.has(name), f"chunk {name}, which another process trains"
+            )
 
     def _until(self, holds, what: str) -> None:
         known, since = self._count(), time.monotonic()
@@ -181,7 +212,8 @@ class Folder(Memory):
                 known, since = now, time.monotonic()
             if time.monotonic() - since > self.patience:
                 raise TimeoutError(
-                    f"sweep: waited {self.patience:g} s for {what}; run the same sweep again to go on where it is"
+                    f"sweep: waited {self.patience:g} s for {what}; run the same sweep again to go "
+                    "on where it is"
                 )
 
     def _count(self) -> int:
@@ -200,7 +232,9 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 
 def fingerprint(*parts: str) -> str:
     """A hash of texts, with the addresses of Python objects left out."""
-    return hashlib.sha256("\n".join(re.sub(r"0x[0-9a-f]+", "0x", part) for part in parts).encode()).hexdigest()[:32]
+    return hashlib.sha256(
+        "\n".join(re.sub(r"0x[0-9a-f]+", "0x", part) for part in parts).encode()
+    ).hexdigest()[:32]
 
 
 def write_atomically(path: Path, content: bytes) -> None:

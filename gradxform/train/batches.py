@@ -1,8 +1,9 @@
 """Mini-batches of any pytree of arrays that share their leading axis, the examples.
 
-One epoch is one permutation of the indices 0 .. n-1, cut into pieces of batch_size. The Python iterator
-`batches` and the scan `scan_batches` cut the same permutation at the same places, so with the same key they
-see the same batches in the same order. The last, smaller batch is kept unless it is dropped on request.
+One epoch is one permutation of the indices 0 .. n-1, cut into pieces of batch_size. The Python
+iterator `batches` and the scan `scan_batches` cut the same permutation at the same places, so with
+the same key they see the same batches in the same order. The last, smaller batch is kept unless it
+is dropped on request.
 """
 
 import operator
@@ -21,9 +22,9 @@ __all__ = ["batches", "count", "partition", "scan_batches", "shuffle"]
 def count(data):
     """Number of examples n: the length of the leading axis that all leaves share.
 
-    Shapes: every leaf of data is [n, ...]; returns a Python int.
-    Raises: ValueError when there is no array, no example, a leaf without a leading axis, or when lengths
-    disagree (the message names the leaves by path).
+    Shapes: every leaf of data is [n, ...]; returns a Python int. Raises: ValueError when there is
+    no array, no example, a leaf without a leading axis, or when lengths disagree (the message names
+    the leaves by path).
     """
     leaves = jax.tree_util.tree_leaves_with_path(data)
     if not leaves:
@@ -31,7 +32,9 @@ def count(data):
     named = [(path_string(path), np.shape(leaf)) for path, leaf in leaves]
     for name, shape in named:
         if not shape:
-            raise ValueError(f"data: leaf {name!r} is a scalar; every leaf needs a leading axis of examples")
+            raise ValueError(
+                f"data: leaf {name!r} is a scalar; every leaf needs a leading axis of examples"
+            )
     lengths = {shape[0] for _, shape in named}
     if len(lengths) > 1:
         listed = ", ".join(f"{name!r} has {shape[0]}" for name, shape in named)
@@ -52,7 +55,9 @@ def _cut(data, batch_size, drop_last):
     if size < 1:
         raise ValueError(f"batch_size must be at least 1; got {size}")
     if drop_last and size > n:
-        raise ValueError(f"batch_size={size} exceeds the {n} examples, so drop_last=True leaves no batch")
+        raise ValueError(
+            f"batch_size={size} exceeds the {n} examples, so drop_last=True leaves no batch"
+        )
     return n, n // size
 
 
@@ -67,18 +72,20 @@ def shuffle(key, data):
     """The same data with one permutation of the examples applied to every leaf.
 
     Shapes: leaves [n, ...] to [n, ...]. Works inside jit; NumPy leaves stay NumPy outside it.
-    Raises: ValueError as `count` does.
-    Not: `jax.random.permutation(key, leaf)` on each leaf, which tears inputs from targets if keys differ.
+    Raises: ValueError as `count` does. Not: `jax.random.permutation(key, leaf)` on each leaf, which
+    tears inputs from targets if keys differ.
     """
     order = jax.random.permutation(key, count(data))
     return jax.tree.map(lambda leaf: _take(leaf, order), data)
 
 
 def partition(data, batch_size, *, drop_last=False):
-    """The data, in order, as `(full, last)`: all full batches stacked, and the smaller remainder or None.
+    """The data, in order, as `(full, last)`: all full batches stacked, and the smaller remainder or
+    None.
 
-    Shapes: leaves [n, ...] to full [n // batch_size, batch_size, ...] and last [n % batch_size, ...].
-    Raises: ValueError as `count` does, when batch_size < 1, or when drop_last leaves no batch.
+    Shapes: leaves [n, ...] to full [n // batch_size, batch_size, ...] and last [n % batch_size,
+    ...]. Raises: ValueError as `count` does, when batch_size < 1, or when drop_last leaves no
+    batch.
     """
     n, k = _cut(data, batch_size, drop_last)
     split = k * batch_size
@@ -96,10 +103,10 @@ def batches(key, data, batch_size, *, drop_last=False):
     >>> [batch.shape for batch in gx.batches(jax.random.key(0), jnp.zeros((7, 2)), 3)]
     [(3, 2), (3, 2), (1, 2)]
 
-    Shapes: each batch has leaves [batch_size, ...], the last one [n % batch_size, ...] when that is not 0.
-    NumPy leaves give NumPy batches (views of the data when key is None).
-    Raises: at the call, not at the first batch: ValueError as `partition` does.
-    Not: reshuffled by iterating again. One key is one order; give each epoch its own.
+    Shapes: each batch has leaves [batch_size, ...], the last one [n % batch_size, ...] when that is
+    not 0. NumPy leaves give NumPy batches (views of the data when key is None). Raises: at the
+    call, not at the first batch: ValueError as `partition` does. Not: reshuffled by iterating
+    again. One key is one order; give each epoch its own.
     """
     n, k = _cut(data, batch_size, drop_last)
     end = k * batch_size if drop_last else n
@@ -119,13 +126,14 @@ def _iterate(order, data, batch_size, end):
 
 
 def scan_batches(step, carry, data, batch_size, *, key=None, drop_last=False):
-    """`carry, out = step(carry, batch)` over one epoch: a `lax.scan`, and a call for the last smaller batch.
+    """`carry, out = step(carry, batch)` over one epoch: a `lax.scan`, and a call for the last
+    smaller batch.
 
-    Shapes: leaves [n, ...]; each batch as in `batches` with the same key; returns `(carry, outs)` with every
-    leaf of out stacked to [number of batches, ...].
-    Memory: the data is read batch by batch through the permuted indices, never copied as a whole, so that
-    under vmap over keys the members share one data set.
-    Raises: ValueError as `partition` does, or when the shape of out depends on the size of the batch.
+    Shapes: leaves [n, ...]; each batch as in `batches` with the same key; returns `(carry, outs)`
+    with every leaf of out stacked to [number of batches, ...]. Memory: the data is read batch by
+    batch through the permuted indices, never copied as a whole, so that under vmap over keys the
+    members share one data set. Raises: ValueError as `partition` does, or when the shape of out
+    depends on the size of the batch.
     """
     n, k = _cut(data, batch_size, drop_last)
     data = jax.tree.map(jnp.asarray, data)
@@ -157,7 +165,8 @@ def _append(path, stacked, leaf):
     leaf = jnp.asarray(leaf)
     if stacked.shape[1:] != leaf.shape:
         raise ValueError(
-            f"scan_batches: the shape of out {path_string(path)!r} depends on the size of the batch: "
+            f"scan_batches: the shape of out {path_string(path)!r} depends on the size of the "
+            "batch: "
             f"{stacked.shape[1:]} for a full one, {leaf.shape} for the last; "
             "reduce it inside step, or pass drop_last=True"
         )

@@ -3,9 +3,9 @@
     gradient = hypergradient(train, gx.adam(1e-3))        # train(tx) -> the loss after training, a scalar
     gradient.learning_rate, gradient.b1
 
-Reverse mode costs a few trainings whatever the number of hyperparameters, and remembers the course of the training: all
-of it with `lax.scan`, its square root with `checkpointed_scan`. Forward mode remembers nothing and costs one training
-for each number.
+Reverse mode costs a few trainings whatever the number of hyperparameters, and remembers the course
+of the training: all of it with `lax.scan`, its square root with `checkpointed_scan`. Forward mode
+remembers nothing and costs one training for each number.
 """
 
 import math
@@ -19,15 +19,21 @@ import numpy as np
 from gradxform.train.paced import Paced
 
 
-def hypergradient(train: Callable[[Any], Any], tx, *, mode: str = "reverse", loss: Callable[[Any], Any] | None = None):
-    """∂ train(tx) / ∂ tx: a tree like tx with a derivative in place of each number; 0 for whole numbers.
+def hypergradient(
+    train: Callable[[Any], Any],
+    tx,
+    *,
+    mode: str = "reverse",
+    loss: Callable[[Any], Any] | None = None,
+):
+    """∂ train(tx) / ∂ tx: a tree like tx with a derivative in place of each number; 0 for whole
+    numbers.
 
-    `train(tx)` returns a scalar, or a `Paced`, in which case `loss(params)` is the scalar, and reverse mode is
-    checkpointed.
+    `train(tx)` returns a scalar, or a `Paced`, in which case `loss(params)` is the scalar, and
+    reverse mode is checkpointed.
 
-    Memory: mode="reverse": what train remembers; for a Paced of n steps, 2 √n carries. mode="forward": the carry times
-    one more than the number of numbers.
-    Raises:
+    Memory: mode="reverse": what train remembers; for a Paced of n steps, 2 √n carries.
+    mode="forward": the carry times one more than the number of numbers. Raises:
         ValueError: a mode other than "reverse" and "forward", a result that is no scalar.
     """
     return value_and_hypergradient(train, tx, mode=mode, loss=loss)[1]
@@ -38,8 +44,13 @@ def value_and_hypergradient(train, tx, *, mode: str = "reverse", loss=None):
     if mode not in ("reverse", "forward"):
         raise ValueError(f'hypergradient: mode must be "reverse" or "forward"; got {mode!r}')
     leaves, treedef = jax.tree.flatten(tx)
-    real = [i for i, x in enumerate(leaves) if jnp.issubdtype(jax.dtypes.result_type(x), jnp.floating)]
-    numbers = [jnp.asarray(leaves[i], jax.dtypes.canonicalize_dtype(jax.dtypes.result_type(leaves[i]))) for i in real]
+    real = [
+        i for i, x in enumerate(leaves) if jnp.issubdtype(jax.dtypes.result_type(x), jnp.floating)
+    ]
+    numbers = [
+        jnp.asarray(leaves[i], jax.dtypes.canonicalize_dtype(jax.dtypes.result_type(leaves[i])))
+        for i in real
+    ]
 
     def f(numbers):
         given = list(leaves)
@@ -47,7 +58,9 @@ def value_and_hypergradient(train, tx, *, mode: str = "reverse", loss=None):
             given[i] = x
         value = _scalar(train(treedef.unflatten(given)), loss)
         if jnp.shape(value) != ():
-            raise ValueError(f"hypergradient: train must return a scalar; got shape {jnp.shape(value)}")
+            raise ValueError(
+                f"hypergradient: train must return a scalar; got shape {jnp.shape(value)}"
+            )
         return value
 
     value, found = jax.value_and_grad(f)(numbers) if mode == "reverse" else _forward(f, numbers)
@@ -61,7 +74,9 @@ def _scalar(out, loss):
     if not isinstance(out, Paced):
         return out
     if loss is None:
-        raise ValueError("hypergradient: train returned a Paced; loss(params) must say what to differentiate")
+        raise ValueError(
+            "hypergradient: train returned a Paced; loss(params) must say what to differentiate"
+        )
 
     def step(carry, _):
         return out.step(carry)[0], None
@@ -78,13 +93,18 @@ def _forward(f, numbers):
         eye = np.zeros((total, size), x.dtype)
         eye[start : start + size] = np.eye(size)
         basis.append(jnp.asarray(eye.reshape(total, *x.shape)))
-    value, slopes = jax.vmap(lambda tangent: jax.jvp(f, (numbers,), (tangent,)), out_axes=(None, 0))(basis)
+    value, slopes = jax.vmap(
+        lambda tangent: jax.jvp(f, (numbers,), (tangent,)), out_axes=(None, 0)
+    )(basis)
     parts = jnp.split(slopes, starts[1:-1])
-    return value, [part.reshape(x.shape).astype(x.dtype) for part, x in zip(parts, numbers, strict=True)]
+    return value, [
+        part.reshape(x.shape).astype(x.dtype) for part, x in zip(parts, numbers, strict=True)
+    ]
 
 
 def checkpointed_scan(step, carry, xs=None, length: int | None = None):
-    """`jax.lax.scan` that remembers about 2 √length carries for reverse mode, and runs every step once more.
+    """`jax.lax.scan` that remembers about 2 √length carries for reverse mode, and runs every step
+    once more.
 
     Shapes: as lax.scan.
     """

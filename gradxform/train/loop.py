@@ -1,7 +1,9 @@
-"""A training loop over epochs as one function of arrays: validation, early stopping and plateaus included.
+"""A training loop over epochs as one function of arrays: validation, early stopping and plateaus
+included.
 
-All that a run needs from one epoch to the next is a `Carry`, all that it measures is a scalar per epoch, and
-no Python branch depends on a number. So a run is one compiled program, and a sweep is a `vmap` of it:
+All that a run needs from one epoch to the next is a `Carry`, all that it measures is a scalar per
+epoch, and no Python branch depends on a number. So a run is one compiled program, and a sweep is a
+`vmap` of it:
 
     run = functools.partial(fit, loss, params=params, data=data, key=key, epochs=20, batch_size=32)
     run(tx=gx.adam(1e-3))
@@ -49,18 +51,24 @@ class FitResult(NamedTuple):
     last_params: Any  # the parameters that training ended with
     state: Any  # of the optimizer, after the last epoch run
     history: dict[str, jax.Array]  # each [epochs], NaN for the epochs not run
-    best_epoch: jax.Array  # [] int32: of the best watched value with early stopping, else the last one run
+    best_epoch: (
+        jax.Array
+    )  # [] int32: of the best watched value with early stopping, else the last one run
     epochs_run: jax.Array  # [] int32
     stopped: jax.Array  # [] bool, early stopping or divergence ended the run
     diverged: jax.Array  # [] bool, a value that is not finite ended the run
 
 
 def _scalars(owner, metrics):
-    # One float dtype for all metrics: they are averaged and compared, and bfloat16 is too coarse for that.
+    # One float dtype for all metrics: they are averaged and compared, and bfloat16 is too coarse
+    # for that.
     for name, metric in metrics.items():
         if jnp.shape(metric) != ():
             raise ValueError(f"{owner}: {name!r} must be a scalar; got shape {jnp.shape(metric)}")
-    return {name: jnp.asarray(metric).astype(jnp.zeros((), float).dtype) for name, metric in metrics.items()}
+    return {
+        name: jnp.asarray(metric).astype(jnp.zeros((), float).dtype)
+        for name, metric in metrics.items()
+    }
 
 
 def _scaled(update, scale):
@@ -75,21 +83,24 @@ def _scaled(update, scale):
 )
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """How to train: one epoch is one pass over shuffled batches, then one look at the validation data.
+    """How to train: one epoch is one pass over shuffled batches, then one look at the validation
+    data.
 
         each batch:  g = ∇ loss(p, batch, key); u, state = tx.update(g, state, p, value=loss); p = p + scale u
         each epoch:  scale, plateau state = plateau.update(1, plateau state, value=watched)
 
-    loss(params, batch, key) returns a scalar, or (scalar, dict of scalar metrics); key is for dropout and the
-    like, None at evaluation. evaluate(params, validation) returns a dict of scalar metrics; without it, loss
-    is called once on all the validation data. watch names the validation metric that early stopping and the
-    plateau read, each in its own mode ("min" or "max"); a plateau without validation data reads the training
-    metric of that name. eval_params(state, params) gives the parameters to judge and to return, where these
-    are not the ones that are trained (averages of parameters). A mean training loss, or with early stopping a
-    watched value, that is not finite marks the run as diverged and ends it.
+    loss(params, batch, key) returns a scalar, or (scalar, dict of scalar metrics); key is for
+    dropout and the like, None at evaluation. evaluate(params, validation) returns a dict of scalar
+    metrics; without it, loss is called once on all the validation data. watch names the validation
+    metric that early stopping and the plateau read, each in its own mode ("min" or "max"); a
+    plateau without validation data reads the training metric of that name. eval_params(state,
+    params) gives the parameters to judge and to return, where these are not the ones that are
+    trained (averages of parameters). A mean training loss, or with early stopping a watched value,
+    that is not finite marks the run as diverged and ends it.
 
-    As a pytree, the numbers of tx, stopping and plateau are leaves and the rest is static: new numbers
-    retrace nothing. An Optax pair serves as tx or plateau too, but its numbers are out of reach.
+    As a pytree, the numbers of tx, stopping and plateau are leaves and the rest is static: new
+    numbers retrace nothing. An Optax pair serves as tx or plateau too, but its numbers are out of
+    reach.
 
     Not: train metrics are means over the batches as they were met, while the parameters moved.
     """
@@ -106,7 +117,9 @@ class Training:
     eval_params: Callable[..., Any] | None = None
 
     def init(self, params, key):
-        """The carry before the first epoch, in buffers of its own, so that params and key may be donated."""
+        """The carry before the first epoch, in buffers of its own, so that params and key may be
+        donated.
+        """
         wrapped, params, one = self._wrapped(), fresh(params), jnp.ones((), jnp.float32)
         return Carry(
             params=params,
@@ -121,21 +134,23 @@ class Training:
         )
 
     def epoch(self, carry, data, validation=None):
-        """One epoch, compiled at the first call: `(carry, metrics)`; an inactive carry stays, metrics NaN.
+        """One epoch, compiled at the first call: `(carry, metrics)`; an inactive carry stays,
+        metrics NaN.
 
-        Shapes: metrics is a dict of scalars: "train_loss" and the other metrics of the loss as "train_...",
-        means over the examples; "val_..." for those of the validation data.
-        Raises: ValueError for data as `batches` does, early stopping without validation, a watched metric
+        Shapes: metrics is a dict of scalars: "train_loss" and the other metrics of the loss as
+        "train_...", means over the examples; "val_..." for those of the validation data. Raises:
+        ValueError for data as `batches` does, early stopping without validation, a watched metric
         that does not exist, a metric that is no scalar.
         """
         self.check(data, validation)
         return _epoch(self._wrapped(), carry, data, validation)
 
     def run(self, carry, data, validation=None, *, epochs):
-        """Up to that many further epochs: `(carry, history)`, each metric [epochs], NaN where not run.
+        """Up to that many further epochs: `(carry, history)`, each metric [epochs], NaN where not
+        run.
 
-        Without early stopping it is a scan, which reverse mode differentiates. With it, it ends when all
-        members of a vmap have stopped, and only forward mode differentiates it.
+        Without early stopping it is a scan, which reverse mode differentiates. With it, it ends
+        when all members of a vmap have stopped, and only forward mode differentiates it.
         """
         self.check(data, validation, epochs)
         return _run(self._wrapped(), carry, data, validation, epochs=int(epochs))
@@ -155,7 +170,9 @@ class Training:
         )
 
     def check(self, data, validation=None, epochs=1):
-        """Raise ValueError for what cannot be trained; epoch, run and fit do so before anything is traced."""
+        """Raise ValueError for what cannot be trained; epoch, run and fit do so before anything is
+        traced.
+        """
         count(data)
         if not isinstance(epochs, int | np.integer) or epochs < 1:
             raise ValueError(f"epochs must be a Python integer of at least 1; got {epochs!r}")
@@ -165,7 +182,8 @@ class Training:
                 raise ValueError("early stopping (patience) needs validation data")
 
     def _wrapped(self):
-        # An Optax pair becomes a transformation: static under jit, and given value= only if it takes keywords.
+        # An Optax pair becomes a transformation: static under jit, and given value= only if it
+        # takes keywords.
         plateau = None if self.plateau is None else as_transform(self.plateau)
         return dataclasses.replace(self, tx=as_transform(self.tx), plateau=plateau)
 
@@ -180,13 +198,17 @@ class Training:
         return value, _scalars("loss", {"loss": value, **metrics})
 
     def _pass(self, carry, data, order, noise):
-        """One pass over the batches: new params and state, and the mean of each metric over the examples."""
+        """One pass over the batches: new params and state, and the mean of each metric over the
+        examples.
+        """
 
         def step(inner, batch):
             params, state, index = inner
             key = jax.random.fold_in(noise, index)
             (_, metrics), grads = jax.value_and_grad(self._loss, has_aux=True)(params, batch, key)
-            grads = jax.tree.map(jnp.conj, grads)  # downhill for complex parameters; nothing for real ones
+            grads = jax.tree.map(
+                jnp.conj, grads
+            )  # downhill for complex parameters; nothing for real ones
             updates, state = self.tx.update(grads, state, params, value=metrics["loss"])
             if carry.scale is not None:
                 updates = jax.tree.map(lambda u: _scaled(u, carry.scale), updates)
@@ -197,14 +219,20 @@ class Training:
         (params, state, _), (metrics, sizes) = scan_batches(
             step, start, data, self.batch_size, key=order, drop_last=self.drop_last
         )
-        return params, state, {name: jnp.sum(m * sizes) / jnp.sum(sizes) for name, m in metrics.items()}
+        return (
+            params,
+            state,
+            {name: jnp.sum(m * sizes) / jnp.sum(sizes) for name, m in metrics.items()},
+        )
 
     def _validate(self, params, validation):
         if self.evaluate is None:
             return self._loss(params, validation, None)[1]
         metrics = self.evaluate(params, validation)
         if not isinstance(metrics, dict):
-            raise ValueError(f"evaluate must return a dict of scalar metrics; got {type(metrics).__name__}")
+            raise ValueError(
+                f"evaluate must return a dict of scalar metrics; got {type(metrics).__name__}"
+            )
         return _scalars("evaluate", metrics)
 
     def _advance(self, carry, data, validation):
@@ -228,15 +256,19 @@ class Training:
             one = jnp.ones((), jnp.float32)
             scale, plateau = self.plateau.update(one, carry.plateau, one, value=seen[self.watch])
         epoch = carry.epoch + 1
-        return Carry(params, state, carry.key, epoch, plateau, scale, stopping, ~ended, diverged), metrics
+        return Carry(
+            params, state, carry.key, epoch, plateau, scale, stopping, ~ended, diverged
+        ), metrics
 
 
-# Jitted with the Training as an argument: new numbers, or the next epoch of a Python loop, are no new trace.
+# Jitted with the Training as an argument: new numbers, or the next epoch of a Python loop, are no
+# new trace.
 _advance = jax.jit(Training._advance)
 
 
 def _blank(training, carry, data, validation, shape):
-    # The shapes come from the trace of _advance that the epoch itself uses: the loss is not traced again.
+    # The shapes come from the trace of _advance that the epoch itself uses: the loss is not traced
+    # again.
     metrics = jax.eval_shape(_advance, training, carry, data, validation)[1]
     return {name: jnp.full(shape, jnp.nan, metric.dtype) for name, metric in metrics.items()}
 
@@ -245,22 +277,34 @@ def _blank(training, carry, data, validation, shape):
 def _epoch(training, carry, data, validation):
     blank = _blank(training, carry, data, validation, ())
     # A conditional, not a select: alone, an inactive run costs nothing. vmap makes it the select.
-    return jax.lax.cond(carry.active, lambda c: _advance(training, c, data, validation), lambda c: (c, blank), carry)
+    return jax.lax.cond(
+        carry.active, lambda c: _advance(training, c, data, validation), lambda c: (c, blank), carry
+    )
 
 
 @functools.partial(jax.jit, static_argnames="epochs")
 def _run(training, carry, data, validation, epochs):
     if training.stopping is None:
-        return jax.lax.scan(lambda c, _: _epoch(training, c, data, validation), carry, length=epochs)
+        return jax.lax.scan(
+            lambda c, _: _epoch(training, c, data, validation), carry, length=epochs
+        )
 
-    def body(inner):  # vmap selects here: a member that is no longer active keeps its carry and its history
+    def body(
+        inner,
+    ):  # vmap selects here: a member that is no longer active keeps its carry and its history
         carry, history, index = inner
         carry, metrics = _advance(training, carry, data, validation)
-        return carry, {name: h.at[index].set(metrics[name]) for name, h in history.items()}, index + 1
+        return (
+            carry,
+            {name: h.at[index].set(metrics[name]) for name, h in history.items()},
+            index + 1,
+        )
 
     history = _blank(training, carry, data, validation, (epochs,))
     start = carry, history, jnp.zeros((), jnp.int32)
-    carry, history, _ = jax.lax.while_loop(lambda inner: inner[0].active & (inner[2] < epochs), body, start)
+    carry, history, _ = jax.lax.while_loop(
+        lambda inner: inner[0].active & (inner[2] < epochs), body, start
+    )
     return carry, history
 
 
@@ -276,9 +320,9 @@ def fit(
 ):  # fmt: skip
     """Train for a number of epochs, or until early stopping, as one compiled function of arrays.
 
-    What the arguments mean is said in `Training`, and in `EarlyStopping` for patience, min_delta and mode;
-    patience None means no early stopping. A second call with other numbers, such as a new learning rate,
-    retraces nothing when loss and evaluate are the same functions as before.
+    What the arguments mean is said in `Training`, and in `EarlyStopping` for patience, min_delta
+    and mode; patience None means no early stopping. A second call with other numbers, such as a new
+    learning rate, retraces nothing when loss and evaluate are the same functions as before.
 
     >>> data = {"x": jnp.arange(8.0), "y": 3 * jnp.arange(8.0)}
     >>> loss = lambda params, batch, key: jnp.mean((params * batch["x"] - batch["y"]) ** 2)
@@ -286,14 +330,18 @@ def fit(
     >>> round(float(result.params), 2)
     3.0
 
-    Shapes: data leaves [n, ...], validation leaves [m, ...]; returns a FitResult, its history [epochs].
-    Raises: ValueError for epochs < 1, patience without validation, a watched metric that does not exist,
-    and data as `batches` does.
-    Not: a run that diverged without early stopping returns its last parameters, which may not be finite.
+    Shapes: data leaves [n, ...], validation leaves [m, ...]; returns a FitResult, its history
+    [epochs]. Raises: ValueError for epochs < 1, patience without validation, a watched metric that
+    does not exist, and data as `batches` does. Not: a run that diverged without early stopping
+    returns its last parameters, which may not be finite.
     """
     if patience is None and mode != "min":
-        raise ValueError(f"mode={mode!r} is how early stopping reads the watched metric; it needs patience")
+        raise ValueError(
+            f"mode={mode!r} is how early stopping reads the watched metric; it needs patience"
+        )
     stopping = None if patience is None else EarlyStopping(patience, min_delta, mode)
-    training = Training(loss, tx, batch_size, evaluate, stopping, watch, plateau, drop_last, shuffle, eval_params)
+    training = Training(
+        loss, tx, batch_size, evaluate, stopping, watch, plateau, drop_last, shuffle, eval_params
+    )
     training.check(data, validation, epochs)
     return _fit(training._wrapped(), params, key, data, validation, epochs=int(epochs))

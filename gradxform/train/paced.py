@@ -1,6 +1,8 @@
-"""What a training is to a sweep: a function of its arguments that returns its results, or how to go on step by step.
+"""What a training is to a sweep: a function of its arguments that returns its results, or how to go
+on step by step.
 
-The user's own pure function, which returns parameters and metrics, metrics alone, or what `gx.fit` returns:
+The user's own pure function, which returns parameters and metrics, metrics alone, or what `gx.fit`
+returns:
 
     def train(tx=gx.adam(1e-3), key=None, l2=0.0):
         ...
@@ -27,7 +29,8 @@ from gradxform.train import FitResult, Training
 
 @dataclasses.dataclass(frozen=True)
 class Paced:
-    """A training that can pause after every step, which is an epoch, or whatever its author calls one.
+    """A training that can pause after every step, which is an epoch, or whatever its author calls
+    one.
 
     Attributes:
         init: () -> carry, all that one step hands to the next: arrays.
@@ -86,7 +89,8 @@ def trained(out) -> Trained:
     for name, x in given.items():
         if (not isinstance(x, float | int) and not hasattr(x, "dtype")) or jnp.ndim(x) > 1:
             raise TypeError(
-                "sweep: train must return metrics, or (params, metrics), each metric a scalar or one number per step; "
+                "sweep: train must return metrics, or (params, metrics), each metric a scalar or "
+                "one number per step; "
                 f"{name!r} is {x!r}"
             )
         history[name] = jnp.atleast_1d(jnp.asarray(x, float))
@@ -96,23 +100,30 @@ def trained(out) -> Trained:
         raise TypeError("sweep: train returned no metrics")
     # A scalar metric is what the member ended with.
     history = {
-        name: x if len(x) == steps else jnp.full(steps, jnp.nan, float).at[-1].set(x[-1]) for name, x in history.items()
+        name: x if len(x) == steps else jnp.full(steps, jnp.nan, float).at[-1].set(x[-1])
+        for name, x in history.items()
     }
     if uneven := [name for name, n in lengths.items() if n not in (1, steps)]:
         raise TypeError(
-            f"sweep: metrics have different numbers of steps: {uneven[0]!r} has {lengths[uneven[0]]}, another {steps}"
+            f"sweep: metrics have different numbers of steps: {uneven[0]!r} has "
+            f"{lengths[uneven[0]]}, another {steps}"
         )
     return Trained(params, history, jnp.full((), steps, jnp.int32))
 
 
 def advance(paced: Paced, carry, steps: int):
-    """Up to so many steps: (carry, metrics [steps], steps run); once inactive it stays, and its metrics are NaN."""
+    """Up to so many steps: (carry, metrics [steps], steps run); once inactive it stays, and its
+    metrics are NaN.
+    """
 
     def body(carry, _):
         live = jnp.asarray(paced.active(carry))
         new, metrics = paced.step(carry)
         new = jax.tree.map(functools.partial(_where, live), new, carry)
-        return new, ({name: jnp.where(live, jnp.asarray(x, float), jnp.nan) for name, x in metrics.items()}, live)
+        return new, (
+            {name: jnp.where(live, jnp.asarray(x, float), jnp.nan) for name, x in metrics.items()},
+            live,
+        )
 
     carry, (metrics, live) = jax.lax.scan(body, carry, length=steps)
     return carry, metrics, jnp.sum(live.astype(jnp.int32))
@@ -149,15 +160,15 @@ def fit(
     drop_last: bool = False,
     eval_params=None,
 ):
-    """`gx.fit` as a function to sweep: every argument here, and every keyword-only one of loss and init, is a name.
+    """`gx.fit` as a function to sweep: every argument here, and every keyword-only one of loss and
+    init, is a name.
 
-        def loss(params, batch, key, *, l2=0.0, label_smoothing=0.0): ...
-        def init(key, *, scale=1.0): ...
-        sweep(fit(loss, init, gx.adam(1e-3), data, epochs=20, batch_size=32), grid(learning_rate=[...], l2=[...],
-        scale=[...]))
+        def loss(params, batch, key, *, l2=0.0, label_smoothing=0.0): ... def init(key, *,
+        scale=1.0): ... sweep(fit(loss, init, gx.adam(1e-3), data, epochs=20, batch_size=32),
+        grid(learning_rate=[...], l2=[...], scale=[...]))
 
-    `params` is a tree, or a function of the key; a step of the sweep is an epoch. `stopping` is a `gx.EarlyStopping`,
-    whose patience is then a name too. The rest is said in `Training`.
+    `params` is a tree, or a function of the key; a step of the sweep is an epoch. `stopping` is a
+    `gx.EarlyStopping`, whose patience is then a name too. The rest is said in `Training`.
     """
     of_loss, of_init = _keywords(loss), _keywords(params) if callable(params) else {}
     own = {
@@ -173,7 +184,8 @@ def fit(
     for name in (*of_loss, *of_init):
         if name in own or (name in of_loss and name in of_init):
             raise ValueError(
-                f"sweep.fit: the keyword argument {name!r} is taken; give the one of loss or init another name"
+                f"sweep.fit: the keyword argument {name!r} is taken; give the one of loss or init "
+                "another name"
             )
 
     defaults = own | of_loss | of_init
@@ -181,7 +193,9 @@ def fit(
     def train(*, key, **given):
         a = defaults | given
         init_key, run_key = jax.random.split(key)
-        start = params(init_key, **{k: a[k] for k in of_init}) if a["params"] is None else a["params"]
+        start = (
+            params(init_key, **{k: a[k] for k in of_init}) if a["params"] is None else a["params"]
+        )
         of_this = functools.partial(loss, **{k: a[k] for k in of_loss}) if of_loss else loss
         training = Training(
             of_this,
@@ -205,11 +219,18 @@ def fit(
         )
 
     kinds = inspect.Parameter
-    listed = [kinds("key", kinds.KEYWORD_ONLY), *(kinds(n, kinds.KEYWORD_ONLY, default=x) for n, x in defaults.items())]
+    listed = [
+        kinds("key", kinds.KEYWORD_ONLY),
+        *(kinds(n, kinds.KEYWORD_ONLY, default=x) for n, x in defaults.items()),
+    ]
     train.__signature__ = inspect.Signature(listed)  # pyright: ignore[reportFunctionMemberAccess]
     return train
 
 
 def _keywords(function) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+    }

@@ -1,4 +1,6 @@
-"""Early stopping as a pure state machine: numbers in, numbers out, so that it runs under jit and vmap."""
+"""Early stopping as a pure state machine: numbers in, numbers out, so that it runs under jit and
+vmap.
+"""
 
 import dataclasses
 import functools
@@ -31,13 +33,17 @@ def fresh(tree):
 
 
 def concrete(number):
-    """The number as a Python float when it is known now, else None (a tracer, or one number per member)."""
+    """The number as a Python float when it is known now, else None (a tracer, or one number per
+    member).
+    """
     if isinstance(number, Tracer) or jnp.shape(number) != ():
         return None
     return float(number)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=("patience", "min_delta"), meta_fields=("mode",))
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("patience", "min_delta"), meta_fields=("mode",)
+)
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
     """Stop after `patience` epochs in a row without improvement, keep the best parameters.
@@ -46,9 +52,10 @@ class EarlyStopping:
         wait     = 0 if improved else wait + 1
         stopped  = wait >= patience, or the value is not finite
 
-    Shapes: value [] real; patience and min_delta are leaves, so members of a vmap may have their own.
-    Raises: ValueError from `init` when patience < 1, min_delta < 0 or mode is neither "min" nor "max".
-    Not: patience counts the epochs tried after the best, as in Keras; Flax's EarlyStopping tries one more.
+    Shapes: value [] real; patience and min_delta are leaves, so members of a vmap may have their
+    own. Raises: ValueError from `init` when patience < 1, min_delta < 0 or mode is neither "min"
+    nor "max". Not: patience counts the epochs tried after the best, as in Keras; Flax's
+    EarlyStopping tries one more.
     """
 
     patience: Any
@@ -59,7 +66,9 @@ class EarlyStopping:
         """Raise ValueError for numbers known now that mean nothing; tracers pass."""
         patience, min_delta = concrete(self.patience), concrete(self.min_delta)
         if patience is not None and not patience >= 1:
-            raise ValueError(f"EarlyStopping: patience must be at least 1 epoch; got {self.patience}")
+            raise ValueError(
+                f"EarlyStopping: patience must be at least 1 epoch; got {self.patience}"
+            )
         if min_delta is not None and not min_delta >= 0:
             raise ValueError(f"EarlyStopping: min_delta must be at least 0; got {self.min_delta}")
         if self.mode not in ("min", "max"):
@@ -78,13 +87,16 @@ class EarlyStopping:
         )
 
     def update(self, state, value, params, epoch):
-        """The state after an epoch that ended with these parameters and this value of the watched metric.
+        """The state after an epoch that ended with these parameters and this value of the watched
+        metric.
 
-        A stopped state stays as it is. A value that is not finite stops, and never becomes the best.
-        Raises: ValueError when value is not a scalar.
+        A stopped state stays as it is. A value that is not finite stops, and never becomes the
+        best. Raises: ValueError when value is not a scalar.
         """
         if jnp.shape(value) != ():
-            raise ValueError(f"EarlyStopping: the value must be a scalar; got shape {jnp.shape(value)}")
+            raise ValueError(
+                f"EarlyStopping: the value must be a scalar; got shape {jnp.shape(value)}"
+            )
         dtype = state.best.dtype
         value = jnp.asarray(value).astype(dtype)
         margin = jnp.asarray(self.min_delta).astype(dtype)
@@ -100,5 +112,7 @@ class EarlyStopping:
             wait=wait,
             stopped=state.stopped | diverged | exhausted,
             diverged=diverged,
-            best_params=jax.tree.map(lambda p, kept: jnp.where(improved, p, kept), params, state.best_params),
+            best_params=jax.tree.map(
+                lambda p, kept: jnp.where(improved, p, kept), params, state.best_params
+            ),
         )

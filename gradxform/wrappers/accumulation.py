@@ -1,4 +1,6 @@
-"""Large batches in small pieces: gradients collected over steps, or over the micro-batches of one step."""
+"""Large batches in small pieces: gradients collected over steps, or over the micro-batches of one
+step.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -19,7 +21,9 @@ from gradxform.wrappers.wrapper import Wrapper, cast, counter, zeros_like
 
 
 class AccumulateState(NamedTuple):
-    """State of `accumulate`: micro-batches collected, optimizer steps made, micro-batches dropped, and the collection."""
+    """State of `accumulate`: micro-batches collected, optimizer steps made, micro-batches dropped,
+    and the collection.
+    """
 
     mini_step: jax.Array
     step: jax.Array
@@ -41,7 +45,9 @@ class Accumulate(Wrapper):
 
     def init(self, params):
         accumulator = trees.tree_map(zeros(self.dtype), params)
-        return AccumulateState(counter(), counter(), counter(), accumulator, self.inner.init(params))
+        return AccumulateState(
+            counter(), counter(), counter(), accumulator, self.inner.init(params)
+        )
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
@@ -51,7 +57,9 @@ class Accumulate(Wrapper):
 
         def add(acc, u):
             u = u.astype(acc.dtype)
-            new = acc + (u - acc) / (state.mini_step + 1).astype(acc.dtype) if self.mean else acc + u
+            new = (
+                acc + (u - acc) / (state.mini_step + 1).astype(acc.dtype) if self.mean else acc + u
+            )
             return jnp.where(drop, acc, new)
 
         accumulator = trees.tree_map(add, state.accumulator, updates)
@@ -66,7 +74,9 @@ class Accumulate(Wrapper):
 
         out, accumulator, inner = jax.lax.cond(emit, run, wait, accumulator, state.inner)
         step, dropped = state.step + jnp.where(emit, 1, 0), state.dropped + jnp.where(drop, 1, 0)
-        return out, AccumulateState(jnp.where(emit, 0, mini_step), step, dropped, accumulator, inner)
+        return out, AccumulateState(
+            jnp.where(emit, 0, mini_step), step, dropped, accumulator, inner
+        )
 
 
 @transformation
@@ -78,28 +88,33 @@ def accumulate(
     skip: Callable[..., Any] | None = skip_not_finite,
     accumulator_dtype=None,
 ):
-    """Collect the gradients of k micro-batches, then step once with their mean; zero updates in between.
+    """Collect the gradients of k micro-batches, then step once with their mean; zero updates in
+    between.
 
         a ← a + (g - a) / n        n = 1, 2, …, k: the mean so far (a ← a + g with mean=False)
         at n = k:                  inner runs on a; a ← 0
 
-    Between steps the inner optimizer does not run at all (`lax.cond`; under vmap both branches run). Its
-    schedules count optimizer steps. k is a number or a schedule of the optimizer step, and may be traced. params and extra arguments
-    are those of the last micro-batch.
+    Between steps the inner optimizer does not run at all (`lax.cond`; under vmap both branches
+    run). Its schedules count optimizer steps. k is a number or a schedule of the optimizer step,
+    and may be traced. params and extra arguments are those of the last micro-batch.
 
     Args:
         inner: the optimizer.
         every_k: k.
         mean: of the micro-batches, or their sum.
-        skip: `skip(updates, step, params) -> bool`: a micro-batch to drop, as if it had never been: by default one with
-            an entry that is not finite. `state.dropped` counts them. None drops nothing.
-        accumulator_dtype: float32 or wider by default, and the inner optimizer sees the mean in that dtype.
+        skip: `skip(updates, step, params) -> bool`: a micro-batch to drop, as if it had never been:
+            by default one with an entry that is not finite. `state.dropped` counts them. None drops
+            nothing.
+        accumulator_dtype: float32 or wider by default, and the inner optimizer sees the mean in
+            that dtype.
 
     Memory: 4 bytes per parameter and three scalars, beside the inner state.
 
-    Source: M. Ott et al., Scaling Neural Machine Translation (2018), section 3.2; the running mean: B. P. Welford (1962).
+    Source: M. Ott et al., Scaling Neural Machine Translation (2018), section 3.2; the running mean:
+    B. P. Welford (1962).
 
-    Not: `microbatch`, which splits one batch within one step; `apply_every`, which collects finished updates.
+    Not: `microbatch`, which splits one batch within one step; `apply_every`, which collects
+    finished updates.
     """
     return Accumulate(inner, every_k, mean, skip, dtype_name(accumulator_dtype))
 
@@ -126,7 +141,8 @@ def MultiSteps(
 ):
     """Optax's name for `accumulate`.
 
-    Differences: the inner optimizer really runs only at every k-th step, and a micro-batch that is not finite is dropped.
+    Differences: the inner optimizer really runs only at every k-th step, and a micro-batch that is
+    not finite is dropped.
 
     >>> tx = gx.MultiSteps(gx.sgd(1.0), every_k_schedule=2)
     >>> state = tx.init(jnp.zeros(()))
@@ -140,21 +156,31 @@ def MultiSteps(
     Source: M. Ott et al., Scaling Neural Machine Translation (2018), section 3.2.
     """
     return accumulate(
-        opt, every_k_schedule, mean=use_grad_mean, skip=should_skip_update_fn, accumulator_dtype=accumulator_dtype
+        opt,
+        every_k_schedule,
+        mean=use_grad_mean,
+        skip=should_skip_update_fn,
+        accumulator_dtype=accumulator_dtype,
     )
 
 
 def _kinds(accumulator, out):
-    """How each leaf of the function's result is combined: "sum", "mean" or "concat", given for all or by subtree."""
+    """How each leaf of the function's result is combined: "sum", "mean" or "concat", given for all
+    or by subtree.
+    """
 
     def kind(x):
         name = str(getattr(x, "name", x)).lower().removeprefix("running_")
         if name not in ("sum", "mean", "concat"):
-            raise ValueError(f"microbatch: accumulator must be 'sum', 'mean' or 'concat'; got {code(x)}")
+            raise ValueError(
+                f"microbatch: accumulator must be 'sum', 'mean' or 'concat'; got {code(x)}"
+            )
         return name
 
     is_kind = lambda x: isinstance(x, str) or not isinstance(x, tuple | list | dict)  # noqa: E731
-    return jax.tree.map(lambda x, sub: jax.tree.map(lambda _: kind(x), sub), accumulator, out, is_leaf=is_kind)
+    return jax.tree.map(
+        lambda x, sub: jax.tree.map(lambda _: kind(x), sub), accumulator, out, is_leaf=is_kind
+    )
 
 
 def microbatch(
@@ -165,26 +191,30 @@ def microbatch(
     *,
     argnames: str | Sequence[str] = (),
 ):
-    """The function, evaluated on one micro-batch after another in a scan, and its results combined: less memory, more time.
+    """The function, evaluated on one micro-batch after another in a scan, and its results combined:
+    less memory, more time.
 
-        grad_fn = microbatch(jax.value_and_grad(loss), argnums=1, microbatch_size=32, accumulator="mean")
-        value, gradient = grad_fn(params, batch)
+        grad_fn = microbatch(jax.value_and_grad(loss), argnums=1, microbatch_size=32,
+        accumulator="mean") value, gradient = grad_fn(params, batch)
 
-    For a loss that is a mean over examples, the mean over micro-batches of equal size is the value and gradient of the whole
-    batch. Micro-batch i holds the examples i, i + n, i + 2n, … (n the number of micro-batches), so that each device of a
-    sharded batch works on its own examples in every one of them.
+    For a loss that is a mean over examples, the mean over micro-batches of equal size is the value
+    and gradient of the whole batch. Micro-batch i holds the examples i, i + n, i + 2n, … (n the
+    number of micro-batches), so that each device of a sharded batch works on its own examples in
+    every one of them.
 
     Args:
         fun: any function of arrays, usually `jax.grad` or `jax.value_and_grad` of a loss.
         argnums: the positional arguments with a leading batch axis, as in `jax.grad`.
         microbatch_size: examples per micro-batch; None gives the function as it is.
-        accumulator: "sum" (Optax's default), "mean" or "concat" for the whole result, or a tree of them, a prefix of the result.
+        accumulator: "sum" (Optax's default), "mean" or "concat" for the whole result, or a tree of
+            them, a prefix of the result.
         argnames: keyword arguments with a leading batch axis.
 
     Memory: the sums, float32 or wider, and what one micro-batch takes.
 
     Raises:
-        ValueError: the size does not divide the batch; the batch axes differ; an unknown accumulator.
+        ValueError: the size does not divide the batch; the batch axes differ; an unknown
+            accumulator.
 
     Source: M. Ott et al., Scaling Neural Machine Translation (2018), section 3.2, within one step.
     """
@@ -198,10 +228,13 @@ def microbatch(
         sizes = sorted({jnp.shape(x)[0] for x in jax.tree.leaves(batch)})
         if len(sizes) != 1 or sizes[0] % microbatch_size:
             raise ValueError(
-                f"microbatch: microbatch_size={microbatch_size} must divide the one batch size; got {sizes}"
+                f"microbatch: microbatch_size={microbatch_size} must divide the one batch size; "
+                f"got {sizes}"
             )
         count = sizes[0] // microbatch_size
-        pieces = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(microbatch_size, count, *x.shape[1:]), 0, 1), batch)
+        pieces = jax.tree.map(
+            lambda x: jnp.swapaxes(x.reshape(microbatch_size, count, *x.shape[1:]), 0, 1), batch
+        )
 
         def evaluate(piece):
             given = list(args)
@@ -216,8 +249,13 @@ def microbatch(
 
         def body(total, piece):
             new = jax.tree.leaves(evaluate(piece))
-            summed = [None if a is None else a + x.astype(a.dtype) for a, x in zip(total, new, strict=True)]
-            return summed, [x if kind == "concat" else None for kind, x in zip(kinds, new, strict=True)]
+            summed = [
+                None if a is None else a + x.astype(a.dtype)
+                for a, x in zip(total, new, strict=True)
+            ]
+            return summed, [
+                x if kind == "concat" else None for kind, x in zip(kinds, new, strict=True)
+            ]
 
         total, parts = jax.lax.scan(body, total, pieces)
         rows = zip(kinds, leaves, total, parts, strict=True)
@@ -231,7 +269,8 @@ def _total(kind, x):
     """Zeros to add to: wide floats, integers as they are."""
     if kind == "mean" and not jnp.issubdtype(x.dtype, jnp.inexact):
         raise ValueError(
-            f"microbatch: the mean of a result of dtype {x.dtype} is not of that dtype; use 'sum' or 'concat'"
+            f"microbatch: the mean of a result of dtype {x.dtype} is not of that dtype; use 'sum' "
+            "or 'concat'"
         )
     dtype = wide_dtype(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x.dtype
     return None if kind == "concat" else jnp.zeros(x.shape, dtype)

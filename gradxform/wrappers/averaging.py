@@ -1,8 +1,8 @@
 """And after: parameters to evaluate that are not those to train, averages of them over time.
 
-Each wraps an optimizer, keeps what it needs in slots like the parameters, and is itself one rule at the end of the chain: the
-inner update u is final there, so that p + u are the new parameters. `eval_params(state, params)` gives the parameters to evaluate,
-whichever of these is in the state.
+Each wraps an optimizer, keeps what it needs in slots like the parameters, and is itself one rule at
+the end of the chain: the inner update u is final there, so that p + u are the new parameters.
+`eval_params(state, params)` gives the parameters to evaluate, whichever of these is in the state.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,12 +53,16 @@ def params_ema(inner: Inner, decay: Decay = 0.999, debias: bool = True, *, accum
     Raises:
         ValueError: decay outside [0, 1); update() without params.
 
-    Source: B. T. Polyak, A. B. Juditsky (1992), with exponential weights; the correction as in D. P. Kingma, J. Ba (2015), section 3.
+    Source: B. T. Polyak, A. B. Juditsky (1992), with exponential weights; the correction as in D.
+    P. Kingma, J. Ba (2015), section 3.
 
     Not: `ema`, an average of the gradients.
     """
     slots = {"average_params": copied(dtype_name(accumulator_dtype))}
-    return chain(inner, leafwise(_ema_debiased if debias else _ema, slots=slots, name="params_ema", decay=decay))
+    return chain(
+        inner,
+        leafwise(_ema_debiased if debias else _ema, slots=slots, name="params_ema", decay=decay),
+    )
 
 
 def _swa(u, at, average_params, *, start, period):
@@ -71,16 +75,19 @@ def _swa(u, at, average_params, *, start, period):
 
 @transformation
 def swa(inner: Inner, start: Patience = 0, period: Count = 1, *, accumulator_dtype=None):
-    """Keep the plain mean of the parameters after the updates start, start + period, start + 2 period, …, to evaluate.
+    """Keep the plain mean of the parameters after the updates start, start + period, start + 2
+    period, …, to evaluate.
 
         p ← p + u                   as the inner optimizer has it
         a ← a + (p - a) / n         at the n-th of these updates; before `start`, a = p
 
-    Training is unchanged; `eval_params(state, params)` gives a. With `start=0` the first parameters count as well.
+    Training is unchanged; `eval_params(state, params)` gives a. With `start=0` the first parameters
+    count as well.
 
     Memory: one slot `average_params`, 4 bytes per parameter.
 
-    Source: P. Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization (2018), algorithm 1.
+    Source: P. Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization
+    (2018), algorithm 1.
     """
     slots = {"average_params": copied(dtype_name(accumulator_dtype))}
     return chain(inner, leafwise(_swa, slots=slots, name="swa", start=start, period=period))
@@ -99,7 +106,8 @@ def _no_steps(p):
 
 @transformation
 def lawa(inner: Inner, window: int = 5, period: Count = 1, *, accumulator_dtype=None):
-    """Keep the parameters after every `period`-th update, the last `window` of them; their mean is to evaluate.
+    """Keep the parameters after every `period`-th update, the last `window` of them; their mean is
+    to evaluate.
 
         a = (1/k) (p₁ + ⋯ + p_k)        the last k = `window` kept, or fewer as long as there are fewer
 
@@ -126,13 +134,17 @@ def _lookahead(u, at, slow_params, *, sync_period, slow_step_size):
 
 
 @transformation
-def lookahead(fast_optimizer: Inner, sync_period: Count, slow_step_size: Fraction, reset_state: bool = False):
-    """k steps forward, one step back: slow parameters follow the fast ones, which begin again from there.
+def lookahead(
+    fast_optimizer: Inner, sync_period: Count, slow_step_size: Fraction, reset_state: bool = False
+):
+    """k steps forward, one step back: slow parameters follow the fast ones, which begin again from
+    there.
 
         p ← p + u                      a fast step
         s ← s + α (p - s),  p ← s      at every k-th step
 
-    Parameters are plain ones, the fast; the slow live in the state, and `eval_params(state, params)` gives them.
+    Parameters are plain ones, the fast; the slow live in the state, and `eval_params(state,
+    params)` gives them.
 
     Args:
         fast_optimizer: the optimizer that makes the fast steps.
@@ -148,12 +160,20 @@ def lookahead(fast_optimizer: Inner, sync_period: Count, slow_step_size: Fractio
     slots = {"slow_params": copied()}
     return chain(
         fast,
-        leafwise(_lookahead, slots=slots, name="lookahead", sync_period=sync_period, slow_step_size=slow_step_size),
+        leafwise(
+            _lookahead,
+            slots=slots,
+            name="lookahead",
+            sync_period=sync_period,
+            slow_step_size=slow_step_size,
+        ),
     )
 
 
 def _averages(state, depth=0) -> Iterator[tuple[int, list[Any], Callable[..., Any]]]:
-    """Every averaging in a state: how deep it lies, the slots it reads, and what it makes of a parameter and these."""
+    """Every averaging in a state: how deep it lies, the slots it reads, and what it makes of a
+    parameter and these.
+    """
     if isinstance(state, RuleState):
         for names, evaluate in _EVALUATE.items():
             if all(name in state.slots for name in names):
@@ -187,10 +207,12 @@ _EVALUATE: dict[tuple[str, ...], Callable[..., Any]] = {
 
 
 def eval_params(state, params):
-    """The parameters to evaluate: the average that the state keeps, or the parameters themselves where it keeps none.
+    """The parameters to evaluate: the average that the state keeps, or the parameters themselves
+    where it keeps none.
 
-    Works for any state, however the wrappers are nested. Of several averages of one leaf the outermost counts, the one that
-    was last in the chain. Leaves that are frozen, or in a group that keeps none, are given back as they are.
+    Works for any state, however the wrappers are nested. Of several averages of one leaf the
+    outermost counts, the one that was last in the chain. Leaves that are frozen, or in a group that
+    keeps none, are given back as they are.
 
     >>> tx, params = gx.params_ema(gx.sgd(1.0), 0.5, debias=False), jnp.array(1.0)
     >>> updates, state = tx.update(jnp.array(1.0), tx.init(params), params)
@@ -212,7 +234,9 @@ def eval_params(state, params):
 
 
 def _column(slot, paths: list[str]) -> list[Any]:
-    """The slot's leaf for each parameter by path, since a framework may have wrapped either; one number serves them all."""
+    """The slot's leaf for each parameter by path, since a framework may have wrapped either; one
+    number serves them all.
+    """
     flat, _ = jax.tree_util.tree_flatten_with_path(slot, is_leaf=trees.is_none)
     found = {trees.path_string(path): leaf for path, leaf in flat}
     if found.keys() == {""}:
@@ -220,6 +244,7 @@ def _column(slot, paths: list[str]) -> list[Any]:
     missing = [path for path in paths if path not in found]
     if missing:
         raise ValueError(
-            f"eval_params: the average in the state has no leaf for {missing[:8]}; it has {list(found)[:8]}"
+            f"eval_params: the average in the state has no leaf for {missing[:8]}; it has "
+            f"{list(found)[:8]}"
         )
     return [found[path] for path in paths]

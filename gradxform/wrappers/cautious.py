@@ -1,6 +1,8 @@
-"""Wrappers that compare a step with the gradient it came from, entry by entry, whatever optimizer made it.
+"""Wrappers that compare a step with the gradient it came from, entry by entry, whatever optimizer
+made it.
 
-A step and the gradient of the moment agree where moving along the step lowers the loss to first order.
+A step and the gradient of the moment agree where moving along the step lowers the loss to first
+order.
 """
 
 from collections.abc import Iterator
@@ -17,7 +19,9 @@ from gradxform.wrappers.wrapper import Wrapper
 
 
 class _Cautious(NamedTuple):
-    """Keeps what goes up (sign 1) or down (-1) along the gradient, divided by the share that is kept."""
+    """Keeps what goes up (sign 1) or down (-1) along the gradient, divided by the share that is
+    kept.
+    """
 
     sign: int
     convention: str
@@ -39,7 +43,9 @@ def _grams_down(u, at):
 
 @pytree(static=("rule",))
 class Agreement(Wrapper):
-    """A transformation whose step is compared with the gradient that entered it. Built by `cautious` and `grams`."""
+    """A transformation whose step is compared with the gradient that entered it. Built by
+    `cautious` and `grams`.
+    """
 
     inner: Transform
     rule: Any
@@ -61,7 +67,8 @@ class Agreement(Wrapper):
 
 @transformation(conventions={"paper": {}, "lion_pytorch": {}})
 def cautious(inner: Inner, *, descends: bool = True, convention: str = "paper"):
-    """Keep only the entries of a step that agree with the gradient, lengthened by the share that is kept.
+    """Keep only the entries of a step that agree with the gradient, lengthened by the share that is
+    kept.
 
         φ = 1 where the step descends along the gradient, else 0
         u ← u φ n / (Σφ + 1)                  n entries in the leaf, Σφ of them kept
@@ -69,14 +76,15 @@ def cautious(inner: Inner, *, descends: bool = True, convention: str = "paper"):
 
     Args:
         inner: any optimizer, whose updates go downhill: `cautious(adam(1e-3))`.
-        descends: False for what stands before the learning rate and goes uphill, such as `scale_by_adam()`. So weight
-            decay stays outside: `chain(cautious(scale_by_adam(), descends=False), add_decayed_weights(λ),
-            scale_by_learning_rate(α))`.
+        descends: False for what stands before the learning rate and goes uphill, such as
+            `scale_by_adam()`. So weight decay stays outside: `chain(cautious(scale_by_adam(),
+            descends=False), add_decayed_weights(λ), scale_by_learning_rate(α))`.
         convention: "paper", and so pytorch_optimizer, or "lion_pytorch".
 
     Memory: none beside the inner state.
 
-    Source: K. Liang et al., Cautious Optimizers: Improving Training with One Line of Code (2024), algorithm 1.
+    Source: K. Liang et al., Cautious Optimizers: Improving Training with One Line of Code (2024),
+    algorithm 1.
 
     Not: `add_decayed_weights(kind="cautious")`, which compares the decay with the step.
     """
@@ -91,11 +99,12 @@ def grams(inner: Inner, *, descends: bool = True):
 
     Args:
         inner: any optimizer, whose updates go downhill: `grams(adam(1e-3))`.
-        descends: False for what stands before the learning rate and goes uphill, such as `scale_by_adam()`; weight
-            decay then stays outside.
+        descends: False for what stands before the learning rate and goes uphill, such as
+            `scale_by_adam()`; weight decay then stays outside.
 
     Memory: none beside the inner state.
 
-    Source: Y. Cao, X. Li, Z. Song, Grams: Gradient Descent with Adaptive Momentum Scaling (2024), algorithm 1.
+    Source: Y. Cao, X. Li, Z. Song, Grams: Gradient Descent with Adaptive Momentum Scaling (2024),
+    algorithm 1.
     """
     return Agreement(inner, _grams_down if descends else _grams_up)

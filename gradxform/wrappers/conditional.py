@@ -1,8 +1,10 @@
-"""When an optimizer runs: where a condition holds, every k-th step, from a fresh state now and then.
+"""When an optimizer runs: where a condition holds, every k-th step, from a fresh state now and
+then.
 
-A wrapper is a transformation around another one. It is a direction if what it wraps is (the gradient it freezes is then what
-entered the wrapper), hands on every extra argument, and never branches in Python on a number. Accumulation is in
-`accumulate`, steps that are skipped in `skip`, two gradients per step in `sam`.
+A wrapper is a transformation around another one. It is a direction if what it wraps is (the
+gradient it freezes is then what entered the wrapper), hands on every extra argument, and never
+branches in Python on a number. Accumulation is in `accumulate`, steps that are skipped in `skip`,
+two gradients per step in `sam`.
 """
 
 from collections.abc import Callable
@@ -21,7 +23,9 @@ from gradxform.wrappers.wrapper import Wrapper, cast, counter, is_multiple, pick
 
 
 class ConditionState(NamedTuple):
-    """State of `conditionally_transform`, `conditionally_mask` and `every`: calls so far, and the inner state."""
+    """State of `conditionally_transform`, `conditionally_mask` and `every`: calls so far, and the
+    inner state.
+    """
 
     step: jax.Array
     inner: Any
@@ -59,8 +63,11 @@ class Conditional(Wrapper):
 
 
 @transformation
-def conditionally_transform(inner: Inner, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False):
-    """Run the inner transformation only where a condition holds; elsewhere the updates pass as they are.
+def conditionally_transform(
+    inner: Inner, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+):
+    """Run the inner transformation only where a condition holds; elsewhere the updates pass as they
+    are.
 
         u, s ← inner(u, s)        if should_transform_fn(step)
         u, s ← u, s               otherwise
@@ -68,7 +75,8 @@ def conditionally_transform(inner: Inner, should_transform_fn: Callable[..., Any
     Args:
         inner: the transformation.
         should_transform_fn: `f(step) -> bool`, the step counting the calls, 0 first.
-        forward_extra_args: also give it the extra arguments of update: `f(step, *, value, **extra)`.
+        forward_extra_args: also give it the extra arguments of update: `f(step, *, value,
+            **extra)`.
 
     Memory: one counter beside the inner state.
 
@@ -80,7 +88,9 @@ def conditionally_transform(inner: Inner, should_transform_fn: Callable[..., Any
 
 
 @transformation
-def conditionally_mask(inner: Inner, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False):
+def conditionally_mask(
+    inner: Inner, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+):
     """Run the inner transformation only where a condition holds; elsewhere the updates are zero.
 
         u, s ← inner(u, s)        if should_transform_fn(step)
@@ -89,7 +99,8 @@ def conditionally_mask(inner: Inner, should_transform_fn: Callable[..., Any], fo
     Args:
         inner: the transformation.
         should_transform_fn: `f(step) -> bool`, the step counting the calls, 0 first.
-        forward_extra_args: also give it the extra arguments of update: `f(step, *, value, **extra)`.
+        forward_extra_args: also give it the extra arguments of update: `f(step, *, value,
+            **extra)`.
 
     Memory: one counter beside the inner state.
 
@@ -100,9 +111,11 @@ def conditionally_mask(inner: Inner, should_transform_fn: Callable[..., Any], fo
 
 @transformation
 def every(k: Count, inner: Inner):
-    """Run the inner transformation at the steps 0, k, 2k, … on the gradient of that step; zero updates in between.
+    """Run the inner transformation at the steps 0, k, 2k, … on the gradient of that step; zero
+    updates in between.
 
-    The gradients in between are not used at all: `accumulate` averages them. The inner step counts its own runs.
+    The gradients in between are not used at all: `accumulate` averages them. The inner step counts
+    its own runs.
 
     Memory: one counter beside the inner state.
     """
@@ -116,7 +129,8 @@ def _apply_every(u, at, total, *, k):
 
 @transformation
 def apply_every(k: Count = 1):
-    """Collect the updates of k steps and let their sum through at the k-th; zero updates in between.
+    """Collect the updates of k steps and let their sum through at the k-th; zero updates in
+    between.
 
         a ← a + u
         u ← a, then a ← 0        at every k-th step; otherwise u ← 0
@@ -153,7 +167,9 @@ class Restart(Wrapper):
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
         if params is None:
-            raise ValueError("restart: update() needs the parameters: update(updates, state, params)")
+            raise ValueError(
+                "restart: update() needs the parameters: update(updates, state, params)"
+            )
         out, inner = self.run(updates, state.inner, params, gradient, extra)
         step = state.step + 1
         over = is_multiple(step, self.number("period", state.step))
@@ -162,13 +178,15 @@ class Restart(Wrapper):
 
 @transformation
 def restart(inner: Inner, period: Count):
-    """Begin again with a fresh inner state after every `period` steps; its averages, step counts and schedules start anew.
+    """Begin again with a fresh inner state after every `period` steps; its averages, step counts
+    and schedules start anew.
 
     Memory: one counter beside the inner state.
 
     Raises:
         ValueError: update() without params.
 
-    Source: for momentum, B. O'Donoghue, E. Candès, Adaptive Restart for Accelerated Gradient Schemes (2015), fixed restart.
+    Source: for momentum, B. O'Donoghue, E. Candès, Adaptive Restart for Accelerated Gradient
+    Schemes (2015), fixed restart.
     """
     return Restart(inner, period)

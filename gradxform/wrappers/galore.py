@@ -1,4 +1,6 @@
-"""Gradients in a subspace: a transformation runs on their projections, and its steps come back in full."""
+"""Gradients in a subspace: a transformation runs on their projections, and its steps come back in
+full.
+"""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +32,9 @@ Inner = Annotated[Any, _Inner()]
 
 
 class GaLoreDimensionNumbers(NamedTuple):
-    """Which axes of an array are the rows, `reduction_axis`, and which the columns, `output_axis`, of a matrix."""
+    """Which axes of an array are the rows, `reduction_axis`, and which the columns, `output_axis`,
+    of a matrix.
+    """
 
     reduction_axis: int | Sequence[int] = 0
     output_axis: int | Sequence[int] = 1
@@ -44,7 +48,9 @@ class _ByLeaf(tuple):
 
 
 class _Dimensions:
-    """`GaLoreDimensionNumbers` for every leaf of rank 2 or more, a function of (path, leaf), or a tree like the parameters."""
+    """`GaLoreDimensionNumbers` for every leaf of rank 2 or more, a function of (path, leaf), or a
+    tree like the parameters.
+    """
 
     static = True
 
@@ -59,16 +65,21 @@ class _Dimensions:
         )
         if not all(y is None or isinstance(y, GaLoreDimensionNumbers) for _, y in leaves):
             raise TypeError(
-                f"{owner}: {name} must be GaLoreDimensionNumbers, a function of (path, leaf) or a tree of these; got {code(x)}"
+                f"{owner}: {name} must be GaLoreDimensionNumbers, a function of (path, leaf) or a "
+                f"tree of these; got {code(x)}"
             )
-        return _ByLeaf((trees.path_string(path), y and self.convert(owner, name, y)) for path, y in leaves)
+        return _ByLeaf(
+            (trees.path_string(path), y and self.convert(owner, name, y)) for path, y in leaves
+        )
 
 
 Dimensions = Annotated[Any, _Dimensions()]
 
 
 class LowRankState(NamedTuple):
-    """State of `scale_by_galore`: updates made, the projectors (None for a leaf that is not projected), the inner state."""
+    """State of `scale_by_galore`: updates made, the projectors (None for a leaf that is not
+    projected), the inner state.
+    """
 
     step: jax.Array
     projector: Any
@@ -124,7 +135,9 @@ class GaLore(Transform):
         """One of its numbers at a step; it is one number for the whole tree."""
         x = at_step(getattr(self, name), step)
         if isinstance(x, ByPath):
-            raise ValueError(f"{self.name}: {name} is one number for the whole tree; it takes no by_path table")
+            raise ValueError(
+                f"{self.name}: {name} is one number for the whole tree; it takes no by_path table"
+            )
         return scalar(self.name, name, x)
 
     def view(self, path: str, x) -> _View | None:
@@ -137,18 +150,27 @@ class GaLore(Transform):
             axes = self.dimensions(path, x)
         if axes is None:
             return None
-        rows, columns = ([a % x.ndim for a in ([axis] if isinstance(axis, int) else axis)] for axis in axes)
+        rows, columns = (
+            [a % x.ndim for a in ([axis] if isinstance(axis, int) else axis)] for axis in axes
+        )
         transpose = (*rows, *columns)
         if sorted(transpose) != list(range(x.ndim)):
-            raise ValueError(f"{self.name}: {path!r} of shape {x.shape}: {axes} must name every axis once")
+            raise ValueError(
+                f"{self.name}: {path!r} of shape {x.shape}: {axes} must name every axis once"
+            )
         m, n = (math.prod(x.shape[a] for a in side) for side in (rows, columns))
         left = m >= n if self.convention == "optax" else m < n
-        return _View(transpose, tuple(x.shape[a] for a in transpose), m, n, left, min(self.rank, m, n))
+        return _View(
+            transpose, tuple(x.shape[a] for a in transpose), m, n, left, min(self.rank, m, n)
+        )
 
     def views(self, tree):
         """One view per leaf, None leaves included."""
         leaves = jax.tree.leaves(tree, is_leaf=trees.is_none)
-        return [None if x is None else self.view(path, x) for path, x in zip(trees.paths(tree), leaves, strict=True)]
+        return [
+            None if x is None else self.view(path, x)
+            for path, x in zip(trees.paths(tree), leaves, strict=True)
+        ]
 
     def init(self, params):
         leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
@@ -164,7 +186,9 @@ class GaLore(Transform):
             projectors.append(jnp.zeros((side, view.rank), dtype))
             low.append(jnp.zeros((view.rank, other) if view.left else (other, view.rank), x.dtype))
         return LowRankState(
-            jnp.zeros((), jnp.int32), structure.unflatten(projectors), self.inner.init(structure.unflatten(low))
+            jnp.zeros((), jnp.int32),
+            structure.unflatten(projectors),
+            self.inner.init(structure.unflatten(low)),
         )
 
     def update(self, updates, state, params=None, **extra):
@@ -184,14 +208,20 @@ class GaLore(Transform):
                 wide
             )  # the subspace is chosen, not differentiated: repeated singular values have no slope
             new = jax.lax.cond(
-                due, lambda g, p, view=view: view.leading(g).astype(p.dtype), lambda g, p: p, held, projector
+                due,
+                lambda g, p, view=view: view.leading(g).astype(p.dtype),
+                lambda g, p: p,
+                held,
+                projector,
             )
             projectors.append(new)
             low.append(view.project(wide, new).astype(x.dtype))
         extra.pop("gradient", None)
         out, inner = self.inner.update(structure.unflatten(low), state.inner, None, **extra)
         lifted = []
-        for x, view, projector, step in zip(leaves, views, projectors, structure.flatten_up_to(out), strict=True):
+        for x, view, projector, step in zip(
+            leaves, views, projectors, structure.flatten_up_to(out), strict=True
+        ):
             if view is None:
                 lifted.append(step)
                 continue
@@ -221,23 +251,29 @@ def scale_by_galore(
         rank: r, at most the shorter side.
         update_proj_gap: k; its projector is found on the first step and every k-th after it.
         scale: s.
-        base_optimizer: what runs on R, and on leaves that are no matrices; it is given no parameters. Adam without a
-            learning rate by default.
-        weight_dimension_numbers: which axes are rows and columns: by default only arrays of rank 2 are projected. One
-            `GaLoreDimensionNumbers`, a function of (path, leaf), or a tree of them, None for a leaf that is left alone.
-        convention: "optax" projects the longer side (R is r × the shorter one); "paper" the shorter one.
+        base_optimizer: what runs on R, and on leaves that are no matrices; it is given no
+            parameters. Adam without a learning rate by default.
+        weight_dimension_numbers: which axes are rows and columns: by default only arrays of rank 2
+            are projected. One `GaLoreDimensionNumbers`, a function of (path, leaf), or a tree of
+            them, None for a leaf that is left alone.
+        convention: "optax" projects the longer side (R is r × the shorter one); "paper" the shorter
+            one.
 
-    Memory: 4 bytes times (longer side · r) for P, and the base optimizer's on R, r · the shorter side. The other way round in the paper.
+    Memory: 4 bytes times (longer side · r) for P, and the base optimizer's on R, r · the shorter
+    side. The other way round in the paper.
 
     Raises:
         ValueError: a rank below 1, an unknown convention, dimension numbers that leave an axis out.
 
-    Source: J. Zhao et al., GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection (2024), algorithm 2.
+    Source: J. Zhao et al., GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection
+    (2024), algorithm 2.
     """
     if rank < 1:
         raise ValueError(f"scale_by_galore: rank must lie in [1, inf); got {rank}")
     if convention not in ("optax", "paper"):
-        raise ValueError(f"scale_by_galore: convention must be 'optax' or 'paper'; got {convention!r}")
+        raise ValueError(
+            f"scale_by_galore: convention must be 'optax' or 'paper'; got {convention!r}"
+        )
     adam = chain(ema(0.9), scale_by_rms(0.999, eps_in_sqrt=False, bias_correction=True))
     return GaLore(
         update_proj_gap,

@@ -1,9 +1,12 @@
-"""Which parameters: another transformation for each group, the identity for some, nothing at all for the frozen.
+"""Which parameters: another transformation for each group, the identity for some, nothing at all
+for the frozen.
 
-Leaves are chosen by path pattern, by predicate, by a tree of labels, or by a function of the parameters. What is not chosen is
-None to the inner transformation, as an absent leaf is everywhere, so that it has no state and a selected subtree behaves as if it
-were run alone. A measure of the whole tree inside a group, such as the norm of `clip_by_global_norm`, sees that group alone: for
-one global clip, put it in the chain before the groups, or keep one optimizer and give its numbers by `by_path`.
+Leaves are chosen by path pattern, by predicate, by a tree of labels, or by a function of the
+parameters. What is not chosen is None to the inner transformation, as an absent leaf is everywhere,
+so that it has no state and a selected subtree behaves as if it were run alone. A measure of the
+whole tree inside a group, such as the norm of `clip_by_global_norm`, sees that group alone: for one
+global clip, put it in the chain before the groups, or keep one optimizer and give its numbers by
+`by_path`.
 """
 
 import warnings
@@ -28,8 +31,8 @@ from gradxform.wrappers.wrapper import Wrapper
 class Partition(Wrapper):
     """Built by `partition`, `masked` and `freeze`: a transformation for each label.
 
-    With `bare`, labels are booleans, the state is that of the transformation with this label, the other one has none, and leaves
-    whose label has no transformation pass.
+    With `bare`, labels are booleans, the state is that of the transformation with this label, the
+    other one has none, and leaves whose label has no transformation pass.
     """
 
     transforms: dict[Any, Transform]
@@ -47,13 +50,20 @@ class Partition(Wrapper):
         return any(tx.direction for tx in self.transforms.values())
 
     def groups(self, tree) -> Iterator[tuple[Any, Transform, list[bool]]]:
-        """Each label, its transformation, and which leaves carry it. A label with no transformation is an error."""
+        """Each label, its transformation, and which leaves carry it. A label with no transformation
+        is an error.
+        """
         labels = label_leaves(self.called, self.labels, tree, self.bare is not None)
         unknown = {label for label in labels if label is not None} - self.transforms.keys()
         if unknown and self.bare is None:
-            at = [path for path, label in zip(trees.paths(tree), labels, strict=True) if label in unknown]
+            at = [
+                path
+                for path, label in zip(trees.paths(tree), labels, strict=True)
+                if label in unknown
+            ]
             raise ValueError(
-                f"{self.called}: no transformation for the labels {sorted(map(str, unknown))} of {at[:8]}; "
+                f"{self.called}: no transformation for the labels {sorted(map(str, unknown))} of "
+                f"{at[:8]}; "
                 f"there are transformations for {list(self.transforms)}"
             )
         for label, tx in self.transforms.items():
@@ -65,20 +75,26 @@ class Partition(Wrapper):
             if not isinstance(state, dict) or state.keys() != self.transforms.keys():
                 have = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
                 raise ValueError(
-                    f"{self.called}: this state belongs to another transformation: it has {have}, not {list(self.transforms)}"
+                    f"{self.called}: this state belongs to another transformation: it has {have}, "
+                    f"not {list(self.transforms)}"
                 )
             return state[label]
         return state if label == self.bare else ()
 
     def init(self, params):
-        states = {label: tx.init(_only(chosen, params)) for label, tx, chosen in self.groups(params)}
+        states = {
+            label: tx.init(_only(chosen, params)) for label, tx, chosen in self.groups(params)
+        }
         return states if self.bare is None else states[self.bare]
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         structure = jax.tree.structure(updates)
         out, states = updates, {}
         for label, tx, chosen in self.groups(updates if params is None else params):
-            u, p, g = (None if tree is None else _only(chosen, tree) for tree in (updates, params, gradient))
+            u, p, g = (
+                None if tree is None else _only(chosen, tree)
+                for tree in (updates, params, gradient)
+            )
             known = {} if g is None else {"gradient": g}
             own = {
                 k: _only(chosen, x) if self.extras and jax.tree.structure(x) == structure else x
@@ -94,19 +110,25 @@ class Partition(Wrapper):
             yield "" if self.bare is not None else str(label), tx, self.share(label, state), share
 
     def _share_of_params(self, label, params):
-        return next(_only(chosen, params) for found, _, chosen in self.groups(params) if found == label)
+        return next(
+            _only(chosen, params) for found, _, chosen in self.groups(params) if found == label
+        )
 
 
 def _only(chosen: list[bool], tree):
     """The chosen leaves; None for the others."""
     leaves, structure = jax.tree.flatten(tree, is_leaf=trees.is_none)
-    return structure.unflatten([x if keep else None for keep, x in zip(chosen, leaves, strict=True)])
+    return structure.unflatten(
+        [x if keep else None for keep, x in zip(chosen, leaves, strict=True)]
+    )
 
 
 def _merge(chosen: list[bool], new, old):
     leaves, structure = jax.tree.flatten(old, is_leaf=trees.is_none)
     found = trees.align(structure, new, "partition", "the new updates", "the updates")
-    return structure.unflatten([n if keep else o for keep, n, o in zip(chosen, found, leaves, strict=True)])
+    return structure.unflatten(
+        [n if keep else o for keep, n, o in zip(chosen, found, leaves, strict=True)]
+    )
 
 
 class _Transforms:
@@ -114,7 +136,9 @@ class _Transforms:
 
     def convert(self, owner: str, name: str, x: Any):
         if not isinstance(x, Mapping) or not x:
-            raise TypeError(f"{owner}: {name} must be a dict from label to transformation; got {code(x)}")
+            raise TypeError(
+                f"{owner}: {name} must be a dict from label to transformation; got {code(x)}"
+            )
         return {label: as_inner.convert(owner, f"{name}[{label!r}]", tx) for label, tx in x.items()}
 
 
@@ -127,25 +151,30 @@ def partition(
 ):
     """Another transformation for each group of parameters.
 
-        partition({"hidden": sgd(0.02), "rest": adamw(1e-3)}, by_path({"**/kernel": "hidden", "**": "rest"}))
+        partition({"hidden": sgd(0.02), "rest": adamw(1e-3)}, by_path({"**/kernel": "hidden", "**":
+        "rest"}))
 
-    Each group runs as if the others were not there: it has its own step counter, its state holds its own leaves, and a norm
-    over the whole tree is a norm over the group. Where only numbers differ, one optimizer with a `by_path` table as that
-    number keeps the norm global.
+    Each group runs as if the others were not there: it has its own step counter, its state holds
+    its own leaves, and a norm over the whole tree is a norm over the group. Where only numbers
+    differ, one optimizer with a `by_path` table as that number keeps the norm global.
 
     Args:
         transforms: a transformation for each label; one that no leaf carries is no error.
-        param_labels: a tree of labels like the parameters, or a prefix of it (also a module that can be called); a `by_path` table;
-            a function `f(params)` that gives a tree; a function `f(path, leaf)`. Functions are given the parameters at init and at update
-            alike, and the updates only where update() is given no parameters.
-        mask_compatible_extra_args: divide extra arguments that have the structure of the updates among the groups as well.
+        param_labels: a tree of labels like the parameters, or a prefix of it (also a module that
+            can be called); a `by_path` table; a function `f(params)` that gives a tree; a function
+            `f(path, leaf)`. Functions are given the parameters at init and at update alike, and the
+            updates only where update() is given no parameters.
+        mask_compatible_extra_args: divide extra arguments that have the structure of the updates
+            among the groups as well.
 
     Memory: the sum over the groups; nothing for `set_to_zero` and `identity`.
 
     Raises:
-        ValueError: a leaf without a label, a label without a transformation, a pattern that matches nothing, each listed.
+        ValueError: a leaf without a label, a label without a transformation, a pattern that matches
+            nothing, each listed.
 
-    Source: Optax (I. Babuschkin et al., The DeepMind JAX Ecosystem, 2020); parameter groups in torch.
+    Source: Optax (I. Babuschkin et al., The DeepMind JAX Ecosystem, 2020); parameter groups in
+    torch.
     """
     return Partition(dict(transforms), param_labels, extras=bool(mask_compatible_extra_args))
 
@@ -169,7 +198,9 @@ def multi_transform(
 
     Source: Optax (I. Babuschkin et al., The DeepMind JAX Ecosystem, 2020).
     """
-    return partition(transforms, param_labels, mask_compatible_extra_args=mask_compatible_extra_args)
+    return partition(
+        transforms, param_labels, mask_compatible_extra_args=mask_compatible_extra_args
+    )
 
 
 def _steps(tx) -> bool:
@@ -177,7 +208,9 @@ def _steps(tx) -> bool:
     for _, part in tx.parts():
         if isinstance(part, Leafwise) and part.records:
             return True
-        fields = [y for x in vars(part).values() for y in (x.values() if isinstance(x, dict) else [x])]
+        fields = [
+            y for x in vars(part).values() for y in (x.values() if isinstance(x, dict) else [x])
+        ]
         if any(_steps(x) for x in fields if isinstance(x, Transform)):
             return True
     return False
@@ -190,15 +223,19 @@ class _Masked(AnyTransform):
         tx = super().convert(owner, name, x)
         if _steps(tx):
             warnings.warn(
-                f"{owner}: {tx.name} is a whole optimizer: elsewhere the raw gradient passes, and apply_updates would add it "
-                f"to the parameters. To keep those fixed use freeze(mask, {tx.name}(...)); for another optimizer there, partition",
+                f"{owner}: {tx.name} is a whole optimizer: elsewhere the raw gradient passes, and "
+                "apply_updates would add it "
+                f"to the parameters. To keep those fixed use freeze(mask, {tx.name}(...)); for "
+                "another optimizer there, partition",
                 stacklevel=3,
             )
         return tx
 
 
 @transformation
-def masked(inner: Annotated[Any, _Masked()], mask: Mask, *, mask_compatible_extra_args: bool = False):
+def masked(
+    inner: Annotated[Any, _Masked()], mask: Mask, *, mask_compatible_extra_args: bool = False
+):
     """Run the transformation on some leaves; the others pass through as they are.
 
         u ← inner(u)        where the mask is true
@@ -207,10 +244,12 @@ def masked(inner: Annotated[Any, _Masked()], mask: Mask, *, mask_compatible_extr
     For parts of a chain, such as weight decay on kernels alone.
 
     Args:
-        inner: the transformation. A whole optimizer makes it warn, since elsewhere the gradient itself would be the step: see `freeze`.
-        mask: a path pattern ("**/kernel"), a predicate `f(path, leaf)`, a tree of booleans or a prefix of it, or a function
-            `f(params)` that gives one.
-        mask_compatible_extra_args: mask extra arguments that have the structure of the updates as well.
+        inner: the transformation. A whole optimizer makes it warn, since elsewhere the gradient
+            itself would be the step: see `freeze`.
+        mask: a path pattern ("**/kernel"), a predicate `f(path, leaf)`, a tree of booleans or a
+            prefix of it, or a function `f(params)` that gives one.
+        mask_compatible_extra_args: mask extra arguments that have the structure of the updates as
+            well.
 
     >>> params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
     >>> tx = gx.masked(gx.add_decayed_weights(0.5), "kernel")
@@ -248,9 +287,10 @@ def freeze(mask: Mask, inner: Inner | None = None):
         chain(adamw(1e-3), freeze("embed/**"))        the same steps, with Adam's averages kept for the embedding too
 
     Args:
-        mask: which leaves to freeze: a path pattern, a predicate `f(path, leaf)`, a tree of booleans or a prefix of it, or a function
-            `f(params)` that gives one.
-        inner: the optimizer of the other leaves, which runs as if the frozen ones were not there; None leaves their updates as they are.
+        mask: which leaves to freeze: a path pattern, a predicate `f(path, leaf)`, a tree of
+            booleans or a prefix of it, or a function `f(params)` that gives one.
+        inner: the optimizer of the other leaves, which runs as if the frozen ones were not there;
+            None leaves their updates as they are.
 
     >>> params = {"embed": jnp.ones(2), "head": jnp.ones(2)}
     >>> tx = gx.freeze("embed", gx.sgd(0.1))
@@ -263,7 +303,8 @@ def freeze(mask: Mask, inner: Inner | None = None):
     Raises:
         ValueError: a pattern that matches nothing, or a tree of booleans that does not fit.
 
-    Source: Optax (I. Babuschkin et al., The DeepMind JAX Ecosystem, 2020), its `freeze` and `selective_transform`.
+    Source: Optax (I. Babuschkin et al., The DeepMind JAX Ecosystem, 2020), its `freeze` and
+    `selective_transform`.
     """
     if inner is None:
         return Partition({True: set_to_zero()}, mask, called="freeze", bare=True)

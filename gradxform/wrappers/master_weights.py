@@ -14,7 +14,9 @@ from gradxform.wrappers.wrapper import Wrapper
 
 
 class MasterWeightsState(NamedTuple):
-    """State of `master_weights`: float32 copies of the narrow parameters (None for the others), and the inner state."""
+    """State of `master_weights`: float32 copies of the narrow parameters (None for the others), and
+    the inner state.
+    """
 
     master: Any
     inner: Any
@@ -33,13 +35,17 @@ class MasterWeights(Wrapper):
     inner: Transform
 
     def init(self, params):
-        master = jax.tree.map(lambda p: copied()(p) if _is_narrow(p) else None, params, is_leaf=trees.is_none)
+        master = jax.tree.map(
+            lambda p: copied()(p) if _is_narrow(p) else None, params, is_leaf=trees.is_none
+        )
         return MasterWeightsState(master, self.inner.init(_over(params, master)))
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
         if params is None:
-            raise ValueError("master_weights: update() needs the parameters: update(updates, state, params)")
+            raise ValueError(
+                "master_weights: update() needs the parameters: update(updates, state, params)"
+            )
         check_updates("master_weights", updates, params)
         weights = _over(params, state.master)
         wide = trees.tree_map(lambda g: g.astype(wide_dtype(g.dtype)), (updates, gradient))
@@ -63,15 +69,17 @@ def _over(params, master):
 
 @transformation
 def master_weights(inner: Inner):
-    """Train bfloat16 or float16 parameters as if they were float32, so that small steps add up instead of being rounded away.
+    """Train bfloat16 or float16 parameters as if they were float32, so that small steps add up
+    instead of being rounded away.
 
         w ← w + u                   float32, with u the inner update of the float32 gradient at w
         p ← round(w)                what the model sees
 
-    Rounded to bfloat16, 1 - 0.001 is 1 again, and a hundred such steps are none. The inner optimizer sees w, also for weight
-    decay and trust ratios. The update is round(w) - p, so `apply_updates` lands on round(w); where that difference needs more
-    digits than the gradient's dtype has it is rounded, and the next step mends it. Parameters of float32 and wider are left
-    to the inner optimizer.
+    Rounded to bfloat16, 1 - 0.001 is 1 again, and a hundred such steps are none. The inner
+    optimizer sees w, also for weight decay and trust ratios. The update is round(w) - p, so
+    `apply_updates` lands on round(w); where that difference needs more digits than the gradient's
+    dtype has it is rounded, and the next step mends it. Parameters of float32 and wider are left to
+    the inner optimizer.
 
     >>> tx, params = gx.master_weights(gx.sgd(1e-3)), jnp.ones((), jnp.bfloat16)
     >>> state = tx.init(params)

@@ -23,7 +23,9 @@ def _gain(g, p, x0, pull):
 
 
 class MechanicState(NamedTuple):
-    """State of `mechanize`: updates made, what each bettor knows ([n] each), the initial parameters, the inner state."""
+    """State of `mechanize`: updates made, what each bettor knows ([n] each), the initial
+    parameters, the inner state.
+    """
 
     step: jax.Array
     reward: jax.Array
@@ -53,7 +55,9 @@ class Mechanic(Transform):
         """One of its numbers at a step, in the default float."""
         x = at_step(getattr(self, name), step)
         if isinstance(x, ByPath):
-            raise ValueError(f"{self.name}: {name} is one number for the whole tree; it takes no by_path table")
+            raise ValueError(
+                f"{self.name}: {name} is one number for the whole tree; it takes no by_path table"
+            )
         return jnp.asarray(scalar(self.name, name, x), float)
 
     def init(self, params):
@@ -71,11 +75,17 @@ class Mechanic(Transform):
 
     def update(self, updates, state, params=None, **extra):
         if params is None:
-            raise ValueError(f"{self.name}: update() needs the parameters: update(updates, state, params)")
-        weight_decay, eps, s_init = (self.number(name, state.step) for name in ("weight_decay", "eps", "s_init"))
+            raise ValueError(
+                f"{self.name}: update() needs the parameters: update(updates, state, params)"
+            )
+        weight_decay, eps, s_init = (
+            self.number(name, state.step) for name in ("weight_decay", "eps", "s_init")
+        )
         out, inner_state = self.base_optimizer.update(updates, state.inner, params, **extra)
         inner_state = jax.tree.map(lambda new, old: new.astype(old.dtype), inner_state, state.inner)
-        x0 = trees.tree_map(lambda x, p: jnp.where(state.step == 0, p.astype(x.dtype), x), state.x0, params)
+        x0 = trees.tree_map(
+            lambda x, p: jnp.where(state.step == 0, p.astype(x.dtype), x), state.x0, params
+        )
         g, p, first = leaves_of(updates), leaves_of(params), leaves_of(x0)
         before = jnp.sum(state.scale)
         norm, size = (safe_sqrt(trees.sum_of_squares(x)).astype(float) for x in (g, p))
@@ -95,7 +105,9 @@ class Mechanic(Transform):
             dtype = x0.dtype
             sum_before, sum_now = (before + eps).astype(dtype), share.astype(dtype)
             wide = p.astype(dtype)
-            return (x0 - sum_now * ((x0 - wide) / sum_before - u.astype(dtype)) - wide).astype(u.dtype)
+            return (x0 - sum_now * ((x0 - wide) / sum_before - u.astype(dtype)) - wide).astype(
+                u.dtype
+            )
 
         moved = trees.tree_map(move, out, params, x0)
         step = state.step + jnp.ones((), jnp.int32)
@@ -110,7 +122,8 @@ def mechanize(
     s_init: Positive = 1e-6,
     num_betas: int = 6,
 ):
-    """Learn how far to go along the sum of an optimizer's steps, by n bettors with memories of 10, 100, … steps.
+    """Learn how far to go along the sum of an optimizer's steps, by n bettors with memories of 10,
+    100, … steps.
 
         Δ = (p₀ - p) / Σs,  h = ⟨g + λ Σs ‖g‖ p / ‖p‖, Δ⟩
         m ← max(β m, |h| + ε),  v ← β² v + h²,  r ← β r + clip(h, ±m) s
@@ -124,7 +137,8 @@ def mechanize(
     Raises:
         ValueError: update() without params; num_betas below 1.
 
-    Source: A. Cutkosky, A. Defazio, H. Mehta, Mechanic: A Learning Rate Tuner (2023), algorithm 1; the clip of h is the authors' later.
+    Source: A. Cutkosky, A. Defazio, H. Mehta, Mechanic: A Learning Rate Tuner (2023), algorithm 1;
+    the clip of h is the authors' later.
     """
     if num_betas < 1:
         raise ValueError(f"mechanize: num_betas must lie in [1, inf); got {num_betas}")

@@ -1,4 +1,6 @@
-"""Two gradients per step: first up, to where the loss is worst nearby, then down with the gradient found there."""
+"""Two gradients per step: first up, to where the loss is worst nearby, then down with the gradient
+found there.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -17,7 +19,9 @@ from gradxform.wrappers.wrapper import Wrapper, cast, counter, pick
 
 
 class SamState(NamedTuple):
-    """State of `sam`: gradients since the last step down, the parameters before the ascent, and the two inner states."""
+    """State of `sam`: gradients since the last step down, the parameters before the ascent, and the
+    two inner states.
+    """
 
     mini_step: jax.Array
     outer_params: Any
@@ -50,18 +54,30 @@ class Sam(Wrapper):
             raise ValueError("sam: update() needs the parameters: update(updates, state, params)")
         kept = pick(state.mini_step == 0, cast(params, state.outer_params), state.outer_params)
         outer = cast(kept, params)
-        last = state.mini_step.astype(jnp.float32) >= self.number("sync_period", state.mini_step) - 1
+        last = (
+            state.mini_step.astype(jnp.float32) >= self.number("sync_period", state.mini_step) - 1
+        )
 
         def descend(updates, inner, adversary):
             out, inner = self.run(updates, inner, outer, gradient, extra)
             out = jax.tree.map(lambda o, p, u: (o - p).astype(u.dtype) + u, outer, params, out)
-            return out, inner, cast(self.adversary.init(params), adversary) if self.reset_state else adversary
+            return (
+                out,
+                inner,
+                cast(self.adversary.init(params), adversary) if self.reset_state else adversary,
+            )
 
         def ascend(updates, inner, adversary):
             out, new = self.adversary.update(updates, adversary, params, **extra)
-            return jax.tree.map(lambda x, u: -x.astype(u.dtype), out, updates), inner, cast(new, adversary)
+            return (
+                jax.tree.map(lambda x, u: -x.astype(u.dtype), out, updates),
+                inner,
+                cast(new, adversary),
+            )
 
-        out, inner, adversary = jax.lax.cond(last, descend, ascend, updates, state.inner, state.adversary)
+        out, inner, adversary = jax.lax.cond(
+            last, descend, ascend, updates, state.inner, state.adversary
+        )
         return out, SamState(jnp.where(last, 0, state.mini_step + 1), kept, inner, adversary)
 
 
@@ -85,7 +101,10 @@ class OpaqueSam(Sam):
         self.check(state)
         if params is None or grad_fn is None:
             missing = "the parameters" if params is None else "the keyword argument grad_fn="
-            raise ValueError(f"sam: update() in opaque mode needs {missing}: update(updates, state, params, grad_fn=f)")
+            raise ValueError(
+                f"sam: update() in opaque mode needs {missing}: update(updates, state, params, "
+                "grad_fn=f)"
+            )
 
         def ascend(i, carry):
             point, slope, adversary = carry
@@ -102,7 +121,9 @@ class OpaqueSam(Sam):
                 carry = ascend(i, carry)
         else:
             if isinstance(self.sync_period, Value):
-                raise TypeError("sam: sync_period is a number in opaque mode, which counts no steps")
+                raise TypeError(
+                    "sam: sync_period is a number in opaque mode, which counts no steps"
+                )
             ascents = jnp.asarray(scalar("sam", "sync_period", self.sync_period), jnp.int32) - 1
             carry = jax.lax.fori_loop(0, ascents, ascend, carry)
         _, slope, adversary = carry
@@ -127,20 +148,23 @@ def sam(
         p̃ ← p̃ + ρ ∇f(p̃) / ‖∇f(p̃)‖              minus a step of `adv_optimizer`, here chain(normalize(), sgd(ρ))
         p ← p + u                              u from `optimizer` at the gradient ∇f(p̃)
 
-    Transparent, the default: each call makes one of these steps, the parameters are p̃ in between, and every k-th call comes
-    back to p. Opaque: one call makes them all, given `update(g, state, params, grad_fn=f)`, where `f(params, i)` is the gradient
-    for the i-th of the k - 1 ascents; i is traced where k is.
+    Transparent, the default: each call makes one of these steps, the parameters are p̃ in between,
+    and every k-th call comes back to p. Opaque: one call makes them all, given `update(g, state,
+    params, grad_fn=f)`, where `f(params, i)` is the gradient for the i-th of the k - 1 ascents; i
+    is traced where k is.
 
     Args:
         optimizer: the outer optimizer, which runs once per k gradients.
         adv_optimizer: its step, negated, is the ascent.
-        sync_period: k. In opaque mode a number: a Python integer is written out and can be differentiated through; an array, or an
-            argument of a compiled function, makes a loop.
-        reset_state: begin each ascent with a fresh state of `adv_optimizer`; otherwise it goes on from the last.
+        sync_period: k. In opaque mode a number: a Python integer is written out and can be
+            differentiated through; an array, or an argument of a compiled function, makes a loop.
+        reset_state: begin each ascent with a fresh state of `adv_optimizer`; otherwise it goes on
+            from the last.
         opaque_mode: as above.
         batch_axis_name: in opaque mode, the mapped axis over which the gradients are averaged.
 
-    Memory: transparent, the outer parameters, 4 bytes per parameter, and a counter; opaque, none, beside the inner states.
+    Memory: transparent, the outer parameters, 4 bytes per parameter, and a counter; opaque, none,
+    beside the inner states.
 
     Raises:
         ValueError: update() without params; in opaque mode without grad_fn.
@@ -155,11 +179,13 @@ def sam(
 
 
 def sam_gradient(grad_fn: Callable[..., Any], rho: NonNegative = 0.05):
-    """The gradient function ∇f(p + ρ ∇f(p) / ‖∇f(p)‖): sharpness-aware minimisation with any optimizer, no state.
+    """The gradient function ∇f(p + ρ ∇f(p) / ‖∇f(p)‖): sharpness-aware minimisation with any
+    optimizer, no state.
 
         g = sam_gradient(jax.grad(loss), 0.05)(params, batch)
 
-    The norm is over all leaves, and the direction is a constant to differentiation. Where the gradient is zero, p itself is taken.
+    The norm is over all leaves, and the direction is a constant to differentiation. Where the
+    gradient is zero, p itself is taken.
 
     Args:
         grad_fn: `f(params, *rest) -> gradient`, both calls with the same rest.
@@ -173,7 +199,9 @@ def sam_gradient(grad_fn: Callable[..., Any], rho: NonNegative = 0.05):
     def gradient(params, *args, **kwargs):
         slope = grad_fn(params, *args, **kwargs)
         norm = safe_sqrt(trees.sum_of_squares(jax.tree.leaves(slope)))
-        ascent = trees.tree_map(lambda g: g * safe_divide(jnp.asarray(rho, norm.dtype), norm).astype(g.dtype), slope)
+        ascent = trees.tree_map(
+            lambda g: g * safe_divide(jnp.asarray(rho, norm.dtype), norm).astype(g.dtype), slope
+        )
         return grad_fn(apply_updates(params, jax.lax.stop_gradient(ascent)), *args, **kwargs)
 
     return gradient

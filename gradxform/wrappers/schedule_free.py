@@ -1,4 +1,6 @@
-"""Schedule-free learning and primal averaging: the gradient is taken between an average and the iterate that makes it."""
+"""Schedule-free learning and primal averaging: the gradient is taken between an average and the
+iterate that makes it.
+"""
 
 from typing import Annotated, Any
 
@@ -11,7 +13,9 @@ from gradxform.core.schedule import Schedule, schedule
 from gradxform.core.slots import copied, dtype_name
 from gradxform.numerics import safe_divide
 
-Share = Annotated[Any, Range("(0, 1]", "share of the average in the point where the gradient is taken")]
+Share = Annotated[
+    Any, Range("(0, 1]", "share of the average in the point where the gradient is taken")
+]
 
 
 Power = Annotated[Any, Range("[0, inf)", "power")]
@@ -40,7 +44,9 @@ def _primal_keras(u, at, z, *, step_size, weight_decay):
 
 
 def _weigh(updates, at, kept, weight_sum, max_lr, *, b1, rate, weight_lr_power, r):
-    b1, rate, weight_lr_power, r = (jnp.asarray(x, weight_sum.dtype) for x in (b1, rate, weight_lr_power, r))
+    b1, rate, weight_lr_power, r = (
+        jnp.asarray(x, weight_sum.dtype) for x in (b1, rate, weight_lr_power, r)
+    )
     max_lr = jnp.maximum(max_lr, rate)
     weight = at.t.astype(weight_sum.dtype) ** r * max_lr**weight_lr_power
     weight_sum = weight_sum + weight
@@ -72,7 +78,10 @@ def _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, rule=
     memory = {"b1": _b1, "weight_sum": _zero, "max_lr": _zero}
     numbers |= {"b1": b1, "rate": rate, "weight_lr_power": weight_lr_power, "r": r}
     slots = {"z": copied(dtype_name(state_dtype))}
-    return chain(base, leafwise(rule, slots=slots, measure=_weigh, memory=memory, name="schedule_free", **numbers))
+    return chain(
+        base,
+        leafwise(rule, slots=slots, measure=_weigh, memory=memory, name="schedule_free", **numbers),
+    )
 
 
 @transformation(conventions={"optax": {}, "paper": {}})
@@ -86,14 +95,16 @@ def schedule_free(
     r: Power = 0.0,
     convention: str = "optax",
 ):
-    """Replace schedule and momentum by an average: the gradient is taken between it and the base optimizer's own iterate.
+    """Replace schedule and momentum by an average: the gradient is taken between it and the base
+    optimizer's own iterate.
 
         z ← z + u(y)                       u the base optimizer's update, at the gradient in y
         c = w / Σ w,  w = tʳ (max α)^q     the largest learning rate so far
         x ← (1 - c) x + c z
         y = β x + (1 - β) z                β = `b1`
 
-    The parameters are y; z is in the state, and x is recovered from both: `eval_params(state, params)` gives it.
+    The parameters are y; z is in the state, and x is recovered from both: `eval_params(state,
+    params)` gives it.
 
     Args:
         base_optimizer: without momentum of its own; its weight decay acts at y.
@@ -102,27 +113,30 @@ def schedule_free(
         weight_lr_power: q.
         state_dtype: of z; float32 or wider by default.
         r: r.
-        convention: "optax" weighs with the learning rate of the next step, "paper", as the package schedulefree, with that of the
-            step itself; the same where it is constant.
+        convention: "optax" weighs with the learning rate of the next step, "paper", as the package
+            schedulefree, with that of the step itself; the same where it is constant.
 
     Memory: one slot `z`, 4 bytes per parameter, and three scalars.
 
-    Source: A. Defazio et al., The Road Less Scheduled (2024), equations 6 to 8; weights: its section 2.4.
+    Source: A. Defazio et al., The Road Less Scheduled (2024), equations 6 to 8; weights: its
+    section 2.4.
     """
     return _averaged(base_optimizer, learning_rate, b1, weight_lr_power, state_dtype, r, convention)
 
 
 @transformation
 def gpa(base_optimizer: Inner, b1: Share = 0.8, b2: Decay = 0.9967, state_dtype=None):
-    """Generalised primal averaging: `schedule_free` with an exponential average in place of the running mean.
+    """Generalised primal averaging: `schedule_free` with an exponential average in place of the
+    running mean.
 
         z ← z + u(y)                       u the base optimizer's update, at the gradient in y
         x ← μ₂ x + (1 - μ₂) z
         y = μ₁ x + (1 - μ₁) z
 
-    μ₁ = `b1`, μ₂ = `b2`. The parameters are y; z is in the state, and `eval_params(state, params)` gives x. The base
-    optimizer keeps its learning-rate schedule. Around gradient descent, with μ₁ = μ₂ = μ, it is Nesterov's method with
-    momentum μ and learning rate (1 - μ) α, whose look-ahead points are y.
+    μ₁ = `b1`, μ₂ = `b2`. The parameters are y; z is in the state, and `eval_params(state, params)`
+    gives x. The base optimizer keeps its learning-rate schedule. Around gradient descent, with μ₁ =
+    μ₂ = μ, it is Nesterov's method with momentum μ and learning rate (1 - μ) α, whose look-ahead
+    points are y.
 
     Memory: one slot `z`, 4 bytes per parameter, and one scalar.
 
@@ -130,5 +144,8 @@ def gpa(base_optimizer: Inner, b1: Share = 0.8, b2: Decay = 0.9967, state_dtype=
     """
     slots = {"z": copied(dtype_name(state_dtype))}
     return chain(
-        base_optimizer, leafwise(_primal, slots=slots, measure=_constant, memory={"b1": _b1}, name="gpa", b1=b1, b2=b2)
+        base_optimizer,
+        leafwise(
+            _primal, slots=slots, measure=_constant, memory={"b1": _b1}, name="gpa", b1=b1, b2=b2
+        ),
     )

@@ -1,4 +1,6 @@
-"""Steps that are better not made: gradients that are infinite or NaN, or far larger than they have been."""
+"""Steps that are better not made: gradients that are infinite or NaN, or far larger than they have
+been.
+"""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -44,7 +46,9 @@ class SkipState(NamedTuple):
 
 
 class SpikeState(NamedTuple):
-    """State of `skip_spikes`: steps skipped in a row and in all, and the running mean and variance of accepted norms."""
+    """State of `skip_spikes`: steps skipped in a row and in all, and the running mean and variance
+    of accepted norms.
+    """
 
     consecutive: jax.Array
     skipped: jax.Array
@@ -58,11 +62,15 @@ class _Skip(Wrapper):
     max_consecutive: Any
 
     def guarded(self, bad, state, updates, params, gradient, extra):
-        """The inner step unless `bad`; then zero updates and the old inner state. Gives also the two counts."""
+        """The inner step unless `bad`; then zero updates and the old inner state. Gives also the
+        two counts.
+        """
         consecutive = jnp.where(bad, state.consecutive + 1, 0)
         skip = bad
         if self.max_consecutive is not None:
-            skip = bad & (consecutive.astype(jnp.float32) <= self.number("max_consecutive", state.skipped))
+            skip = bad & (
+                consecutive.astype(jnp.float32) <= self.number("max_consecutive", state.skipped)
+            )
         clean = pick(skip, zeros_like((updates, gradient)), (updates, gradient))
         out, inner = self.run(clean[0], state.inner, params, clean[1], extra)
         return skip, pick(skip, zeros_like(out), out), pick(skip, state.inner, inner), consecutive
@@ -88,18 +96,22 @@ class SkipNonfinite(_Skip):
 
 @transformation
 def skip_nonfinite(inner: Inner, max_consecutive: Patience | None = None):
-    """Skip a step whose gradient has an infinite or NaN entry: zero update, the inner state as it was.
+    """Skip a step whose gradient has an infinite or NaN entry: zero update, the inner state as it
+    was.
 
-    The choice is made by `where` and not by `cond`: skipped steps are rare, so nothing is lost by computing them, the step takes
-    0.7 of the time, and under vmap, where each member skips for itself, it is the same program.
+    The choice is made by `where` and not by `cond`: skipped steps are rare, so nothing is lost by
+    computing them, the step takes 0.7 of the time, and under vmap, where each member skips for
+    itself, it is the same program.
 
     Args:
         inner: the optimizer.
-        max_consecutive: after so many skipped steps in a row let the gradient through, so that the fault shows; None never does.
+        max_consecutive: after so many skipped steps in a row let the gradient through, so that the
+            fault shows; None never does.
 
     Memory: two scalars, `consecutive` and `skipped` (in all), beside the inner state.
 
-    Source: P. Micikevicius et al., Mixed Precision Training (2018), section 3.2, without the loss scale.
+    Source: P. Micikevicius et al., Mixed Precision Training (2018), section 3.2, without the loss
+    scale.
     """
     return SkipNonfinite(inner, max_consecutive)
 
@@ -129,11 +141,15 @@ class SkipSpikes(_Skip):
 
     def init(self, params):
         zero = jnp.zeros((), jnp.float32)
-        return SpikeState(counter(), counter(), counter(), zero, jnp.copy(zero), self.inner.init(params))
+        return SpikeState(
+            counter(), counter(), counter(), zero, jnp.copy(zero), self.inner.init(params)
+        )
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
-        threshold, decay, warmup = (self.number(name, state.seen) for name in ("threshold", "decay", "warmup"))
+        threshold, decay, warmup = (
+            self.number(name, state.seen) for name in ("threshold", "decay", "warmup")
+        )
         norm = safe_sqrt(trees.sum_of_squares(jax.tree.leaves(updates))).astype(jnp.float32)
         correction = bias_correction(decay, jnp.maximum(state.seen, 1), jnp.float32)
         mean = state.mean / correction
@@ -143,7 +159,10 @@ class SkipSpikes(_Skip):
         skip, out, inner, consecutive = self.guarded(bad, state, updates, params, gradient, extra)
         learn = ~skip & jnp.isfinite(norm)
         deviation = jnp.where(learn & (state.seen > 0), norm - mean, 0)
-        new = (lerp(jnp.where(learn, norm, 0), state.mean, decay), lerp(deviation**2, state.variance, decay))
+        new = (
+            lerp(jnp.where(learn, norm, 0), state.mean, decay),
+            lerp(deviation**2, state.variance, decay),
+        )
         mean, variance = pick(learn, new, (state.mean, state.variance))
         skipped, seen = state.skipped + jnp.where(skip, 1, 0), state.seen + jnp.where(learn, 1, 0)
         return out, SpikeState(consecutive, skipped, seen, mean, variance, inner)
@@ -159,22 +178,25 @@ def skip_spikes(
     *,
     by: str = "factor",
 ):
-    """Skip a step whose gradient norm is far above what it has been: zero update, the inner state as it was.
+    """Skip a step whose gradient norm is far above what it has been: zero update, the inner state
+    as it was.
 
         spike  ⇔  n > τ m̂                     by="factor", n the norm over all leaves
         spike  ⇔  n > m̂ + τ √v̂                by="zscore"
         v ← β v + (1 - β) (n - m̂)²            over the accepted steps alone
         m ← β m + (1 - β) n
 
-    m̂ and v̂ are divided by 1 - βˢ, s the steps accepted so far; during the first `warmup` of them only an infinite or NaN norm
-    is a spike. After `max_consecutive` skipped steps in a row the next is accepted, so that a lasting change is learned.
+    m̂ and v̂ are divided by 1 - βˢ, s the steps accepted so far; during the first `warmup` of them
+    only an infinite or NaN norm is a spike. After `max_consecutive` skipped steps in a row the next
+    is accepted, so that a lasting change is learned.
 
     Memory: five scalars, `consecutive` and `skipped` (in all) among them, beside the inner state.
 
     Raises:
         ValueError: `by` is neither "factor" nor "zscore".
 
-    Source: A. Kumar et al., ZClip (2025), section 3, which shortens the gradient where this skips it.
+    Source: A. Kumar et al., ZClip (2025), section 3, which shortens the gradient where this skips
+    it.
     """
     if by not in ("factor", "zscore"):
         raise ValueError(f"skip_spikes: by must be 'factor' or 'zscore'; got {by!r}")

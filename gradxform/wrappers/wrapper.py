@@ -1,7 +1,7 @@
 """What every wrapper is: a transformation around another one.
 
-It is a direction if what it wraps is (the gradient it freezes is then what entered the wrapper), hands on every extra argument,
-and never branches in Python on a number.
+It is a direction if what it wraps is (the gradient it freezes is then what entered the wrapper),
+hands on every extra argument, and never branches in Python on a number.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,9 @@ from gradxform.display.code import code
 
 
 class Wrapper(Transform):
-    """A transformation around another one, `inner`. Subclasses are pytrees that give `init` and `update`."""
+    """A transformation around another one, `inner`. Subclasses are pytrees that give `init` and
+    `update`.
+    """
 
     inner: Transform
     State: ClassVar[Any]
@@ -34,20 +36,27 @@ class Wrapper(Transform):
         return f"{self.name}({', '.join(f'{k}={code(v)}' for k, v in vars(self).items())})"
 
     def inside(self, state) -> Iterator[tuple[str, Transform, Any, Callable[[Any], Any]]]:
-        """What it wraps: a label, the transformation, its state, and a function that gives its share of the parameters."""
+        """What it wraps: a label, the transformation, its state, and a function that gives its
+        share of the parameters.
+        """
         yield "inner", self.inner, state.inner, lambda params: params
 
     def number(self, name: str, step):
         """One of its numbers at a step, the same for the whole tree."""
         x = at_step(getattr(self, name), step)
         if isinstance(x, ByPath):
-            raise ValueError(f"{self.name}: {name} is one number for the whole tree; it takes no by_path table")
+            raise ValueError(
+                f"{self.name}: {name} is one number for the whole tree; it takes no by_path table"
+            )
         return jnp.asarray(scalar(self.name, name, x), jnp.float32)
 
     def check(self, state):
         """Raise when the state is not this wrapper's."""
         if not isinstance(state, self.State):
-            raise ValueError(f"{self.name}: this state belongs to another transformation: got {type(state).__name__}")
+            raise ValueError(
+                f"{self.name}: this state belongs to another transformation: got "
+                f"{type(state).__name__}"
+            )
 
     def run(self, updates, state, params, gradient, extra):
         """The inner update, in the dtypes that came in."""
@@ -62,7 +71,9 @@ def cast(tree, like):
 
 
 def pick(condition, new, old):
-    """`new` where the scalar condition holds, `old` elsewhere: fused into what makes `new`, also under vmap."""
+    """`new` where the scalar condition holds, `old` elsewhere: fused into what makes `new`, also
+    under vmap.
+    """
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 

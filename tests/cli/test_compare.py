@@ -59,11 +59,16 @@ def test_the_table_is_what_the_members_say(run):
         by_rate = {}
         for member in own:
             by_rate.setdefault(member["learning_rate"], []).append(member)
-        means = {rate: np.mean([float(m["val_accuracy"]) for m in group]) for rate, group in by_rate.items()}
+        means = {
+            rate: np.mean([float(m["val_accuracy"]) for m in group])
+            for rate, group in by_rate.items()
+        }
         assert means[line["learning_rate"]] == pytest.approx(max(means.values()))
         tests = [float(m["test_accuracy"]) for m in by_rate[line["learning_rate"]]]
         assert float(line["test_accuracy"]) == pytest.approx(np.mean(tests), rel=1e-5)
-        assert float(line["test_accuracy_spread"]) == pytest.approx(np.std(tests, ddof=1), rel=1e-4, abs=1e-7)
+        assert float(line["test_accuracy_spread"]) == pytest.approx(
+            np.std(tests, ddof=1), rel=1e-4, abs=1e-7
+        )
 
 
 def test_it_prints_the_table_and_the_answer(run):
@@ -82,7 +87,9 @@ def test_it_prints_the_table_and_the_answer(run):
 
 
 def test_a_member_of_the_vmap_is_the_member_trained_alone():
-    experiment = experiment_of(learning_rates=(0.01, 0.1), seeds=2, schedule="cosine", weight_decay=0.01)
+    experiment = experiment_of(
+        learning_rates=(0.01, 0.1), seeds=2, schedule="cosine", weight_decay=0.01
+    )
     start = compare.start_of(experiment)
     result = compare.train_method(experiment, METHODS["adam"], start, Quiet([], 2))
     params, key = jax.tree.map(lambda x: x[1], start)
@@ -90,7 +97,9 @@ def test_a_member_of_the_vmap_is_the_member_trained_alone():
     carry = training.init(params, key)
     for epoch in range(2):
         carry, metrics = training.epoch(carry, experiment.split.train, experiment.split.validation)
-        assert float(metrics["val_loss"]) == pytest.approx(result.history["val_loss"][epoch, 1, 1], rel=1e-4)
+        assert float(metrics["val_loss"]) == pytest.approx(
+            result.history["val_loss"][epoch, 1, 1], rel=1e-4
+        )
     test, rows = compare.evaluate(experiment, carry.params, experiment.split.test)
     assert float(test["accuracy"]) == pytest.approx(result.test["accuracy"][1, 1])
     np.testing.assert_array_equal(rows, result.rows[1, 1])
@@ -98,7 +107,9 @@ def test_a_member_of_the_vmap_is_the_member_trained_alone():
 
 def test_patience_keeps_the_best_epoch_and_marks_the_diverged():
     experiment = experiment_of(learning_rates=(0.03, 1e30), seeds=1, patience=1)._replace()
-    result = compare.train_method(experiment, METHODS["sgd"], compare.start_of(experiment), Quiet([], 2))
+    result = compare.train_method(
+        experiment, METHODS["sgd"], compare.start_of(experiment), Quiet([], 2)
+    )
     assert result.diverged.tolist() == [[False], [True]]
     assert result.final("val_loss")[0, 0] == np.nanmin(result.history["val_loss"][:, 0, 0])
 
@@ -119,12 +130,18 @@ def test_decay_joins_where_it_says_and_acts_on_kernels():
     decoupled = step("sgd", weight_decay=0.1)
     np.testing.assert_allclose(decoupled["kernel"], -0.5 * 0.1 * 2.0, rtol=1e-6)
     np.testing.assert_array_equal(decoupled["bias"], 0)
-    np.testing.assert_allclose(step("adamw", weight_decay=0.1)["kernel"], -0.5 * 0.1 * 2.0, rtol=1e-6)
+    np.testing.assert_allclose(
+        step("adamw", weight_decay=0.1)["kernel"], -0.5 * 0.1 * 2.0, rtol=1e-6
+    )
     np.testing.assert_allclose(step("sgd", l2=0.1)["kernel"], -0.5 * 0.1 * 2.0, rtol=1e-6)
-    np.testing.assert_allclose(step("adam", l2=0.1)["kernel"], -0.5, rtol=1e-4)  # L2 is rescaled, decay is not
+    np.testing.assert_allclose(
+        step("adam", l2=0.1)["kernel"], -0.5, rtol=1e-4
+    )  # L2 is rescaled, decay is not
     own = gx.adamw(0.5, weight_decay=0.1, mask=is_kernel)
     state = own.init(params)
-    np.testing.assert_allclose(own.update(zero, state, params)[0]["kernel"], decoupled["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(
+        own.update(zero, state, params)[0]["kernel"], decoupled["kernel"], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -142,7 +159,12 @@ def test_initialisation_of_the_kernels(init):
     experiment = experiment_of(init=init)
     params = experiment.model.init(jax.random.key(0))
     kernel = np.asarray(params["Dense_0"]["kernel"])
-    expected = {"zeros": 0.0, "constant": 0.0, "xavier": (2 / (13 + 8)) ** 0.5, "he": (2 / 13) ** 0.5}[init]
+    expected = {
+        "zeros": 0.0,
+        "constant": 0.0,
+        "xavier": (2 / (13 + 8)) ** 0.5,
+        "he": (2 / 13) ** 0.5,
+    }[init]
     assert kernel.std() == pytest.approx(expected, rel=0.25, abs=1e-6)
 
 
@@ -151,13 +173,17 @@ def test_dropout_acts_in_training_only():
     params, x = experiment.model.init(jax.random.key(0)), experiment.split.test["x"]
     first, second = (experiment.model.apply(params, x, jax.random.key(k)) for k in (0, 1))
     assert not np.allclose(first, second)
-    np.testing.assert_array_equal(experiment.model.apply(params, x), experiment.model.apply(params, x))
+    np.testing.assert_array_equal(
+        experiment.model.apply(params, x), experiment.model.apply(params, x)
+    )
 
 
 def test_the_convolutional_network_takes_images():
     digits = data.load("digits")
     model = models.build("cnn", digits, (8,), "default", 0.0)
-    out = jax.eval_shape(lambda key: model.apply(model.init(key), jnp.zeros((3, 8, 8, 1))), jax.random.key(0))
+    out = jax.eval_shape(
+        lambda key: model.apply(model.init(key), jnp.zeros((3, 8, 8, 1))), jax.random.key(0)
+    )
     assert out.shape == (3, 10)
 
 
@@ -174,7 +200,8 @@ def test_resume_trains_only_what_is_missing(run, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "change", ["--epochs 3", "--l2 0.1", "--seeds 3", "--data breast_cancer", "--learning-rates 0.1"]
+    "change",
+    ["--epochs 3", "--l2 0.1", "--seeds 3", "--data breast_cancer", "--learning-rates 0.1"],
 )
 def test_resume_refuses_other_settings(run, change, capsys):
     before = sorted((path.name, path.stat().st_mtime_ns) for path in run.folder.rglob("*"))
@@ -200,7 +227,9 @@ def flip(content):
     return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
 
 
-@pytest.mark.parametrize("damage", [cut, flip, lambda content: b""], ids=["cut", "flipped", "emptied"])
+@pytest.mark.parametrize(
+    "damage", [cut, flip, lambda content: b""], ids=["cut", "flipped", "emptied"]
+)
 def test_damaged_results_are_named(run, tmp_path, damage, capsys):
     folder = tmp_path / "damaged"
     shutil.copytree(run.folder, folder)
@@ -215,7 +244,9 @@ def test_damaged_results_are_named(run, tmp_path, damage, capsys):
     assert "settings.json is damaged" in capsys.readouterr().err
 
 
-def test_an_interruption_keeps_what_finished_and_says_how_to_go_on(run, tmp_path, monkeypatch, capsys):
+def test_an_interruption_keeps_what_finished_and_says_how_to_go_on(
+    run, tmp_path, monkeypatch, capsys
+):
     folder = tmp_path / "interrupted"
     train = compare.train_method
 
@@ -265,7 +296,9 @@ def test_a_method_that_fails_does_not_lose_the_others(run, tmp_path, monkeypatch
 
 
 def test_regression_with_a_factory_and_every_training_option(tmp_path, monkeypatch, capsys):
-    (tmp_path / "line_models.py").write_text("import flax.linen as nn\n\ndef line(outputs): return nn.Dense(outputs)\n")
+    (tmp_path / "line_models.py").write_text(
+        "import flax.linen as nn\n\ndef line(outputs): return nn.Dense(outputs)\n"
+    )
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 3))
     np.savez(tmp_path / "line.npz", X=x, y=x @ [1.0, -2.0, 0.5] + 0.1 * rng.normal(size=60))

@@ -74,7 +74,10 @@ def test_the_task_can_be_forced():
 
 def test_csv_takes_its_target_by_name_or_last(tmp_path):
     path = tmp_path / "table.csv"
-    path.write_text("size, colour, price\n" + "".join(f"{i}, {'red' if i % 2 else 'blue'}, {i}.5\n" for i in range(40)))
+    path.write_text(
+        "size, colour, price\n"
+        + "".join(f"{i}, {'red' if i % 2 else 'blue'}, {i}.5\n" for i in range(40))
+    )
     found = data.load(str(path), target="colour")
     assert found.classes == ("blue", "red")
     np.testing.assert_array_equal(found.x[:2], [[0, 0.5], [1, 1.5]])

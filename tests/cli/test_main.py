@@ -114,7 +114,10 @@ BAD = [
     ("--data wine --model my_models:f", "has no attribute 'f'"),
     ("--data wine --model my_models:number", "returned int; expected a flax.linen.Module"),
     ("--data wine --model my_models:stateful", "the module has batch_stats"),
-    ("--data wine --model my_models:wrong", "returned (2, 4) for x of shape (2, 13); expected (2, 3)"),
+    (
+        "--data wine --model my_models:wrong",
+        "returned (2, 4) for x of shape (2, 13); expected (2, 3)",
+    ),
     ("--data wine --model my_models:boom", "RuntimeError: no weights"),
     ("--data wine --model my_models:wrong --dropout 0.1", "decides these itself"),
     ("--data wine --out fine.csv", "is a file, not a folder"),

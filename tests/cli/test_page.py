@@ -24,7 +24,11 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes.append((tag, dict(attrs)))
-        self.links += [value for name, value in attrs if name in ("src", "srcset", "href", "data", "action", "poster")]
+        self.links += [
+            value
+            for name, value in attrs
+            if name in ("src", "srcset", "href", "data", "action", "poster")
+        ]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -86,7 +90,9 @@ def test_it_suits_dark_and_narrow_screens(source):
 
 
 def test_the_code_it_gives_builds_the_winner(run, source):
-    code = re.search(r"<pre>(from gradxform.*?)</pre>", source, re.S).group(1).replace("&#x27;", "'")
+    code = (
+        re.search(r"<pre>(from gradxform.*?)</pre>", source, re.S).group(1).replace("&#x27;", "'")
+    )
     scope = {}
     exec(code, scope)
     assert scope["tx"].name in ("sgd", "adam")

@@ -15,7 +15,15 @@ SMALL = [
     *("sweep", "--data", "wine", "--hidden", "8", "--epochs", "2", "--seeds", "2", "--chunk", "4"),
     *("--axis", "learning_rate=0.01,0.1", "--axis", "b1=0.8,0.9"),
 ]
-FILES = {"report.html", "members.csv", "curves.png", "sensitivity.png", "parallel.png", "heat.png", "sweep.json"}
+FILES = {
+    "report.html",
+    "members.csv",
+    "curves.png",
+    "sensitivity.png",
+    "parallel.png",
+    "heat.png",
+    "sweep.json",
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +45,11 @@ def test_it_writes_what_it_says(folder, capsys):
     assert "tx = adam(learning_rate=" in page
     assert page.count("<figure>") == 4
     assert "http" not in re.sub(r"data:[^\"]*", "", page).replace("http-equiv", "")
-    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in FILES if name.endswith("png"))
+    assert all(
+        (folder / name).read_bytes().startswith(b"\x89PNG")
+        for name in FILES
+        if name.endswith("png")
+    )
 
 
 def test_the_page_closes_what_it_opens(folder):
@@ -141,7 +153,9 @@ def test_axes():
 def test_a_schedule_takes_the_rate_as_its_peak():
     """With a schedule, `learning_rate` sweeps its first or highest value."""
     for name in ("cosine", "warmup_cosine", "step"):
-        chosen = experiments.plan({"data": "wine", "schedule": name, "epochs": 2}, {"learning_rate": "0.1,0.2"}, None)
+        chosen = experiments.plan(
+            {"data": "wine", "schedule": name, "epochs": 2}, {"learning_rate": "0.1,0.2"}, None
+        )
         experiment = experiments.Experiment(chosen)
         found = sweep(experiment.train(), experiment.space())
         assert len(found.groups) == 1
@@ -158,7 +172,12 @@ def test_pictures_of_odd_sweeps():
     ]
     for train, space in odd:
         found = sweep(train, space)
-        for draw in (sweep_plots.curves, sweep_plots.sensitivity, sweep_plots.parallel, sweep_plots.heat):
+        for draw in (
+            sweep_plots.curves,
+            sweep_plots.sensitivity,
+            sweep_plots.parallel,
+            sweep_plots.heat,
+        ):
             assert draw(found).startswith(b"\x89PNG")
 
 
@@ -166,5 +185,7 @@ def test_pictures_of_odd_sweeps():
 def test_processes_share_the_work(tmp_path, folder):
     """Two processes give the same table as one."""
     assert cli.main([*SMALL, "--out", str(tmp_path / "two"), "--processes", "2", "--quiet"]) == 0
-    one, two = ((path / "members.csv").read_text().splitlines() for path in (folder, tmp_path / "two"))
+    one, two = (
+        (path / "members.csv").read_text().splitlines() for path in (folder, tmp_path / "two")
+    )
     assert [line.split(",")[:4] for line in one] == [line.split(",")[:4] for line in two]

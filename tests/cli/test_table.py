@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from gradxform.cli.compare.results import Result
-from gradxform.cli.compare.table import choose, goal_for, members_csv, summarise, table_csv, working_range
+from gradxform.cli.compare.table import (
+    choose,
+    goal_for,
+    members_csv,
+    summarise,
+    table_csv,
+    working_range,
+)
 from gradxform.cli.compare.write import fitting
 from gradxform.cli.files import to_csv
 
@@ -27,7 +34,11 @@ def made(
     """A result with the same final validation accuracy for every seed, reached linearly over the epochs."""
     accuracy = np.repeat(np.asarray(accuracy, np.float32)[:, None], seeds, axis=1)
     members = accuracy.shape
-    loss = 1 - accuracy if losses is None else np.repeat(np.asarray(losses, np.float32)[:, None], seeds, axis=1)
+    loss = (
+        1 - accuracy
+        if losses is None
+        else np.repeat(np.asarray(losses, np.float32)[:, None], seeds, axis=1)
+    )
     ramp = (np.arange(1, epochs + 1) / epochs).astype(np.float32)[:, None, None]
     lost = np.zeros(members, bool)
     for at in diverged:
@@ -92,7 +103,12 @@ def test_a_method_that_diverged_everywhere_comes_last_and_has_no_numbers():
 
 @pytest.mark.parametrize(
     ("accuracy", "edge"),
-    [((0.9, 0.5, 0.4, 0.3), "low"), ((0.1, 0.2, 0.3, 0.9), "high"), ((0.1, 0.9, 0.3, 0.2), ""), ((0.9,), "")],
+    [
+        ((0.9, 0.5, 0.4, 0.3), "low"),
+        ((0.1, 0.2, 0.3, 0.9), "high"),
+        ((0.1, 0.9, 0.3, 0.2), ""),
+        ((0.9,), ""),
+    ],
 )
 def test_the_edge_of_the_grid_is_flagged(accuracy, edge):
     result = made(accuracy=accuracy)
@@ -105,7 +121,9 @@ def test_the_working_range_is_the_run_around_the_chosen_rate():
 
 
 def test_epochs_to_target():
-    result = made(epochs=10)  # reaches 0.9 linearly, so 0.97 of it in the tenth epoch and 0.5 of it in the sixth
+    result = made(
+        epochs=10
+    )  # reaches 0.9 linearly, so 0.97 of it in the tenth epoch and 0.5 of it in the sixth
     goal = goal_of(result)
     assert goal.target == pytest.approx(0.97 * 0.9)
     assert summarise(goal, [result])[0].epochs_to_target == 10
@@ -124,7 +142,11 @@ def test_ties_are_judged_on_the_rows_and_the_seeds_of_the_test_data():
         made("far", (0.5, 0.8, 0.1, 0.1), test=0.7),
     )
     rows = summarise(goal_of(first), [far, close, first])
-    assert [(row.method, row.tied) for row in rows] == [("first", True), ("close", True), ("far", False)]
+    assert [(row.method, row.tied) for row in rows] == [
+        ("first", True),
+        ("close", True),
+        ("far", False),
+    ]
 
 
 def test_csv_has_a_line_per_method_and_per_member():
@@ -139,7 +161,10 @@ def test_csv_has_a_line_per_method_and_per_member():
 
 
 def test_a_narrow_terminal_gets_the_columns_that_matter():
-    columns = {name: [name, "1.0"] for name in ("method", "test error", "validation error", "rates that work")}
+    columns = {
+        name: [name, "1.0"]
+        for name in ("method", "test error", "validation error", "rates that work")
+    }
     columns["diverged"] = ["diverged", ""]
     assert fitting(columns, 100) == ["method", "test error", "validation error", "rates that work"]
     assert fitting(columns, 40) == ["method", "test error", "rates that work"]

@@ -78,16 +78,30 @@ def outside(r: Range) -> list[Any]:
     bad += (
         []
         if math.isinf(low)
-        else [low if r.interval[0] == "(" else -1e-30 if low == 0 else np.nextafter(low, -math.inf).item()]
+        else [
+            low
+            if r.interval[0] == "("
+            else -1e-30
+            if low == 0
+            else np.nextafter(low, -math.inf).item()
+        ]
     )
-    bad += [] if math.isinf(high) else [high if r.interval[-1] == ")" else np.nextafter(high, math.inf).item()]
+    bad += (
+        []
+        if math.isinf(high)
+        else [high if r.interval[-1] == ")" else np.nextafter(high, math.inf).item()]
+    )
     return bad
 
 
 def inside(r: Range) -> list[float]:
     low, high = (float(end) for end in r.interval[1:-1].split(","))
     some = [0.5, 1.0, 2.0, 1e-3, -3.0, 1e6, low, high]
-    return [x for x in some if r._contains(np.asarray(x)) and math.isfinite(x) and (not r.integer or x == int(x))]
+    return [
+        x
+        for x in some
+        if r._contains(np.asarray(x)) and math.isfinite(x) and (not r.integer or x == int(x))
+    ]
 
 
 NUMBERS = [(name, argument) for name, f in constructors().items() for argument in ranges(f)]
@@ -117,9 +131,9 @@ def test_the_walk_finds_the_constructors():
         if any(isinstance(p.default, float) for p in inspect.signature(f).parameters.values())
     }
     for f in numeric:  # a float default without an interval would escape this file
-        plain = {n for n, p in inspect.signature(f).parameters.items() if isinstance(p.default, float)} - ranges(
-            f
-        ).keys()
+        plain = {
+            n for n, p in inspect.signature(f).parameters.items() if isinstance(p.default, float)
+        } - ranges(f).keys()
         assert not plain, f"{f.__name__}: {plain} have no interval"
 
 
@@ -141,7 +155,9 @@ def test_a_number_outside_its_interval_is_an_error_that_names_it(name, argument)
                 constructor(**given | {argument: x})
             message = str(error.value)
             where = rf"{argument}\[{len(x) - 1}\]" if sequence else argument
-            assert re.match(rf"{name}: {where} must lie in {re.escape(r.interval)}; got ", message), message
+            assert re.match(
+                rf"{name}: {where} must lie in {re.escape(r.interval)}; got ", message
+            ), message
             assert repr(bad) in message, message
     for good in [] if sequence else inside(r):
         constructor(**given | {argument: good})
@@ -149,7 +165,8 @@ def test_a_number_outside_its_interval_is_an_error_that_names_it(name, argument)
 
 
 @pytest.mark.parametrize(
-    ("name", "argument"), [(n, a) for n, a in NUMBERS if n in ("adam", "reduce_on_plateau", "linear_schedule", "clip")]
+    ("name", "argument"),
+    [(n, a) for n, a in NUMBERS if n in ("adam", "reduce_on_plateau", "linear_schedule", "clip")],
 )
 @pytest.mark.parametrize("bad", ["0.1", b"0.1", True, {}, object(), 1j, {1, 2}, ...])
 def test_a_value_of_another_type_is_an_error_that_names_it(name, argument, bad):
@@ -158,7 +175,9 @@ def test_a_value_of_another_type_is_an_error_that_names_it(name, argument, bad):
         constructor(**needed(constructor) | {argument: bad})
 
 
-@pytest.mark.parametrize("bad", [np.array("a"), np.array(True), np.array(1j), jnp.ones((), bool), jnp.complex64(1j)])
+@pytest.mark.parametrize(
+    "bad", [np.array("a"), np.array(True), np.array(1j), jnp.ones((), bool), jnp.complex64(1j)]
+)
 def test_an_array_of_no_real_numbers_is_an_error_that_names_it(bad):
     with pytest.raises((TypeError, ValueError), match="adam: b2"):
         gx.adam(0.1, b2=bad)
@@ -187,19 +206,29 @@ def test_a_list_is_no_number(bad):
 
 @pytest.mark.parametrize("kind", [float, np.float64, np.float32, jnp.float32])
 def test_a_count_is_a_whole_number(kind):
-    with pytest.raises(ValueError, match=r"reduce_on_plateau: patience must be a whole number; got .*2\.5"):
+    with pytest.raises(
+        ValueError, match=r"reduce_on_plateau: patience must be a whole number; got .*2\.5"
+    ):
         gx.reduce_on_plateau(patience=kind(2.5))
     assert gx.reduce_on_plateau(patience=2.0) == gx.reduce_on_plateau(patience=2)
 
 
 def test_the_values_of_tables_and_sequences_are_checked_too():
-    with pytest.raises(ValueError, match=r"sgd: learning_rate\['\*\*/kernel'\] must lie in \[0, inf\); got -1.0"):
+    with pytest.raises(
+        ValueError, match=r"sgd: learning_rate\['\*\*/kernel'\] must lie in \[0, inf\); got -1.0"
+    ):
         gx.sgd(gx.by_path({"**/kernel": -1.0, "**": 0.1}))
-    with pytest.raises(ValueError, match=r"boundaries_and_scales\[10\] must lie in \[0, inf\); got -0.5"):
+    with pytest.raises(
+        ValueError, match=r"boundaries_and_scales\[10\] must lie in \[0, inf\); got -0.5"
+    ):
         gx.piecewise_constant_schedule(1.0, {10: -0.5})
-    with pytest.raises(ValueError, match=r"manual_schedule: boundaries\[1\] must lie in \[0, inf\); got -2"):
+    with pytest.raises(
+        ValueError, match=r"manual_schedule: boundaries\[1\] must lie in \[0, inf\); got -2"
+    ):
         gx.manual_schedule((1.0, 2.0, 3.0), (1, -2))
-    with pytest.raises(ValueError, match=r"adam: b1 must lie in \[0, 1\); got jnp.array\(\[0.5, 1.5\], 'float32'\)"):
+    with pytest.raises(
+        ValueError, match=r"adam: b1 must lie in \[0, 1\); got jnp.array\(\[0.5, 1.5\], 'float32'\)"
+    ):
         gx.adam(0.1, b1=jnp.array([0.5, 1.5]))
 
 
@@ -226,7 +255,9 @@ def test_arguments_that_do_not_exist_or_are_missing():
         gx.adam(0.1, nesterov=[1])
 
 
-CONVENTIONS = {n: f for n, f in constructors().items() if "convention" in inspect.signature(f).parameters}
+CONVENTIONS = {
+    n: f for n, f in constructors().items() if "convention" in inspect.signature(f).parameters
+}
 
 
 @pytest.mark.parametrize("name", CONVENTIONS)
@@ -245,12 +276,16 @@ def test_contradictory_choices():
             lambda: gx.momentum(0.9, 0.5, True, convention="torch"),
             "momentum: torch has no nesterov momentum with dampening",
         ),
-        (lambda: gx.reduce_on_plateau(mode="least"), "reduce_on_plateau: mode must be 'min' or 'max'; got 'least'"),
+        (
+            lambda: gx.reduce_on_plateau(mode="least"),
+            "reduce_on_plateau: mode must be 'min' or 'max'; got 'least'",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             make().init(PARAMS)
     with pytest.raises(
-        ValueError, match="manual_schedule: values must be one more than boundaries; got 2 and 2 boundaries"
+        ValueError,
+        match="manual_schedule: values must be one more than boundaries; got 2 and 2 boundaries",
     ):
         gx.manual_schedule((1.0, 2.0), (1, 2))(0)
 
@@ -310,12 +345,15 @@ def test_gradients_that_do_not_fit(name, how):
     ):
         update({"bias": jnp.ones(3)}, state, PARAMS)
     with pytest.raises(
-        ValueError, match=r"differ in structure: only in the updates: \['bias', 'enc/kernel'\]; only in .*\['b'\]"
+        ValueError,
+        match=r"differ in structure: only in the updates: \['bias', 'enc/kernel'\]; only in .*\['b'\]",
     ):
         update(PARAMS, state, {"b": jnp.ones(3)})
     for shape in [(2, 1), (1, 3), (3,), (), (3, 2)]:
         bad = {"enc": {"kernel": jnp.ones(shape)}, "bias": jnp.ones(3)}
-        message = rf"update 'enc/kernel' has shape {re.escape(str(shape))}, its parameter has \(2, 3\)"
+        message = (
+            rf"update 'enc/kernel' has shape {re.escape(str(shape))}, its parameter has \(2, 3\)"
+        )
         with pytest.raises(ValueError, match=message):
             update(bad, state, PARAMS)
 
@@ -337,7 +375,8 @@ def test_integer_leaves(bad):
     params = {"enc": {"kernel": bad}, "bias": jnp.ones(3)}
     name = np.dtype(bad.dtype).name if bad.dtype != jax.dtypes.float0 else ""
     with pytest.raises(
-        TypeError, match=rf"ema: parameter 'enc/kernel' has dtype .*{name}.*leave it out, or make it None"
+        TypeError,
+        match=rf"ema: parameter 'enc/kernel' has dtype .*{name}.*leave it out, or make it None",
     ):
         gx.adam(0.1).init(params)
     tx = gx.adam(0.1)
@@ -363,10 +402,13 @@ def test_python_numbers_as_leaves_are_scalars():
     np.testing.assert_allclose(gx.apply_updates({"a": 2.0}, updates)["a"], 1.9, rtol=1e-6)
 
 
-@pytest.mark.parametrize("tx", [gx.adamw(0.1), gx.chain(gx.sgd(0.1), gx.add_decayed_weights(0.1)), gx.adam_l2(0.1)])
+@pytest.mark.parametrize(
+    "tx", [gx.adamw(0.1), gx.chain(gx.sgd(0.1), gx.add_decayed_weights(0.1)), gx.adam_l2(0.1)]
+)
 def test_missing_params(tx):
     with pytest.raises(
-        ValueError, match=r"add_decayed_weights: update\(\) needs the parameters: update\(updates, state, params\)"
+        ValueError,
+        match=r"add_decayed_weights: update\(\) needs the parameters: update\(updates, state, params\)",
     ):
         tx.update(PARAMS, tx.init(PARAMS))
 
@@ -395,8 +437,16 @@ def test_a_state_of_another_chain():
             {"m": PARAMS},
             r"ema: this state belongs to another transformation: expected slots \['m'\], got dict",
         ),
-        (gx.tunable(adam), adam.init(PARAMS), "tunable: this state belongs to another transformation"),
-        (adam, optax.adam(0.1).init(PARAMS), "ema: this state belongs to another chain: it has tuple"),
+        (
+            gx.tunable(adam),
+            adam.init(PARAMS),
+            "tunable: this state belongs to another transformation",
+        ),
+        (
+            adam,
+            optax.adam(0.1).init(PARAMS),
+            "ema: this state belongs to another chain: it has tuple",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             tx.update(PARAMS, state, PARAMS)
@@ -425,17 +475,21 @@ def test_an_array_of_numbers_inside_update():
     with pytest.raises(ValueError, match=words):
         tx.update(PARAMS, gx.adam(0.1).init(PARAMS), PARAMS)
     bad = gx.scale(lambda step: jnp.ones(1))
-    with pytest.raises(ValueError, match=r"scale: step_size must be a scalar inside update; got shape \(1,\)"):
+    with pytest.raises(
+        ValueError, match=r"scale: step_size must be a scalar inside update; got shape \(1,\)"
+    ):
         bad.update(PARAMS, gx.scale(1.0).init(PARAMS))
 
 
 def test_apply_updates_names_the_leaf():
     with pytest.raises(
-        ValueError, match=r"apply_updates: update 'enc/kernel' has shape \(2, 1\), its parameter has \(2, 3\)"
+        ValueError,
+        match=r"apply_updates: update 'enc/kernel' has shape \(2, 1\), its parameter has \(2, 3\)",
     ):
         gx.apply_updates(PARAMS, {"enc": {"kernel": jnp.ones((2, 1))}, "bias": jnp.ones(3)})
     with pytest.raises(
-        ValueError, match=r"apply_updates: the parameters and the updates differ in structure: .*\['bias'\]"
+        ValueError,
+        match=r"apply_updates: the parameters and the updates differ in structure: .*\['bias'\]",
     ):
         gx.apply_updates(PARAMS, {"enc": PARAMS["enc"]})
 
@@ -479,7 +533,10 @@ def _gives_none(u, at):
 
 
 BROKEN_RULES = {
-    "broadcasts": (lambda: gx.leafwise(_broadcasts), r"broadcasts: the rule made an update of shape \(2, 2, 3\)"),
+    "broadcasts": (
+        lambda: gx.leafwise(_broadcasts),
+        r"broadcasts: the rule made an update of shape \(2, 2, 3\)",
+    ),
     "another shape": (
         lambda: gx.leafwise(_reduces, slots={"m": _slot}),
         "reduces: the rule returned slots of other shapes",
@@ -508,7 +565,10 @@ def test_a_rule_that_fails_on_one_leaf_names_that_leaf():
         return u if u.ndim == 2 else u[None]
 
     tx = gx.leafwise(only_matrices)
-    with pytest.raises(ValueError, match=r"only_matrices: .* \(1, 3\) for a gradient of shape \(3,\) \(leaf 'bias'\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"only_matrices: .* \(1, 3\) for a gradient of shape \(3,\) \(leaf 'bias'\)",
+    ):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
 
 
@@ -555,13 +615,17 @@ def user_transformation(static=()):
 
         def unflatten(aux, children):
             self = object.__new__(cls)
-            self.__dict__.update(zip(names, children, strict=True), **dict(zip(static, aux, strict=True)))
+            self.__dict__.update(
+                zip(names, children, strict=True), **dict(zip(static, aux, strict=True))
+            )
             return self
 
         cls.__init__ = init
         cls.__repr__ = lambda self: f"{cls.__name__}()"
         jax.tree_util.register_pytree_node(
-            cls, lambda s: ([getattr(s, n) for n in names], tuple(getattr(s, n) for n in static)), unflatten
+            cls,
+            lambda s: ([getattr(s, n) for n in names], tuple(getattr(s, n) for n in static)),
+            unflatten,
         )
         return cls
 
@@ -578,7 +642,9 @@ class Drifts(Transform):
         return jax.tree.map(jnp.zeros_like, params)
 
     def update(self, updates, state, params=None, **extra):
-        state = jax.tree.map(lambda v, u: self.decay * v.astype(jnp.float32) + u.astype(jnp.float32), state, updates)
+        state = jax.tree.map(
+            lambda v, u: self.decay * v.astype(jnp.float32) + u.astype(jnp.float32), state, updates
+        )
         return jax.tree.map(lambda v, u: v.astype(u.dtype), state, updates), state
 
 
@@ -646,7 +712,9 @@ class Broadcasts(Transform):
         return ()
 
     def update(self, updates, state, params=None, **extra):
-        return jax.tree.map(lambda u: self.size * jnp.mean(u, axis=-1, keepdims=True), updates), state
+        return jax.tree.map(
+            lambda u: self.size * jnp.mean(u, axis=-1, keepdims=True), updates
+        ), state
 
 
 class Calls:
@@ -674,7 +742,10 @@ BROKEN = {
     ),
     "retrace": (lambda: Branches(0.9), "bool"),
     "donation": (lambda: gx.leafwise(_pulls_back, slots={"anchor": _itself}, pull=0.1), "donate"),
-    "zero_gradient": (lambda: gx.leafwise(_normalises, slots={"v": gx.zeros()}, decay=0.9), r"derivative by .* is nan"),
+    "zero_gradient": (
+        lambda: gx.leafwise(_normalises, slots={"v": gx.zeros()}, decay=0.9),
+        r"derivative by .* is nan",
+    ),
     "zero_gradient (value)": (lambda: gx.leafwise(_divides_by_itself), "the loss is nan"),
     "pair": (lambda: Counts(0.9, Calls()), "the pair"),
     "dtypes (shape)": (lambda: Broadcasts(0.9), r"an update has \(2, 1\).* its gradient \(2, 3\)"),
@@ -704,7 +775,9 @@ def _signed(u, at, m, *, decay, size):
 
 
 def test_the_kit_passes_a_sound_transformation_of_a_user():
-    check_transformation(gx.leafwise(_signed, slots={"m": gx.zeros()}, direction=True, decay=0.9, size=0.1))
+    check_transformation(
+        gx.leafwise(_signed, slots={"m": gx.zeros()}, direction=True, decay=0.9, size=0.1)
+    )
 
 
 @gx.transformation
@@ -720,9 +793,12 @@ def test_the_kit_passes_a_named_transformation_of_a_user():
 
 def test_exceptions_of_the_kit_must_be_real():
     with pytest.raises(
-        AssertionError, match="keeps the law 'subtree' although it is listed as an exception: no reason"
+        AssertionError,
+        match="keeps the law 'subtree' although it is listed as an exception: no reason",
     ):
         check_law("subtree", gx.sgd(0.1), exceptions={"subtree": "no reason"})
-    with pytest.raises(ValueError, match="check_transformation: no law is called 'gravity'; the laws are"):
+    with pytest.raises(
+        ValueError, match="check_transformation: no law is called 'gravity'; the laws are"
+    ):
         check_transformation(gx.sgd(0.1), exceptions={"gravity": "because"})
     check_law("dtypes", Drifts(0.9), exceptions={"dtypes": "known"})

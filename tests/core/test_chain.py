@@ -38,7 +38,9 @@ def run(tx, steps=3, params=PARAMS, state=None, **extra):
 
 
 def test_parts_are_named_after_their_constructors():
-    tx = gx.chain(gx.clip(1.0), gx.ema(0.9), gx.ema(0.8), gx.ema(0.7), gx.chain(gx.scale(2.0)), gx.adam(0.1))
+    tx = gx.chain(
+        gx.clip(1.0), gx.ema(0.9), gx.ema(0.8), gx.ema(0.7), gx.chain(gx.scale(2.0)), gx.adam(0.1)
+    )
     assert list(tx.items) == ["clip", "ema", "ema_2", "ema_3", "chain", "adam"]
     assert tx["ema_2"] == gx.ema(0.8)
     assert list(tx.init(PARAMS)) == list(tx.items)
@@ -62,13 +64,20 @@ def test_none_is_skipped_and_nonsense_refused():
 
 
 def test_the_state_is_a_dict_by_name():
-    tx = gx.chain(gx.clip(1.0), gx.ema(0.5, debias=False), ("inner", gx.chain(gx.scale_by_rms(0.9))), gx.sgd(0.1))
+    tx = gx.chain(
+        gx.clip(1.0),
+        gx.ema(0.5, debias=False),
+        ("inner", gx.chain(gx.scale_by_rms(0.9))),
+        gx.sgd(0.1),
+    )
     state = tx.init(PARAMS)
     _, state = tx.update(GRADS, state, PARAMS)
     assert isinstance(state["ema"], gx.RuleState)
     np.testing.assert_allclose(state["ema"].slots["m"]["b"], 0.5 * np.clip(GRADS["b"], -1, 1))
     np.testing.assert_allclose(
-        state["inner"]["scale_by_rms"].slots["v"]["b"], 0.1 * np.clip(GRADS["b"], -1, 1) ** 2, rtol=1e-6
+        state["inner"]["scale_by_rms"].slots["v"]["b"],
+        0.1 * np.clip(GRADS["b"], -1, 1) ** 2,
+        rtol=1e-6,
     )
     assert state["clip"].slots == {}
     assert state["ema"].step == 1
@@ -90,10 +99,9 @@ def test_a_chain_is_a_value():
     assert tx == gx.chain(gx.clip(1.0), ("opt", gx.adam(0.1)))
     assert tx != gx.chain(gx.clip(1.0), ("other", gx.adam(0.1)))
     assert pickle.loads(pickle.dumps(tx)) == tx
-    assert [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tx)][:2] == [
-        "['clip'].max_delta",
-        "['opt'].learning_rate",
-    ]
+    assert [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tx)][
+        :2
+    ] == ["['clip'].max_delta", "['opt'].learning_rate"]
 
 
 def test_a_nested_chain_means_its_parts_written_out():
@@ -107,7 +115,10 @@ def test_a_nested_chain_means_its_parts_written_out():
     expected, _ = run(gx.chain(*parts))
     for nested in (
         gx.chain(gx.chain(*parts[:2]), gx.chain(*parts[2:])),
-        gx.chain(gx.chain(gx.chain(parts[0]), gx.identity(), *parts[1:3]), gx.chain(*parts[3:], gx.chain())),
+        gx.chain(
+            gx.chain(gx.chain(parts[0]), gx.identity(), *parts[1:3]),
+            gx.chain(*parts[3:], gx.chain()),
+        ),
         gx.chain(parts[0], gx.chain(parts[1], gx.chain(parts[2])), *parts[3:]),
     ):
         assert_same(run(nested)[0], expected, rtol=1e-6)
@@ -116,7 +127,9 @@ def test_a_nested_chain_means_its_parts_written_out():
 def test_the_adam_identities():
     """Decision 3 of the design, in its own words."""
     rms = gx.scale_by_rms(0.999, eps_in_sqrt=False, bias_correction=True)
-    assert_same(run(gx.chain(gx.ema(0.9), rms, gx.scale_by_learning_rate(0.1)))[0], run(gx.adam(0.1))[0])
+    assert_same(
+        run(gx.chain(gx.ema(0.9), rms, gx.scale_by_learning_rate(0.1)))[0], run(gx.adam(0.1))[0]
+    )
     plain = gx.chain(gx.ema(0.9, debias=False), gx.scale_by_rms(0.999), gx.scale(-0.1))
     heavy = gx.chain(gx.momentum(0.9, dampening=0.9), gx.scale_by_rms(0.999), gx.scale(-0.1))
     assert_same(run(plain)[0], run(heavy)[0], rtol=1e-5)
@@ -160,7 +173,11 @@ def test_a_foreign_pair_gets_the_keywords_it_takes(update):
 def test_foreign_pairs_from_optax_in_a_chain(standard_promotion):
     """Stateful, with and without extra arguments, first, last and in the middle."""
     mine = gx.chain(
-        optax.clip(2.0), gx.ema(0.9, debias=False), optax.trace(0.5), gx.scale(-0.1), optax.add_decayed_weights(0.01)
+        optax.clip(2.0),
+        gx.ema(0.9, debias=False),
+        optax.trace(0.5),
+        gx.scale(-0.1),
+        optax.add_decayed_weights(0.01),
     )
     theirs = optax.chain(
         optax.clip(2.0),
@@ -219,13 +236,17 @@ def train_state(tx):
 
 @jax.jit
 def train_step(state, x):
-    grads = jax.grad(lambda params: jnp.mean(state.apply_fn({"params": params}, x) ** 2))(state.params)
+    grads = jax.grad(lambda params: jnp.mean(state.apply_fn({"params": params}, x) ** 2))(
+        state.params
+    )
     return state.apply_gradients(grads=grads)
 
 
 FLAX = {
     "adam": lambda: gx.adam(0.1),
-    "chain": lambda: gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(gx.linear_schedule(0.1, 0.0, 10))),
+    "chain": lambda: gx.chain(
+        gx.clip_by_global_norm(0.5), gx.adamw(gx.linear_schedule(0.1, 0.0, 10))
+    ),
     "tunable": lambda: gx.tunable(gx.adam(0.1)),
     "noise": lambda: gx.chain(gx.add_noise(0.1, 0.55, 3), gx.zero_nans(), gx.sgd(0.1)),
 }
@@ -237,7 +258,9 @@ def test_train_state_saved_as_msgpack(name):
     x = jnp.ones((4, 3))
     state = train_step(train_step(train_state(FLAX[name]()), x), x)
     fresh = state.replace(
-        params=jax.tree.map(jnp.zeros_like, state.params), opt_state=FLAX[name]().init(state.params), step=0
+        params=jax.tree.map(jnp.zeros_like, state.params),
+        opt_state=FLAX[name]().init(state.params),
+        step=0,
     )
     back = serialization.from_bytes(fresh, serialization.to_bytes(state))
     assert_same(back.opt_state, state.opt_state)
@@ -271,7 +294,9 @@ def test_equal_optimizers_in_train_states_are_one_trace():
         return state.apply_gradients(grads=state.params)
 
     def make(lr):
-        return TrainState.create(apply_fn=None, params=PARAMS, tx=gx.chain(gx.clip(1.0), gx.adam(lr)))
+        return TrainState.create(
+            apply_fn=None, params=PARAMS, tx=gx.chain(gx.clip(1.0), gx.adam(lr))
+        )
 
     step(make(0.1))
     step(make(0.1))
@@ -296,7 +321,9 @@ def test_nnx_optimizer_trains_and_passes_extra_arguments():
     assert losses[-1] < losses[0]
     plateau = nnx.to_pure_dict(nnx.state(optimizer))["opt_state"]["reduce_on_plateau"]["slots"]
     assert float(plateau["scale"]) == 0.5**3
-    with pytest.raises(TypeError, match="reduce_on_plateau: update\\(\\) needs the keyword argument value="):
+    with pytest.raises(
+        TypeError, match="reduce_on_plateau: update\\(\\) needs the keyword argument value="
+    ):
         optimizer.update(model, nnx.state(model, nnx.Param))
 
 
@@ -325,7 +352,9 @@ def run_fixed(tx, params, grads, steps=2):
 def test_none_leaves_as_equinox_filters_them():
     """A leaf that is None in params, gradients and state stays None; the others do not notice."""
     tx = gx.chain(
-        gx.clip_by_global_norm(0.5), gx.adamw(0.1, weight_decay=gx.by_path({"w": 0.1, "**": 0.0})), gx.zero_nans()
+        gx.clip_by_global_norm(0.5),
+        gx.adamw(0.1, weight_decay=gx.by_path({"w": 0.1, "**": 0.0})),
+        gx.zero_nans(),
     )
     params = {"act": None, **PARAMS, "nested": [None, jnp.ones(2)]}
     grads = {"act": None, **GRADS, "nested": [None, jnp.full(2, 3.0)]}
@@ -367,7 +396,10 @@ FROZEN = {
     "heavy ball": (lambda: (gx.momentum(0.9),), 1.0),
     "a direction and what follows": (lambda: (gx.ema(0.9), gx.scale(3.0)), 1.0),
     "what precedes a direction": (lambda: (gx.scale(2.0), gx.ema(0.9), gx.scale(3.0)), 2.0),
-    "the first of two directions": (lambda: (gx.scale(2.0), gx.ema(0.9), gx.scale(3.0), gx.momentum(0.9)), 2.0),
+    "the first of two directions": (
+        lambda: (gx.scale(2.0), gx.ema(0.9), gx.scale(3.0), gx.momentum(0.9)),
+        2.0,
+    ),
     "a direction in a nested chain": (
         lambda: (gx.scale(2.0), gx.chain(gx.scale(2.0), gx.ema(0.9), gx.scale(5.0))),
         4.0,
@@ -401,7 +433,11 @@ def test_what_a_part_is_shown_as_the_gradient(name):
 
 def test_what_a_nested_direction_freezes_reaches_the_outer_chain_unchanged():
     inner = gx.chain(gx.scale(2.0), gx.ema(0.9), gx.scale(5.0))
-    for tx in (gx.chain(inner, shown()), gx.chain(gx.chain(inner), shown()), gx.chain(inner, gx.chain(shown()))):
+    for tx in (
+        gx.chain(inner, shown()),
+        gx.chain(gx.chain(inner), shown()),
+        gx.chain(inner, gx.chain(shown())),
+    ):
         updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
         assert_same(updates, jax.tree.map(lambda g: 2 * g, GRADS))
 
@@ -416,7 +452,9 @@ def _give_both(u, at):
 
 
 def test_a_whole_tree_measure_after_a_direction_sees_updates_and_gradient():
-    tx = gx.chain(gx.ema(0.5, debias=False), gx.scale(4.0), gx.leafwise(_give_both, measure=_measure_both))
+    tx = gx.chain(
+        gx.ema(0.5, debias=False), gx.scale(4.0), gx.leafwise(_give_both, measure=_measure_both)
+    )
     updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
     total = sum(float(np.sum(g)) for g in GRADS.values())
     np.testing.assert_allclose(updates["b"], 2 * total + 1000 * total, rtol=1e-6)
@@ -443,7 +481,9 @@ jax.tree_util.register_pytree_node(Recorder, lambda r: ((), (id(r.seen), r)), la
 
 def test_a_wrapper_is_given_the_gradient_after_a_direction_only():
     before, after = [], []
-    tx = gx.chain(gx.scale(2.0), Recorder(before), gx.ema(0.5, debias=False), Recorder(after), shown())
+    tx = gx.chain(
+        gx.scale(2.0), Recorder(before), gx.ema(0.5, debias=False), Recorder(after), shown()
+    )
 
     def step(grads):
         return tx.update(grads, tx.init(PARAMS), PARAMS, value=3.0)
@@ -497,7 +537,8 @@ def test_a_gradient_given_by_a_caller_is_shown():
         updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS, gradient=gradient)
         assert_same(updates, gradient)
     with pytest.raises(
-        ValueError, match="the gradients and the updates differ in structure: only in the updates: \\['b'\\]"
+        ValueError,
+        match="the gradients and the updates differ in structure: only in the updates: \\['b'\\]",
     ):
         gx.scale(1.0).update(GRADS, gx.scale(1.0).init(PARAMS), PARAMS, gradient={"w": GRADS["w"]})
 
@@ -537,7 +578,9 @@ def test_stateless_with_tree_map_works_on_one_leaf():
 
     tx = gx.stateless_with_tree_map(shrink)
     assert tx.name == "shrink"
-    assert_same(tx.update(GRADS, tx.init(PARAMS), PARAMS)[0], jax.tree.map(jnp.multiply, GRADS, PARAMS))
+    assert_same(
+        tx.update(GRADS, tx.init(PARAMS), PARAMS)[0], jax.tree.map(jnp.multiply, GRADS, PARAMS)
+    )
     assert_same(tx.update(GRADS, tx.init(PARAMS))[0], jax.tree.map(lambda g: g * 0.5, GRADS))
     assert tx == gx.stateless_with_tree_map(shrink)
     assert_same(tx.update({"a": None}, tx.init({"a": None}))[0], {"a": None})
@@ -585,14 +628,20 @@ def test_a_measure_remembers():
 
 def test_a_missing_value_is_an_error_that_names_the_part():
     tx = gx.chain(gx.sgd(0.1), gx.reduce_on_plateau())
-    with pytest.raises(TypeError, match=r"reduce_on_plateau: update\(\) needs the keyword argument value="):
+    with pytest.raises(
+        TypeError, match=r"reduce_on_plateau: update\(\) needs the keyword argument value="
+    ):
         tx.update(GRADS, tx.init(PARAMS), PARAMS)
 
 
-@pytest.mark.parametrize("tx", [gx.sgd(0.1), gx.chain(gx.sgd(0.1), gx.reduce_on_plateau()), gx.chain(optax.scale(1.0))])
+@pytest.mark.parametrize(
+    "tx", [gx.sgd(0.1), gx.chain(gx.sgd(0.1), gx.reduce_on_plateau()), gx.chain(optax.scale(1.0))]
+)
 def test_a_misspelt_argument_is_an_error_with_the_right_spelling(tx):
     state = tx.init(PARAMS)
-    with pytest.raises(TypeError, match=r"unknown keyword argument 'valeu'; did you mean 'value'\?"):
+    with pytest.raises(
+        TypeError, match=r"unknown keyword argument 'valeu'; did you mean 'value'\?"
+    ):
         tx.update(GRADS, state, PARAMS, valeu=jnp.float32(3.0))
 
 
@@ -600,7 +649,9 @@ def test_unknown_arguments_are_ignored():
     tx = gx.chain(gx.sgd(0.1), gx.reduce_on_plateau())
     state = tx.init(PARAMS)
     expected, _ = tx.update(GRADS, state, PARAMS, value=1.0)
-    got, _ = tx.update(GRADS, state, PARAMS, value=1.0, temperature=jnp.ones(3), note="a string", function=len)
+    got, _ = tx.update(
+        GRADS, state, PARAMS, value=1.0, temperature=jnp.ones(3), note="a string", function=len
+    )
     assert_same(got, expected)
 
 

@@ -48,8 +48,12 @@ VALUES = {
     "a longer schedule": lambda: gx.adam(gx.linear_schedule(1e-3, 0.0, 200)),
     "a function": lambda: gx.adam(optax_like),
     "a table": lambda: gx.adamw(1e-3, weight_decay=gx.by_path({"**/kernel": 0.1, "**": 0.0})),
-    "a table in another order": lambda: gx.adamw(1e-3, weight_decay=gx.by_path({"**": 0.0, "**/kernel": 0.1})),
-    "a table with a schedule": lambda: gx.sgd(gx.by_path({"a": gx.linear_schedule(0.1, 0.0, 9), "**": 0.1})),
+    "a table in another order": lambda: gx.adamw(
+        1e-3, weight_decay=gx.by_path({"**": 0.0, "**/kernel": 0.1})
+    ),
+    "a table with a schedule": lambda: gx.sgd(
+        gx.by_path({"a": gx.linear_schedule(0.1, 0.0, 9), "**": 0.1})
+    ),
     "a predicate": lambda: gx.adamw(1e-3, mask=is_matrix),
     "a pattern": lambda: gx.adamw(1e-3, mask="**/kernel"),
     "a convention": lambda: gx.rmsprop(1e-3, convention="torch"),
@@ -67,7 +71,12 @@ VALUES = {
     "leafwise": lambda: gx.leafwise(sign_rule, size=0.5),
     "identity": gx.identity,
 }
-NO_CODE = {"a function", "a predicate", "stateless", "leafwise"}  # their repr names a function of this file
+NO_CODE = {
+    "a function",
+    "a predicate",
+    "stateless",
+    "leafwise",
+}  # their repr names a function of this file
 
 
 def optax_like(step):
@@ -114,8 +123,14 @@ def test_repr_with_a_function_names_it(name):
 
 def test_repr_leaves_out_static_defaults_and_shows_numbers():
     assert repr(gx.sgd(0.1)) == "sgd(learning_rate=0.1)"
-    assert repr(gx.sgd(0.1, 0.9, nesterov=True)) == "sgd(learning_rate=0.1, momentum=0.9, nesterov=True)"
-    assert repr(gx.chain(gx.clip(1), ("x", gx.scale(2)))) == "chain(clip(max_delta=1.0), ('x', scale(step_size=2.0)))"
+    assert (
+        repr(gx.sgd(0.1, 0.9, nesterov=True))
+        == "sgd(learning_rate=0.1, momentum=0.9, nesterov=True)"
+    )
+    assert (
+        repr(gx.chain(gx.clip(1), ("x", gx.scale(2))))
+        == "chain(clip(max_delta=1.0), ('x', scale(step_size=2.0)))"
+    )
 
 
 def test_repr_of_a_traced_value_does_not_fail():
@@ -184,7 +199,9 @@ def test_replace_checks_as_the_constructor_does():
     assert tx.replace(b1=jnp.float32(0.5)).b1.dtype == jnp.float32
     with pytest.raises(ValueError, match=r"adam: b1 must lie in \[0, 1\); got 1.5"):
         tx.replace(b1=1.5)
-    with pytest.raises(TypeError, match=r"adam: no argument named 'beta1'; it has \['learning_rate', 'b1'"):
+    with pytest.raises(
+        TypeError, match=r"adam: no argument named 'beta1'; it has \['learning_rate', 'b1'"
+    ):
         tx.replace(beta1=0.5)
 
 
@@ -200,7 +217,12 @@ def test_attributes_are_the_arguments():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: gx.adam(1e-3), lambda: gx.chain(gx.clip(1.0)), lambda: gx.leafwise(sign_rule, size=0.5)]
+    "make",
+    [
+        lambda: gx.adam(1e-3),
+        lambda: gx.chain(gx.clip(1.0)),
+        lambda: gx.leafwise(sign_rule, size=0.5),
+    ],
 )
 def test_assignment_is_refused(make):
     tx = make()
@@ -209,7 +231,9 @@ def test_assignment_is_refused(make):
     assert tx == make()
 
 
-@pytest.mark.parametrize("name", ["adam", "a chain", "tunable", "stateless", "leafwise", "identity"])
+@pytest.mark.parametrize(
+    "name", ["adam", "a chain", "tunable", "stateless", "leafwise", "identity"]
+)
 def test_unpacks_as_a_pair(name):
     tx = VALUES[name]()
     init_fn, update_fn = tx
@@ -227,7 +251,9 @@ def test_stack_is_one_optimizer_with_a_leading_axis():
     updates = jax.vmap(lambda tx: tx.update(GRADS, tx.init(PARAMS), PARAMS)[0])(tx)
     for i, lr in enumerate(rates):
         np.testing.assert_allclose(updates["w"][i], -lr * GRADS["w"], rtol=1e-6)
-    again = gx.stack(iter([gx.sgd(gx.linear_schedule(lr, 0.0, n)) for lr, n in [(0.1, 10), (0.2, 20)]]))
+    again = gx.stack(
+        iter([gx.sgd(gx.linear_schedule(lr, 0.0, n)) for lr, n in [(0.1, 10), (0.2, 20)]])
+    )
     np.testing.assert_array_equal(again.learning_rate.transition_steps, [10, 20])
 
 
@@ -325,7 +351,11 @@ def test_the_gradient_by_an_optimizer_is_an_optimizer():
 
     for name, get, make in (
         ("b1", lambda t: t.b1, lambda x: {"b1": x}),
-        ("decay of w", lambda t: t.weight_decay.values[0], lambda x: {"weight_decay": gx.by_path({"w": x, "**": 0.2})}),
+        (
+            "decay of w",
+            lambda t: t.weight_decay.values[0],
+            lambda x: {"weight_decay": gx.by_path({"w": x, "**": 0.2})},
+        ),
         (
             "init_value",
             lambda t: t.learning_rate.init_value,
@@ -339,8 +369,12 @@ def test_the_gradient_by_an_optimizer_is_an_optimizer():
 
 
 def test_sgd_hypergradient_is_exact():
-    slope = jax.grad(lambda tx: jnp.sum(tx.update(GRADS["b"], tx.init(PARAMS["b"]))[0] ** 2))(gx.sgd(0.5))
-    np.testing.assert_allclose(slope.learning_rate, 2 * 0.5 * np.sum(np.square(GRADS["b"])), rtol=1e-6)
+    slope = jax.grad(lambda tx: jnp.sum(tx.update(GRADS["b"], tx.init(PARAMS["b"]))[0] ** 2))(
+        gx.sgd(0.5)
+    )
+    np.testing.assert_allclose(
+        slope.learning_rate, 2 * 0.5 * np.sum(np.square(GRADS["b"])), rtol=1e-6
+    )
 
 
 # Each number of each constructor, in each form that a number has
@@ -392,10 +426,16 @@ def numbers_of(constructor) -> dict[str, Range]:
 
 def arguments_for(constructor) -> dict[str, Any]:
     """A value for each argument that needs one, and small numbers where the defaults would hide a difference."""
-    required = [n for n, p in inspect.signature(constructor).parameters.items() if p.default is p.empty]
-    given = {n: 2 if r.integer else 0.5 for n, r in numbers_of(constructor).items() if n in required}
+    required = [
+        n for n, p in inspect.signature(constructor).parameters.items() if p.default is p.empty
+    ]
+    given = {
+        n: 2 if r.integer else 0.5 for n, r in numbers_of(constructor).items() if n in required
+    }
     given |= {"key": 3} if "key" in required else {}
-    return given | ({"eps_in_sqrt": False} if constructor is gx.scale_by_rms else {})  # so that eps_root matters
+    return given | (
+        {"eps_in_sqrt": False} if constructor is gx.scale_by_rms else {}
+    )  # so that eps_root matters
 
 
 EXTRA = {"reduce_on_plateau": {"value": jnp.float32(0.5)}}
@@ -446,7 +486,9 @@ def test_each_number_may_be_a_number_an_array_a_schedule_or_a_table(name):
     @jax.jit
     def run():
         return jax.tree.map(
-            lambda tx: three_steps(name, tx), (low, high, forms), is_leaf=lambda x: isinstance(x, Transform)
+            lambda tx: three_steps(name, tx),
+            (low, high, forms),
+            is_leaf=lambda x: isinstance(x, Transform),
         )
 
     at_low, at_high, results = run()
@@ -455,13 +497,17 @@ def test_each_number_may_be_a_number_an_array_a_schedule_or_a_table(name):
         expected = {"w": at_low[argument]["w"], "b": (at_high if table else at_low)[argument]["b"]}
         for leaf in PARAMS:
             np.testing.assert_allclose(
-                got[leaf], expected[leaf], rtol=2e-5, atol=1e-6, err_msg=f"{name}({argument}={form}) at {leaf}"
+                got[leaf],
+                expected[leaf],
+                rtol=2e-5,
+                atol=1e-6,
+                err_msg=f"{name}({argument}={form}) at {leaf}",
             )
     for argument in ranges:
         if name != "reduce_on_plateau":
-            assert not np.allclose(at_low[argument]["b"], at_high[argument]["b"], rtol=1e-6, atol=0), (
-                f"{argument} changes nothing"
-            )
+            assert not np.allclose(
+                at_low[argument]["b"], at_high[argument]["b"], rtol=1e-6, atol=0
+            ), f"{argument} changes nothing"
 
 
 def test_a_schedule_reads_step_zero_first():
@@ -493,7 +539,9 @@ TREE = {
 
 def rows(table, tree=TREE):
     paths = gx.tree.paths(tree)
-    return dict(zip(paths, gx.by_path(table).rows("test", paths, jax.tree.leaves(tree)), strict=True))
+    return dict(
+        zip(paths, gx.by_path(table).rows("test", paths, jax.tree.leaves(tree)), strict=True)
+    )
 
 
 def test_paths_are_joined_by_slashes():
@@ -555,20 +603,30 @@ def test_a_predicate_sees_path_and_leaf():
 
 
 def test_uncovered_leaves_and_idle_patterns_are_errors_that_list_them():
-    with pytest.raises(ValueError, match=r"test: by_path: no pattern of \['\*\*/kernel'\] covers \['embed/bias', "):
+    with pytest.raises(
+        ValueError, match=r"test: by_path: no pattern of \['\*\*/kernel'\] covers \['embed/bias', "
+    ):
         rows({"**/kernel": 1.0})
-    with pytest.raises(ValueError, match=r"pattern '\*\*/kernels' matches no leaf; the leaves are \['embed/bias'"):
+    with pytest.raises(
+        ValueError, match=r"pattern '\*\*/kernels' matches no leaf; the leaves are \['embed/bias'"
+    ):
         rows({"**/kernels": 1.0, "**": 0.0})
-    assert rows({"**/kernel": 1.0, "**/bias": 0.0, "**": 9.0})["head/kernel"] == 1.0  # the rest may be empty
+    assert (
+        rows({"**/kernel": 1.0, "**/bias": 0.0, "**": 9.0})["head/kernel"] == 1.0
+    )  # the rest may be empty
     with pytest.raises(ValueError, match="empty"):
         gx.by_path({})
 
 
 def test_the_errors_of_a_table_come_at_init_and_name_the_part():
     tx = gx.adamw(1e-3, weight_decay=gx.by_path({"**/kernels": 0.1, "**": 0.0}))
-    with pytest.raises(ValueError, match=r"add_decayed_weights: by_path: pattern '\*\*/kernels' matches no leaf"):
+    with pytest.raises(
+        ValueError, match=r"add_decayed_weights: by_path: pattern '\*\*/kernels' matches no leaf"
+    ):
         tx.init(PARAMS)
-    with pytest.raises(ValueError, match=r"scale_by_learning_rate: by_path: no pattern of \['w'\] covers \['b'\]"):
+    with pytest.raises(
+        ValueError, match=r"scale_by_learning_rate: by_path: no pattern of \['w'\] covers \['b'\]"
+    ):
         gx.sgd(gx.by_path({"w": 0.1})).init(PARAMS)
 
 
@@ -584,7 +642,9 @@ def test_schedules_in_a_table_run():
     state, seen = tx.init(PARAMS), []
     for _ in range(3):
         updates, state = tx.update(GRADS, state, PARAMS)
-        seen.append((float(updates["w"][0, 0] / GRADS["w"][0, 0]), float(updates["b"][0] / GRADS["b"][0])))
+        seen.append(
+            (float(updates["w"][0, 0] / GRADS["w"][0, 0]), float(updates["b"][0] / GRADS["b"][0]))
+        )
     assert seen == [(-1.0, -0.5), (-0.5, -0.5), (0.0, -0.5)]
 
 
@@ -596,7 +656,9 @@ def test_tables_may_be_traced_and_batched():
     batched = jax.jit(jax.vmap(first))(jnp.array([0.1, 0.5]))
     for i, decay in enumerate((0.1, 0.5)):
         alone = jax.jit(first)(decay)
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5), batched, alone)
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5), batched, alone
+        )
 
 
 # Flax
@@ -649,7 +711,9 @@ def test_tunable_changes_numbers_in_a_train_state_without_a_retrace():
         np.testing.assert_allclose(before["kernel"] - state.params["kernel"], lr, rtol=1e-5)
         assert state.opt_state.tx.learning_rate == lr
     assert len(traces) == 1
-    step(make_train_state(gx.tunable(gx.sgd(0.5))))  # an equal optimizer is no reason to trace again
+    step(
+        make_train_state(gx.tunable(gx.sgd(0.5)))
+    )  # an equal optimizer is no reason to trace again
     assert len(traces) <= 2, "only apply_fn, which linen makes anew, may differ"
 
 
@@ -661,7 +725,9 @@ def test_tunable_refuses_what_cannot_be_set():
         state.replace(beta=0.1)
     with pytest.raises(TypeError, match="adam: no number named 'nesterov'"):
         state.replace(nesterov=True)
-    with pytest.raises(ValueError, match=r"adam: learning_rate is .* cannot become linear_schedule"):
+    with pytest.raises(
+        ValueError, match=r"adam: learning_rate is .* cannot become linear_schedule"
+    ):
         state.replace(learning_rate=gx.linear_schedule(1.0, 0.0, 10))
     with pytest.raises(TypeError, match="tunable: needs a gradxform transformation"):
         gx.tunable(optax.sgd(0.1))
@@ -725,7 +791,9 @@ def test_tunable_changes_numbers_in_an_nnx_optimizer_without_a_retrace(way):
     @nnx.jit
     def step(model, optimizer):
         traces.append(model)
-        optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)), value=jnp.float32(1.0))
+        optimizer.update(
+            model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)), value=jnp.float32(1.0)
+        )
 
     for lr in (0.5, 0.25, 0.125):
         if way == "replace":

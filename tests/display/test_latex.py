@@ -57,7 +57,9 @@ def check(latex):
         depth += {"{": 1, "}": -1}.get(c, 0)
         assert depth >= 0, bare
     assert depth == 0, bare
-    assert len(re.findall(r"\\left(?![a-z])", body)) == len(re.findall(r"\\right(?![a-z])", body)), body
+    assert len(re.findall(r"\\left(?![a-z])", body)) == len(
+        re.findall(r"\\right(?![a-z])", body)
+    ), body
     assert body.count(r"\begin{aligned}") == body.count(r"\end{aligned}") > 0
     unknown = set(re.findall(r"\\([A-Za-z]+)", re.sub(r"\\\\", " ", body))) - COMMANDS
     assert not {x for x in unknown if not re.match(r"(left|right)(?=$)", x)}, unknown
@@ -88,7 +90,10 @@ def test_every_schedule_is_valid_latex(name):
     ("text", "latex"),
     [
         ("m ← β₁ m + (1 - β₁) g", r"m \leftarrow \beta_{1} m + \left( 1 - \beta_{1} \right) g"),
-        ("p - α m̂ / (√(v̂ + ε₀) + ε)", r"p - \frac{\alpha \hat{m}}{\sqrt{\hat{v} + \varepsilon_{0}} + \varepsilon}"),
+        (
+            "p - α m̂ / (√(v̂ + ε₀) + ε)",
+            r"p - \frac{\alpha \hat{m}}{\sqrt{\hat{v} + \varepsilon_{0}} + \varepsilon}",
+        ),
         ("1 - β₁ᵗ⁺¹", r"1 - \beta_{1}^{t+1}"),
         ("u / (√w + ε)²ᵖ", r"\frac{u}{\left( \sqrt{w} + \varepsilon \right)^{2p}}"),
         ("‖g‖²", r"\left\| g \right\|^{2}"),
@@ -106,7 +111,9 @@ def test_notation(text, latex):
     assert to_latex(text) == latex
 
 
-@pytest.mark.parametrize("text", ["(", "a)", "√", "/", "^", "|x", "a / ", "⟨", "\\", "_", "§ 𝕏", "", "α_"])
+@pytest.mark.parametrize(
+    "text", ["(", "a)", "√", "/", "^", "|x", "a / ", "⟨", "\\", "_", "§ 𝕏", "", "α_"]
+)
 def test_notation_takes_what_is_no_formula(text):
     shown = to_latex(text).replace(UNKNOWN, "")
     check(f"$$\\begin{{aligned}} {shown} \\end{{aligned}}$$")
@@ -134,26 +141,42 @@ def lines(tx):
 def test_the_arguments_choose_the_lines():
     assert lines(gx.sgd(0.1)) == ["p ← p - α g"]
     assert lines(gx.sgd(0.1, 0.9)) == ["v ← β v + g", "p ← p - α v"]
-    assert lines(gx.sgd(0.1, 0.9, nesterov=True, convention="keras")) == ["v ← β v + α g", "p ← p - (α g + β v)"]
+    assert lines(gx.sgd(0.1, 0.9, nesterov=True, convention="keras")) == [
+        "v ← β v + α g",
+        "p ← p - (α g + β v)",
+    ]
     assert lines(gx.ema(0.9, debias=False)) == ["m ← β m + (1 - β) g", "u = m"]
     assert lines(gx.scale_by_lion(mode="refined"))[2:] == ["u = c clipped to ±1"]
-    assert lines(gx.scale_by_inf_norm(0.9, convention="keras")) == ["v ← max(β v, |g|)", "u ← u / (v + ε)"]
+    assert lines(gx.scale_by_inf_norm(0.9, convention="keras")) == [
+        "v ← max(β v, |g|)",
+        "u ← u / (v + ε)",
+    ]
     assert lines(gx.adam(0.1, convention="keras"))[-1] == "p ← p - α √(1 - β₂ᵗ) m̂ / (√(v + ε₀) + ε)"
-    assert "v̂ = v / (1 - β₂ᵗ)" in lines(gx.adabelief(0.1)) + lines(gx.adam(0.1)) + lines(gx.lamb(0.1))
+    assert "v̂ = v / (1 - β₂ᵗ)" in lines(gx.adabelief(0.1)) + lines(gx.adam(0.1)) + lines(
+        gx.lamb(0.1)
+    )
     assert lines(gx.clip(0.5))[0].startswith("u ← min(max(u, -δ), δ)")
     assert lines(gx.set_to_zero()) == ["u ← 0"]
 
 
 def test_the_numbers_are_filled_in():
     shown = gx.adam(3e-4, b1=0.8)._repr_latex_()
-    assert r"\alpha = 3 \cdot 10^{-4},\; \beta_{1} = 0.8,\; \beta_{2} = 0.999,\; \varepsilon = 10^{-8}" in shown
+    assert (
+        r"\alpha = 3 \cdot 10^{-4},\; \beta_{1} = 0.8,\; \beta_{2} = 0.999,\; \varepsilon = 10^{-8}"
+        in shown
+    )
     assert r"\frac{\alpha \hat{m}}{\sqrt{\hat{v} + \varepsilon_{0}} + \varepsilon}" in shown
-    table = gx.adamw(gx.linear_schedule(1.0, 0.0, 10), weight_decay=gx.by_path({"**/kernel": 0.1, "**": 0.0}))
+    table = gx.adamw(
+        gx.linear_schedule(1.0, 0.0, 10), weight_decay=gx.by_path({"**/kernel": 0.1, "**": 0.0})
+    )
     shown = table._repr_latex_()
     assert r"\alpha = \text{linear\_schedule}\left( \text{init\_value} = 1" in shown
     assert r"\lambda = \left\{ \text{'**/kernel'}: 0.1,\; \text{'**'}: 0 \right\}" in shown
     check(shown)
-    assert r"\alpha = \left( 0.001, 0.01 \right)" in gx.stack([gx.adam(1e-3), gx.adam(1e-2)])._repr_latex_()
+    assert (
+        r"\alpha = \left( 0.001, 0.01 \right)"
+        in gx.stack([gx.adam(1e-3), gx.adam(1e-2)])._repr_latex_()
+    )
 
 
 def test_a_chain_shows_its_parts_in_order():
@@ -178,12 +201,24 @@ def test_a_method_of_ones_own_shows_its_docstring_or_its_parts():
         return gx.chain(gx.ema(decay, debias=False), gx.scale_by_sign())
 
     assert lines(mine()) == ["u = sign(m)", "m ← β m + (1 - β) g"]
-    assert re.findall(r"\\textbf\{([^}]*)\}", silent()._repr_latex_()) == ["silent", "ema", r"scale\_by\_sign"]
+    assert re.findall(r"\\textbf\{([^}]*)\}", silent()._repr_latex_()) == [
+        "silent",
+        "ema",
+        r"scale\_by\_sign",
+    ]
 
 
 def test_the_conditions_of_variants_name_arguments():
-    for name, text in VARIANTS.items():  # the lines of Adam's moments are shared: there an argument may be absent
-        parameters = {*inspect.signature(getattr(gx, name)).parameters, *inspect.signature(gx.adam).parameters}
+    for (
+        name,
+        text,
+    ) in (
+        VARIANTS.items()
+    ):  # the lines of Adam's moments are shared: there an argument may be absent
+        parameters = {
+            *inspect.signature(getattr(gx, name)).parameters,
+            *inspect.signature(gx.adam).parameters,
+        }
         for conditions in re.findall(r"\[(\w+!?=[\w!=|, ]+)\]$", text, re.MULTILINE):
             for condition in conditions.split(", "):
                 assert re.match(r"\w+", condition)[0] in parameters, f"{name}: {condition}"

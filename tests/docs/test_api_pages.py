@@ -38,14 +38,31 @@ def test_every_public_name_stands_on_one_page(reference, tmp_path):
     names = [name for name, _ in found]
     assert len(names) == len(set(names))
     objects = {id(reduced(name)) for name in names}
-    for module in ("", "hyper", "interop", "numerics", "plot", "sweep", "testing", "train", "tree", "tree_utils"):
+    for module in (
+        "",
+        "hyper",
+        "interop",
+        "numerics",
+        "plot",
+        "sweep",
+        "testing",
+        "train",
+        "tree",
+        "tree_utils",
+    ):
         home = importlib.import_module(f"gradxform.{module}".rstrip("."))
         public = getattr(home, "__all__", [name for name in vars(home) if not name.startswith("_")])
         for name in public:
             x = getattr(home, name)
-            if (inspect.isroutine(x) or inspect.isclass(x)) and x.__module__.startswith("gradxform"):
-                defined_here = x.__module__ == home.__name__ or hasattr(home, "__all__") or not module
-                assert not defined_here or id(x) in objects, f"{home.__name__}.{name} is on no page of the reference"
+            if (inspect.isroutine(x) or inspect.isclass(x)) and x.__module__.startswith(
+                "gradxform"
+            ):
+                defined_here = (
+                    x.__module__ == home.__name__ or hasattr(home, "__all__") or not module
+                )
+                assert not defined_here or id(x) in objects, (
+                    f"{home.__name__}.{name} is on no page of the reference"
+                )
     assert dict(found)["gradxform.adam"] == "optimizers.rst"
     assert dict(found)["gradxform.sweep.sweep"] == "sweep.rst"
 
@@ -72,10 +89,15 @@ def new_name(doc, module):
     ("name", "words"),
     [
         (new_name(None, "gradxform.core.chain"), "gradxform.novel has no docstring"),
-        (new_name("New.", "gradxform.novelties"), "gradxform.novel of gradxform.novelties is on no page"),
+        (
+            new_name("New.", "gradxform.novelties"),
+            "gradxform.novel of gradxform.novelties is on no page",
+        ),
     ],
 )
-def test_a_new_public_name_that_is_not_documented_stops_the_build(reference, monkeypatch, name, words):
+def test_a_new_public_name_that_is_not_documented_stops_the_build(
+    reference, monkeypatch, name, words
+):
     monkeypatch.setattr(gx, "novel", name, raising=False)
     with pytest.raises(LookupError, match=words):
         reference.pages()

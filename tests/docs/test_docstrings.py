@@ -12,7 +12,10 @@ import pytest
 import gradxform as gx
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-MODULES = ["gradxform", *(m.name for m in pkgutil.walk_packages(gx.__path__, "gradxform.") if "__main__" not in m.name)]
+MODULES = [
+    "gradxform",
+    *(m.name for m in pkgutil.walk_packages(gx.__path__, "gradxform.") if "__main__" not in m.name),
+]
 
 
 def examples():
@@ -28,7 +31,19 @@ EXAMPLES = list(examples())
 
 # The entry points: what a reader looks up first has an example.
 SHOWN = {
-    *("MultiSteps", "adam", "batches", "by_path", "chain", "describe", "eval_params", "fit", "freeze", "get", "masked"),
+    *(
+        "MultiSteps",
+        "adam",
+        "batches",
+        "by_path",
+        "chain",
+        "describe",
+        "eval_params",
+        "fit",
+        "freeze",
+        "get",
+        "masked",
+    ),
     *("multi_transform", "set", "stack", "sweep", "tunable", "warmup"),
 }
 

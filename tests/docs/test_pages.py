@@ -20,12 +20,25 @@ def name(page):
 
 
 def test_the_pages_are_found():
-    names = {"from_optax.md", "from_torch.md", "recipes/fine_tuning.md", "recipes/pretraining.md", "recipes/gan.md"}
-    assert names | {"recipes/dp_sgd.md", "recipes/meta_learning.md"} <= {name(page) for page in WITH_CODE}
+    names = {
+        "from_optax.md",
+        "from_torch.md",
+        "recipes/fine_tuning.md",
+        "recipes/pretraining.md",
+        "recipes/gan.md",
+    }
+    assert names | {"recipes/dp_sgd.md", "recipes/meta_learning.md"} <= {
+        name(page) for page in WITH_CODE
+    }
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(p, marks=pytest.mark.slow if p.parent.name == "recipes" else ()) for p in WITH_CODE], ids=name
+    "page",
+    [
+        pytest.param(p, marks=pytest.mark.slow if p.parent.name == "recipes" else ())
+        for p in WITH_CODE
+    ],
+    ids=name,
 )
 def test_the_code_runs(page):
     """All blocks of a page, one after another; what a page claims, it asserts."""
@@ -33,7 +46,9 @@ def test_the_code_runs(page):
     namespace: dict = {"__name__": "page"}
     with jax.numpy_dtype_promotion("standard"):
         for block in BLOCK.finditer(text):
-            above = "\n" * text[: block.start(1)].count("\n")  # so that an error names the line of the page
+            above = "\n" * text[: block.start(1)].count(
+                "\n"
+            )  # so that an error names the line of the page
             exec(compile(above + block[1], str(page), "exec"), namespace)
     assert "assert " in text
 
@@ -50,7 +65,9 @@ def test_the_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=lambda page: page.name)
 def test_the_names_exist(page):
     """What stands in the text as `gx.name` is a public name."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
     for path in re.findall(r"`(?:gx|gradxform)\.([a-zA-Z_][\w.]*)", text):
         x = gx
         for name in path.split("."):

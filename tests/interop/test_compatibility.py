@@ -20,7 +20,9 @@ from gradxform.interop.optax import names as compatibility
 def test_losses_are_those_of_optax():
     assert gx.softmax_cross_entropy is optax.losses.softmax_cross_entropy
     assert gx.losses.l2_loss is optax.losses.l2_loss
-    with pytest.raises(AttributeError, match=r"neither gradxform nor optax.losses has 'no_such_thing'"):
+    with pytest.raises(
+        AttributeError, match=r"neither gradxform nor optax.losses has 'no_such_thing'"
+    ):
         gx.no_such_thing  # noqa: B018
 
 
@@ -58,7 +60,9 @@ def rows(status):
 def test_the_page_is_what_the_command_prints(capsys):
     assert cli.main(["list", "--compatibility"]) == 0
     page = Path(__file__).parents[2] / "docs" / "compatibility.md"
-    assert capsys.readouterr().out == page.read_text(), "gradxform list --compatibility > docs/compatibility.md"
+    assert capsys.readouterr().out == page.read_text(), (
+        "gradxform list --compatibility > docs/compatibility.md"
+    )
 
 
 def test_the_readme_links_the_page():
@@ -67,9 +71,13 @@ def test_the_readme_links_the_page():
 
 def test_every_public_name_of_optax_has_a_row():
     modules = {
-        name: x for name, x in vars(optax).items() if isinstance(x, types.ModuleType) and not name.startswith("_")
+        name: x
+        for name, x in vars(optax).items()
+        if isinstance(x, types.ModuleType) and not name.startswith("_")
     }
-    assert modules.keys() == {path.partition(".")[2] for path in compatibility.SHARED[1:]} | set(compatibility.APART)
+    assert modules.keys() == {path.partition(".")[2] for path in compatibility.SHARED[1:]} | set(
+        compatibility.APART
+    )
     for module in (optax, *modules.values()):
         for name in compatibility.public(module):
             full = f"{module.__name__.removeprefix('optax.')}.{name}"
@@ -182,7 +190,9 @@ def minimised(tx, steps):
     @jax.jit
     def step(params, state):
         value, gradients = jax.value_and_grad(quadratic)(params)
-        updates, state = tx.update(gradients, state, params, value=value, grad=gradients, value_fn=quadratic)
+        updates, state = tx.update(
+            gradients, state, params, value=value, grad=gradients, value_fn=quadratic
+        )
         return gx.apply_updates(params, updates), state
 
     for _ in range(steps):
@@ -195,7 +205,12 @@ def minimised(tx, steps):
     "make",
     [
         lambda: gx.chain(optax.lbfgs()),
-        lambda: gx.chain(gx.clip_by_global_norm(1e3), optax.scale_by_lbfgs(), gx.scale(-1.0), optax_backtracking()),
+        lambda: gx.chain(
+            gx.clip_by_global_norm(1e3),
+            optax.scale_by_lbfgs(),
+            gx.scale(-1.0),
+            optax_backtracking(),
+        ),
         lambda: gx.chain(gx.scale(-1.0), optax.scale_by_zoom_linesearch(max_linesearch_steps=15)),
         lambda: gx.chain(gx.sgd(1.0), optax_backtracking()),
     ],
@@ -212,14 +227,19 @@ def optax_backtracking():
 @pytest.mark.usefixtures("standard_promotion")
 def test_other_transformations_of_optax_work_inside_our_chain():
     params = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
-    for part in (optax.flatten(optax.scale(2.0)), optax.contrib.split_real_and_imaginary(optax.scale(2.0))):
+    for part in (
+        optax.flatten(optax.scale(2.0)),
+        optax.contrib.split_real_and_imaginary(optax.scale(2.0)),
+    ):
         tx = gx.chain(part, gx.scale(-1.0))
         updates, _ = tx.update(params, tx.init(params), params)
         jax.tree.map(lambda u: np.testing.assert_allclose(u, -2.0), updates)
 
 
 def test_perturbations_and_assignment_work_beside_ours():
-    argmax = optax.perturbations.make_perturbed_fun(lambda x: jax.nn.one_hot(jnp.argmax(x), 3), num_samples=100)
+    argmax = optax.perturbations.make_perturbed_fun(
+        lambda x: jax.nn.one_hot(jnp.argmax(x), 3), num_samples=100
+    )
     params = jnp.array([0.1, 0.2, 0.3])
     tx = gx.adam(0.1)
     gradient = jax.grad(lambda p: -argmax(jax.random.key(0), p)[0])(params)
@@ -257,14 +277,21 @@ def test_target_networks():
     mine, theirs = gx.incremental_update(new, old, 0.1), optax.incremental_update(new, old, 0.1)
     np.testing.assert_allclose(mine["w"], theirs["w"], rtol=1e-6)
     assert mine["b"] is None
-    narrow = gx.incremental_update({"w": jnp.ones(3)}, {"w": jnp.zeros(3, jnp.bfloat16)}, jnp.float32(0.5))
+    narrow = gx.incremental_update(
+        {"w": jnp.ones(3)}, {"w": jnp.zeros(3, jnp.bfloat16)}, jnp.float32(0.5)
+    )
     assert narrow["w"].dtype == jnp.bfloat16
     for step in (0, 3, 4):
-        mine, theirs = gx.periodic_update(new, old, step, 4), optax.periodic_update(new, old, step, 4)
+        mine, theirs = (
+            gx.periodic_update(new, old, step, 4),
+            optax.periodic_update(new, old, step, 4),
+        )
         np.testing.assert_array_equal(mine["w"], theirs["w"])
 
 
-@pytest.mark.parametrize("count", [np.int32(3), np.int32(2**31 - 1), np.uint8(255), np.float32(1.5)])
+@pytest.mark.parametrize(
+    "count", [np.int32(3), np.int32(2**31 - 1), np.uint8(255), np.float32(1.5)]
+)
 def test_counters_stop_at_the_largest_number(count):
     assert gx.safe_increment(count) == optax.safe_increment(count)
     assert gx.safe_int32_increment(count).dtype == count.dtype
@@ -276,7 +303,9 @@ def test_counters_stop_at_the_largest_number(count):
 def test_norms_with_a_bound_and_their_slopes(x):
     for keywords in ({}, {"axis": 0}, {"axis": 1, "keepdims": True}, {"ord": 1}):
         pairs = [(gx.safe_norm, optax.safe_norm)] if not keywords else []
-        np.testing.assert_allclose(gx.safe_norm(x, 0.1, **keywords), optax.safe_norm(x, 0.1, **keywords), rtol=1e-6)
+        np.testing.assert_allclose(
+            gx.safe_norm(x, 0.1, **keywords), optax.safe_norm(x, 0.1, **keywords), rtol=1e-6
+        )
         for mine, theirs in [*pairs, (gx.safe_root_mean_squares, optax.safe_root_mean_squares)]:
             np.testing.assert_allclose(mine(x, 0.1), theirs(x, 0.1), rtol=1e-6)
             slopes = jax.grad(mine)(x, 0.1), jax.grad(theirs)(x, 0.1)
@@ -287,7 +316,9 @@ def test_norms_with_a_bound_and_their_slopes(x):
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, -2.0])
 def test_a_gradient_scaled_on_its_way_back(scale):
     def through(module):
-        return jax.value_and_grad(lambda x: jnp.sum(module.scale_gradient({"x": x}, scale)["x"] ** 2))(jnp.arange(3.0))
+        return jax.value_and_grad(
+            lambda x: jnp.sum(module.scale_gradient({"x": x}, scale)["x"] ** 2)
+        )(jnp.arange(3.0))
 
     jax.tree.map(np.testing.assert_allclose, through(gx), through(optax))
 
@@ -299,11 +330,15 @@ def test_other_small_names():
     with pytest.raises(ValueError, match="all must have one shape"):
         gx.unitwise_clip(g, jnp.ones(()), g)
     tx = gx.contrib.normalize()
-    np.testing.assert_allclose(tx.update(g, tx.init(g))[0], optax.contrib.normalize().update(g, ())[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        tx.update(g, tx.init(g))[0], optax.contrib.normalize().update(g, ())[0], rtol=1e-6
+    )
     np.testing.assert_array_equal(tx.update(0 * g, tx.init(g))[0], 0.0)
     averaged = gx.params_ema(gx.sgd(0.1), 0.9)
     state = averaged.init(g)
-    np.testing.assert_array_equal(gx.contrib.schedule_free_eval_params(state, g), gx.eval_params(state, g))
+    np.testing.assert_array_equal(
+        gx.contrib.schedule_free_eval_params(state, g), gx.eval_params(state, g)
+    )
 
 
 def test_hyperparams_of_a_state_are_read_and_assigned():
@@ -340,7 +375,9 @@ def test_masks_are_functions_of_the_parameters():
             lambda o, mask: o.adamw(0.1, weight_decay=0.5, mask=mask),
             lambda o, mask: o.chain(o.add_decayed_weights(0.5, mask=mask), o.scale(-1.0)),
             lambda o, mask: o.lamb(0.1, weight_decay=0.5, mask=mask),
-            lambda o, mask: o.lars(0.1, weight_decay=0.5, weight_decay_mask=mask, trust_ratio_mask=mask),
+            lambda o, mask: o.lars(
+                0.1, weight_decay=0.5, weight_decay_mask=mask, trust_ratio_mask=mask
+            ),
             lambda o, mask: o.masked(o.scale(2.0), mask),
             lambda o, mask: o.contrib.dog(weight_decay=0.5, mask=mask),
         ):
@@ -349,4 +386,6 @@ def test_masks_are_functions_of_the_parameters():
                 expected, _ = theirs.update(params, theirs.init(params), params)
             mine = make(gx, mask)
             updates, _ = jax.jit(mine.update)(params, mine.init(params), params)
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), updates, expected)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), updates, expected
+            )

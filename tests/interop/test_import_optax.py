@@ -19,9 +19,13 @@ def falling(step):
 
 def params_and_gradients():
     rng = np.random.default_rng(0)
-    params = {"w": jnp.asarray(rng.standard_normal((4, 3))), "b": jnp.asarray(rng.standard_normal(3))}
+    params = {
+        "w": jnp.asarray(rng.standard_normal((4, 3))),
+        "b": jnp.asarray(rng.standard_normal(3)),
+    }
     return params, [
-        {k: jnp.asarray(rng.standard_normal(v.shape)) for k, v in params.items()} for _ in range(BEFORE + AFTER)
+        {k: jnp.asarray(rng.standard_normal(v.shape)) for k, v in params.items()}
+        for _ in range(BEFORE + AFTER)
     ]
 
 
@@ -30,7 +34,9 @@ def stepper(tx):
 
     @jax.jit
     def step(gradients, state, params, value):
-        updates, state = tx.update(gradients, state, params, **({"value": value} if takes_extra else {}))
+        updates, state = tx.update(
+            gradients, state, params, **({"value": value} if takes_extra else {})
+        )
         return optax.apply_updates(params, updates), state
 
     return step
@@ -54,8 +60,13 @@ def follows(theirs, mine, tolerance=1e-9):
     for k in range(BEFORE, BEFORE + AFTER):
         there, optax_state = their_step(gradients[k], optax_state, there, 1.0 + k)
         here, state = my_step(gradients[k], state, here, 1.0 + k)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance), here, there)
-    assert any(bool(jnp.any(x != y)) for x, y in zip(jax.tree.leaves(here), jax.tree.leaves(params), strict=True))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance), here, there
+        )
+    assert any(
+        bool(jnp.any(x != y))
+        for x, y in zip(jax.tree.leaves(here), jax.tree.leaves(params), strict=True)
+    )
     return first
 
 
@@ -101,7 +112,9 @@ SCHEDULED = [
 
 
 def find(package, name):
-    return getattr(package.contrib if name.startswith("contrib.") else package, name.removeprefix("contrib."))
+    return getattr(
+        package.contrib if name.startswith("contrib.") else package, name.removeprefix("contrib.")
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULED)
@@ -142,18 +155,26 @@ PAIRS = {
     "trace": lambda o: o.chain(o.trace(0.9), o.scale(-0.1)),
     "clip, adamw, mask": lambda o: o.chain(o.clip_by_global_norm(1.0), o.adamw(falling, mask=MASK)),
     "written out": lambda o: o.chain(
-        o.zero_nans(), o.scale_by_adam(), o.add_decayed_weights(0.1), o.scale_by_schedule(lambda k: -falling(k))
+        o.zero_nans(),
+        o.scale_by_adam(),
+        o.add_decayed_weights(0.1),
+        o.scale_by_schedule(lambda k: -falling(k)),
     ),
     "masked": lambda o: o.chain(o.masked(o.scale_by_adam(), MASK), o.scale(-0.01)),
     "freeze and train": lambda o: o.partition(
         {"train": o.adam(falling), "rest": o.set_to_zero()}, {"w": "train", "b": "rest"}
     ),
-    "partition": lambda o: o.partition({"z": o.adam(falling), "a": o.sgd(0.1, 0.9)}, {"w": "z", "b": "a"}),
+    "partition": lambda o: o.partition(
+        {"z": o.adam(falling), "a": o.sgd(0.1, 0.9)}, {"w": "z", "b": "a"}
+    ),
     "partition in another order": lambda o: o.partition(
-        dict([("z", o.adam(falling)), ("a", o.sgd(0.1, 0.9))][:: 1 if o is gx else -1]), {"w": "z", "b": "a"}
+        dict([("z", o.adam(falling)), ("a", o.sgd(0.1, 0.9))][:: 1 if o is gx else -1]),
+        {"w": "z", "b": "a"},
     ),
     "apply_if_finite": lambda o: o.apply_if_finite(o.adam(falling), 3),
-    "conditionally_mask": lambda o: o.conditionally_mask(o.adam(falling), lambda step: step % 2 == 0),
+    "conditionally_mask": lambda o: o.conditionally_mask(
+        o.adam(falling), lambda step: step % 2 == 0
+    ),
     "conditionally_transform": lambda o: o.chain(
         o.scale(0.01), o.conditionally_transform(o.scale_by_adam(), lambda step: step % 2 == 0)
     ),
@@ -172,13 +193,17 @@ def test_a_plateau_goes_on():
 
 
 def test_named_chains_go_on():
-    theirs = optax.named_chain(("z", optax.scale_by_adam()), ("a", optax.scale_by_learning_rate(falling)))
+    theirs = optax.named_chain(
+        ("z", optax.scale_by_adam()), ("a", optax.scale_by_learning_rate(falling))
+    )
     follows(theirs, gx.chain(gx.scale_by_adam(), gx.scale_by_learning_rate(falling)))
 
 
 @pytest.mark.parametrize("mean", [True, False])
 def test_accumulation_goes_on_in_the_middle(mean):
-    theirs = optax.MultiSteps(optax.adamw(falling), 3, mean, accumulator_dtype=jnp.float64).gradient_transformation()
+    theirs = optax.MultiSteps(
+        optax.adamw(falling), 3, mean, accumulator_dtype=jnp.float64
+    ).gradient_transformation()
     state = follows(theirs, gx.MultiSteps(gx.adamw(falling), 3, mean))
     assert (int(state.mini_step), int(state.step)) == (2, 1)
     assert int(gx.get(state, "ema/step")) == 1
@@ -197,7 +222,8 @@ def test_injected_numbers_go_into_the_state():
 def test_the_steps_may_be_given():
     params, state = trained(optax.sgd(0.1, 0.9))
     with pytest.raises(
-        ValueError, match=r"sgd/scale_by_learning_rate has a schedule, and .* counts no steps; give step="
+        ValueError,
+        match=r"sgd/scale_by_learning_rate has a schedule, and .* counts no steps; give step=",
     ):
         gx.import_optax_state(gx.sgd(falling, 0.9), state, params)
     got = gx.import_optax_state(gx.sgd(falling, 0.9), state, params, step=BEFORE)
@@ -214,7 +240,10 @@ REFUSED = {
         lambda: optax.rmsprop(0.1),
         lambda: gx.sgd(0.1, 0.9),
     ),
-    r"gives adam/ema its slots \['m'\]; the next there is its end": (lambda: optax.sgd(0.1), lambda: gx.adam(0.1)),
+    r"gives adam/ema its slots \['m'\]; the next there is its end": (
+        lambda: optax.sgd(0.1),
+        lambda: gx.adam(0.1),
+    ),
     r"\['mu', 'nu'\] of ScaleByAdamState at state\[0\] has no place in the state of sgd": (
         lambda: optax.adam(0.1),
         lambda: gx.sgd(0.1),
@@ -258,7 +287,9 @@ def test_another_shape_is_named():
     params, state = trained(optax.adam(0.1), 1)
     with pytest.raises(ValueError, match=r"state\[0\].mu: b has shape \(3,\), here \(5,\)"):
         gx.import_optax_state(gx.adam(0.1), state, params | {"b": jnp.ones(5)})
-    with pytest.raises(ValueError, match=r"state\[0\].mu: only in the saved state \['b'\], only here \['c'\]"):
+    with pytest.raises(
+        ValueError, match=r"state\[0\].mu: only in the saved state \['b'\], only here \['c'\]"
+    ):
         gx.import_optax_state(gx.adam(0.1), state, {"w": params["w"], "c": params["b"]})
 
 

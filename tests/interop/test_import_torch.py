@@ -21,7 +21,9 @@ ORDER = ["dense/kernel", "dense/bias"]  # in torch's order, which is not that of
 CASES = {
     "sgd": lambda: gx.sgd(0.05),
     "sgd_momentum": lambda: gx.sgd(0.05, 0.9),
-    "sgd_dampening": lambda: gx.chain(gx.momentum(0.9, 0.5, convention="torch"), gx.scale_by_learning_rate(0.05)),
+    "sgd_dampening": lambda: gx.chain(
+        gx.momentum(0.9, 0.5, convention="torch"), gx.scale_by_learning_rate(0.05)
+    ),
     "sgd_nesterov": lambda: gx.sgd(0.05, 0.9, nesterov=True),
     "adam": lambda: gx.adam(0.05, **ADAM),
     "adam_l2": lambda: gx.adam_l2(0.05, **ADAM, l2=0.1),
@@ -34,7 +36,9 @@ CASES = {
         gx.scale_by_learning_rate(0.05),
     ),
     "adamw_groups": lambda: gx.adamw(
-        gx.by_path({"**/kernel": 0.05, "**": 0.02}), **ADAM, weight_decay=gx.by_path({"**/kernel": 0.1, "**": 0.0})
+        gx.by_path({"**/kernel": 0.05, "**": 0.02}),
+        **ADAM,
+        weight_decay=gx.by_path({"**/kernel": 0.1, "**": 0.0}),
     ),
 }
 
@@ -64,10 +68,14 @@ def goes_on(case, tx, state):
     params = params_of(case)
     update = jax.jit(lambda g, s, p: tx.update(g, s, p))
     for k in range(META["after"]):
-        updates, state = update(tree(ARRAYS["grads/weight"][k], ARRAYS["grads/bias"][k]), state, params)
+        updates, state = update(
+            tree(ARRAYS["grads/weight"][k], ARRAYS["grads/bias"][k]), state, params
+        )
         params = gx.apply_updates(params, updates)
         expected = tree(*(ARRAYS[f"path/{case}/{leaf}"][k] for leaf in ("weight", "bias")))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9), params, expected)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9), params, expected
+        )
     return state
 
 
@@ -89,7 +97,9 @@ def test_training_goes_on_as_in_torch(case):
 def test_around_it_may_be_a_clip_and_its_numbers_may_be_in_the_state():
     for around in (lambda tx: gx.chain(gx.clip_by_global_norm(1e9), tx), gx.tunable):
         tx = around(CASES["adamw_scheduled"]())
-        state = gx.import_torch_state(tx, state_dict("adamw_scheduled"), params_of("adamw_scheduled"), ORDER, to_flax)
+        state = gx.import_torch_state(
+            tx, state_dict("adamw_scheduled"), params_of("adamw_scheduled"), ORDER, to_flax
+        )
         np.testing.assert_allclose(gx.get(state, "learning_rate"), 0.05 * 0.9**7, rtol=1e-6)
         goes_on("adamw_scheduled", tx, state)
 
@@ -97,9 +107,13 @@ def test_around_it_may_be_a_clip_and_its_numbers_may_be_in_the_state():
 @pytest.mark.usefixtures("x64")
 def test_torch_counts_no_steps_of_sgd():
     case, tx = "sgd_momentum_scheduled", gx.sgd(FALLING, 0.9)
-    with pytest.raises(ValueError, match=r"sgd/scale_by_learning_rate has a schedule, .* give step="):
+    with pytest.raises(
+        ValueError, match=r"sgd/scale_by_learning_rate has a schedule, .* give step="
+    ):
         gx.import_torch_state(tx, state_dict(case), params_of(case), ORDER, to_flax)
-    state = gx.import_torch_state(tx, state_dict(case), params_of(case), ORDER, to_flax, step=META["before"])
+    state = gx.import_torch_state(
+        tx, state_dict(case), params_of(case), ORDER, to_flax, step=META["before"]
+    )
     np.testing.assert_allclose(gx.get(state, "learning_rate"), 0.05 * 0.9**7, rtol=1e-6)
     goes_on(case, tx, state)
 
@@ -114,10 +128,16 @@ def refused(match, tx, case="adam", saved=None, names=ORDER, transform=to_flax, 
 def test_what_does_not_fit_is_named():
     adam = gx.adam(0.05)
     refused(
-        r"exp_avg of 'dense/kernel' has shape \(3, 4\), the parameter \(4, 3\); give transform=", adam, transform=None
+        r"exp_avg of 'dense/kernel' has shape \(3, 4\), the parameter \(4, 3\); give transform=",
+        adam,
+        transform=None,
     )
-    refused(r"exp_avg of 'dense/bias' has shape \(3, 4\), the parameter \(3,\)", adam, names=ORDER[::-1])
-    refused(r"missing \['dense/bias'\], unknown \['dense/b'\]", adam, names=["dense/kernel", "dense/b"])
+    refused(
+        r"exp_avg of 'dense/bias' has shape \(3, 4\), the parameter \(3,\)", adam, names=ORDER[::-1]
+    )
+    refused(
+        r"missing \['dense/bias'\], unknown \['dense/b'\]", adam, names=["dense/kernel", "dense/b"]
+    )
     refused(r"missing \['dense/bias'\], unknown \[\]", adam, names=["dense/kernel", "dense/kernel"])
     refused(
         "the state_dict has 2 parameters, params 1",
@@ -130,20 +150,36 @@ def test_what_does_not_fit_is_named():
     refused("no exp_avg for 'dense/bias'", adam, saved=saved)
     saved = state_dict("adam")
     saved["state"][1]["step"] = saved["state"][1]["step"] + 1
-    refused(r"same number of steps; here are \{'dense/kernel': 8, 'dense/bias': 9\}", adam, saved=saved)
+    refused(
+        r"same number of steps; here are \{'dense/kernel': 8, 'dense/bias': 9\}", adam, saved=saved
+    )
     for case in ("nadam", "radam", "rmsprop"):
         refused("none of SGD, Adam and AdamW: it keeps", adam, case)
     refused("'state' and 'param_groups'", adam, saved=state_dict("adam")["state"])
 
 
 def test_another_method_is_refused():
-    refused(r"nothing in the state_dict gives sgd/momentum its slots \['v'\]; the next there is Adam", gx.sgd(0.1, 0.9))
-    refused(r"\['exp_avg', 'exp_avg_sq'\] of Adam at state_dict has no place in the state of sgd", gx.sgd(0.1))
+    refused(
+        r"nothing in the state_dict gives sgd/momentum its slots \['v'\]; the next there is Adam",
+        gx.sgd(0.1, 0.9),
+    )
+    refused(
+        r"\['exp_avg', 'exp_avg_sq'\] of Adam at state_dict has no place in the state of sgd",
+        gx.sgd(0.1),
+    )
     refused("gives adamax/scale_by_inf_norm its slots", gx.adamax(0.1))
     refused("gives rmsprop/scale_by_rms its slots", gx.rmsprop(0.1), "sgd_momentum")
     refused("gives adam/scale_by_rms its slots", gx.adam(0.1), "adam_amsgrad")
-    refused("keeps something else than AMSGrad at state_dict in this convention", gx.amsgrad(0.1), "adam_amsgrad")
-    refused("the learning rate inside the velocity", gx.sgd(0.1, 0.9, convention="keras"), "sgd_momentum")
+    refused(
+        "keeps something else than AMSGrad at state_dict in this convention",
+        gx.amsgrad(0.1),
+        "adam_amsgrad",
+    )
+    refused(
+        "the learning rate inside the velocity",
+        gx.sgd(0.1, 0.9, convention="keras"),
+        "sgd_momentum",
+    )
     refused("accumulate cannot be made from Adam", gx.accumulate(gx.adam(0.1), 2))
 
 
@@ -152,5 +188,7 @@ def test_indices_may_be_strings_and_leaves_in_order_need_no_names():
     saved, params = state_dict("adam"), {"a": jnp.ones((3, 4)), "b": jnp.ones(3)}
     plain = gx.import_torch_state(gx.adam(0.1), saved, params)
     saved["state"] = {str(index): entry for index, entry in saved["state"].items()}
-    jax.tree.map(np.testing.assert_array_equal, plain, gx.import_torch_state(gx.adam(0.1), saved, params))
+    jax.tree.map(
+        np.testing.assert_array_equal, plain, gx.import_torch_state(gx.adam(0.1), saved, params)
+    )
     np.testing.assert_array_equal(gx.get(plain, "m/a"), np.float32(ARRAYS["state/adam/0/exp_avg"]))

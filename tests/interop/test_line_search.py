@@ -19,7 +19,9 @@ def rosenbrock(params):
 def logistic(params):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((60, 4)), np.sign(rng.standard_normal(60))
-    return jnp.mean(jnp.logaddexp(0, -y * (x @ params["w"] + params["b"]))) + 0.01 * jnp.sum(params["w"] ** 2)
+    return jnp.mean(jnp.logaddexp(0, -y * (x @ params["w"] + params["b"]))) + 0.01 * jnp.sum(
+        params["w"] ** 2
+    )
 
 
 PROBLEMS = {
@@ -37,7 +39,9 @@ def minimised(tx, problem, steps, from_state=False, jit=True):
             value, gradient = optax.value_and_grad_from_state(function)(params, state=state)
         else:
             value, gradient = jax.value_and_grad(function)(params)
-        updates, state = tx.update(gradient, state, params, value=value, grad=gradient, value_fn=function)
+        updates, state = tx.update(
+            gradient, state, params, value=value, grad=gradient, value_fn=function
+        )
         return optax.apply_updates(params, updates), state
 
     step = jax.jit(step) if jit else step
@@ -73,7 +77,10 @@ PAIRS = {
         lambda: optax.chain(optax.sgd(1.0, 0.9), zoom()),
         lambda: gx.chain(gx.sgd(1.0, 0.9), zoom()),
     ),
-    "adam, zoom": (lambda: optax.chain(optax.adam(1.0), zoom()), lambda: gx.chain(gx.adam(1.0), zoom())),
+    "adam, zoom": (
+        lambda: optax.chain(optax.adam(1.0), zoom()),
+        lambda: gx.chain(gx.adam(1.0), zoom()),
+    ),
     "inside optax.chain": (
         lambda: optax.chain(optax.sgd(1.0), backtracking()),
         lambda: optax.chain(gx.sgd(1.0), backtracking()),
@@ -81,7 +88,9 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("problem", ["rosenbrock", pytest.param("logistic", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "problem", ["rosenbrock", pytest.param("logistic", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", PAIRS)
 def test_it_minimises_as_optax_alone(name, problem):
     theirs, mine = (make() for make in PAIRS[name])
@@ -97,7 +106,9 @@ def test_lbfgs_in_a_chain_finds_the_minimum():
     np.testing.assert_allclose(got["x"], 1.0, rtol=1e-8)
 
 
-@pytest.mark.parametrize("search", [zoom, lambda: backtracking(store_grad=True)], ids=["zoom", "backtracking"])
+@pytest.mark.parametrize(
+    "search", [zoom, lambda: backtracking(store_grad=True)], ids=["zoom", "backtracking"]
+)
 def test_value_and_gradient_are_found_in_our_state(search):
     """`optax.value_and_grad_from_state` looks them up by name, as deep as they are."""
     tx = gx.chain(gx.clip_by_global_norm(10.0), gx.chain(gx.sgd(1.0), search()))
@@ -115,7 +126,11 @@ def test_it_runs_without_jit_too():
 
 @pytest.mark.parametrize(
     "around",
-    [gx.tunable, gx.skip_nonfinite, lambda tx: gx.partition({"all": tx}, gx.by_path({"**": "all"}))],
+    [
+        gx.tunable,
+        gx.skip_nonfinite,
+        lambda tx: gx.partition({"all": tx}, gx.by_path({"**": "all"})),
+    ],
     ids=["tunable", "skip_nonfinite", "partition"],
 )
 def test_wrappers_hand_the_extra_arguments_on(around):
@@ -129,7 +144,9 @@ def test_the_step_size_that_was_found_has_a_name():
     tx = gx.chain(gx.scale(-1.0), backtracking())
     function, params = PROBLEMS["rosenbrock"]
     value, gradient = jax.value_and_grad(function)(params)
-    updates, state = tx.update(gradient, tx.init(params), params, value=value, grad=gradient, value_fn=function)
+    updates, state = tx.update(
+        gradient, tx.init(params), params, value=value, grad=gradient, value_fn=function
+    )
     rate = gx.get(state, "learning_rate")
     assert 0 < rate < 1
     np.testing.assert_allclose(updates["x"], -rate * gradient["x"], rtol=1e-6)

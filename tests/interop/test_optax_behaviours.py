@@ -71,7 +71,9 @@ def test_1_injected_numbers_change_nothing_else():
             params_, state = step(params_, state)
         return params_["w"]
 
-    np.testing.assert_allclose(train(gx.tunable(gx.adam(1e-2))), train(gx.adam(1e-2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        train(gx.tunable(gx.adam(1e-2))), train(gx.adam(1e-2)), rtol=1e-5, atol=1e-6
+    )
 
 
 def drifts(tx, p_dtype, g_dtype):
@@ -109,7 +111,11 @@ def test_2_state_dtypes_are_a_fixed_point(name):
     assert drifts(theirs, jnp.bfloat16, jnp.float32)
     dtypes = (jnp.bfloat16, jnp.float16, jnp.float32)
     assert not any(drifts(mine, p, g) for p in dtypes for g in dtypes)
-    slots = [x for x in jax.tree.leaves(jax.eval_shape(mine.init, jnp.ones((2, 2), jnp.bfloat16))) if x.ndim]
+    slots = [
+        x
+        for x in jax.tree.leaves(jax.eval_shape(mine.init, jnp.ones((2, 2), jnp.bfloat16)))
+        if x.ndim
+    ]
     assert {x.dtype.name for x in slots} == {"float32"}, "float32 unless asked otherwise"
 
 
@@ -128,7 +134,9 @@ def test_3_a_second_moment_of_bfloat16_parameters_decays():
     fed, left = second_moment(optax.scale_by_adam(), lambda state: state.nu)
     assert left == fed > 0.04
     fed, left = second_moment(gx.adam(1e-3), lambda state: state["scale_by_rms"].slots["v"])
-    np.testing.assert_allclose([fed, left], [1 - 0.999**50, (1 - 0.999**50) * 0.999**3000], rtol=1e-3)
+    np.testing.assert_allclose(
+        [fed, left], [1 - 0.999**50, (1 - 0.999**50) * 0.999**3000], rtol=1e-3
+    )
 
 
 def test_4_small_steps_on_bfloat16_parameters():
@@ -155,7 +163,10 @@ def test_4_small_steps_on_bfloat16_parameters():
 def test_4_master_weights_walk_the_float32_path():
     """The inner optimizer sees float32 weights: its state and their rounding are those of a float32 training."""
     start = jnp.linspace(-2, 2, 50)
-    wide, narrow = {"w": start.astype(jnp.bfloat16).astype(jnp.float32)}, {"w": start.astype(jnp.bfloat16)}
+    wide, narrow = (
+        {"w": start.astype(jnp.bfloat16).astype(jnp.float32)},
+        {"w": start.astype(jnp.bfloat16)},
+    )
     inner = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(3e-3, weight_decay=0.1))
     tx = gx.master_weights(inner)
     wide_state, state = inner.init(wide), tx.init(narrow)
@@ -175,7 +186,9 @@ def test_6_a_schedule_cannot_be_overridden_in_silence():
     params = jnp.ones(2)
 
     def injected(module):
-        tx = module.inject_hyperparams(module.sgd)(learning_rate=module.linear_schedule(1.0, 0.0, 10))
+        tx = module.inject_hyperparams(module.sgd)(
+            learning_rate=module.linear_schedule(1.0, 0.0, 10)
+        )
         return tx, tx.init(params)
 
     tx, state = injected(optax)
@@ -195,13 +208,22 @@ def test_6_a_schedule_cannot_be_overridden_in_silence():
 
 
 SCHEDULES = {
-    "linear": (lambda n: optax.linear_schedule(1.0, 0.1, n), lambda n: gx.linear_schedule(1.0, 0.1, n)),
-    "cosine": (lambda n: optax.cosine_decay_schedule(1.0, n), lambda n: gx.cosine_decay_schedule(1.0, n)),
+    "linear": (
+        lambda n: optax.linear_schedule(1.0, 0.1, n),
+        lambda n: gx.linear_schedule(1.0, 0.1, n),
+    ),
+    "cosine": (
+        lambda n: optax.cosine_decay_schedule(1.0, n),
+        lambda n: gx.cosine_decay_schedule(1.0, n),
+    ),
     "warm-up and cosine": (
         lambda n: optax.warmup_cosine_decay_schedule(0.0, 1.0, n, 4 * n),
         lambda n: gx.warmup_cosine_decay_schedule(0.0, 1.0, n, 4 * n),
     ),
-    "exponential": (lambda n: optax.exponential_decay(1.0, n, 0.5), lambda n: gx.exponential_decay(1.0, n, 0.5)),
+    "exponential": (
+        lambda n: optax.exponential_decay(1.0, n, 0.5),
+        lambda n: gx.exponential_decay(1.0, n, 0.5),
+    ),
 }
 
 
@@ -236,14 +258,18 @@ def test_7_vmap_over_an_optimizer_with_a_schedule_and_over_a_plateau_factor():
 
     with pytest.raises(jax.errors.TracerBoolConversionError):
         reduced(lambda factor: optax.contrib.reduce_on_plateau(factor, patience=1))
-    np.testing.assert_allclose(reduced(lambda factor: gx.reduce_on_plateau(factor, 1)), [0.25, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(
+        reduced(lambda factor: gx.reduce_on_plateau(factor, 1)), [0.25, 0.01], rtol=1e-6
+    )
 
 
 def donated_step(tx):
     params = {"w": jnp.arange(4.0), "b": jnp.ones(2)}
 
     def step(params, state):
-        updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params, value=jnp.float32(1.0))
+        updates, state = tx.update(
+            jax.tree.map(jnp.ones_like, params), state, params, value=jnp.float32(1.0)
+        )
         return gx.apply_updates(params, updates), state
 
     params, _ = jax.jit(step, donate_argnums=(0, 1))(params, tx.init(params))
@@ -259,7 +285,9 @@ def test_8_params_and_a_fresh_state_can_be_donated():
         gx.sgd(0.1, 0.9),
         gx.adagrad(0.1),
         gx.amsgrad(0.1),
-        gx.chain(gx.clip_by_global_norm(1.0), gx.zero_nans(), gx.nadam(0.1), gx.reduce_on_plateau()),
+        gx.chain(
+            gx.clip_by_global_norm(1.0), gx.zero_nans(), gx.nadam(0.1), gx.reduce_on_plateau()
+        ),
         gx.tunable(gx.adam(jnp.float32(0.1))),
         gx.add_noise(0.0, 0.5, jax.random.key(0)),
         gx.dog(),
@@ -287,7 +315,14 @@ def test_9_a_meta_gradient_with_a_zero_gradient_coordinate(name):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"learning_rate": -1e-3}, {"b1": 1.5}, {"b2": 1.0}, {"eps": -1.0}, {"learning_rate": float("nan")}]
+    "arguments",
+    [
+        {"learning_rate": -1e-3},
+        {"b1": 1.5},
+        {"b2": 1.0},
+        {"eps": -1.0},
+        {"learning_rate": float("nan")},
+    ],
 )
 def test_11_numbers_out_of_range(arguments):
     arguments = {"learning_rate": 1e-3, **arguments}
@@ -312,7 +347,9 @@ def test_11_a_misspelt_argument():
     params = jnp.ones(2)
     theirs = optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau())
     theirs.update(params, theirs.init(params), params, value=1.0, valeu=3.0)
-    optax.with_extra_args_support(optax.adam(0.1)).update(params, optax.adam(0.1).init(params), params, valeu=3.0)
+    optax.with_extra_args_support(optax.adam(0.1)).update(
+        params, optax.adam(0.1).init(params), params, valeu=3.0
+    )
     mine = gx.adam(0.1)
     with pytest.raises(TypeError, match="'valeu'; did you mean 'value'"):
         mine.update(params, mine.init(params), params, valeu=3.0)
@@ -349,7 +386,9 @@ def test_13_an_equal_static_argument_retraces_nothing():
         for _ in range(3):
             jitted(make(), jnp.ones(2))
         state_seen = []
-        in_state = jax.jit(lambda state: state_seen.append(state) or state.apply_gradients(grads=state.params))
+        in_state = jax.jit(
+            lambda state: state_seen.append(state) or state.apply_gradients(grads=state.params)
+        )
         for _ in range(3):
             in_state(TrainState.create(apply_fn=None, params={"w": jnp.ones(2)}, tx=make()))
         return len(seen), len(state_seen)
@@ -390,7 +429,9 @@ def test_the_table_tells_where_each_behaviour_is_tested():
         for number in re.findall(r"^def test_(\d+)_", text, re.MULTILINE):
             assert "optax." in text, path
             here = path == Path(__file__)
-            found.setdefault(int(number), set()).add("here" if here else path.relative_to(folder).as_posix())
+            found.setdefault(int(number), set()).add(
+                "here" if here else path.relative_to(folder).as_posix()
+            )
     rows = re.findall(r"^ +(\d+)  .{62} *(.+)$", __doc__, re.MULTILINE)
     table = {int(number): set(where.split(", ")) for number, where in rows}
     assert table.keys() == set(range(1, 17))

@@ -151,6 +151,9 @@ def final(script, module):
 def test_a_script_gives_the_same_parameters(name):
     before, theirs = final(SCRIPTS[name], "optax")
     _, mine = final(SCRIPTS[name], "gradxform")
-    moved = [float(abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (theirs, before)), strict=True)]
+    moved = [
+        float(abs(a - b).max())
+        for a, b in zip(*map(jax.tree.leaves, (theirs, before)), strict=True)
+    ]
     assert max(moved) > 0.05, "the script trains"
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), mine, theirs)

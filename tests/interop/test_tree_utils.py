@@ -23,43 +23,86 @@ CALLS = {
     "sub": lambda t: [t.tree_sub(X, Y)],
     "mul": lambda t: [t.tree_mul(X, Y)],
     "div": lambda t: [t.tree_div(X, Y)],
-    "scale": lambda t: [t.tree_scale(0.5, X), t.tree_scale(jnp.float32(0.5), X), t.tree_scale(2j, X)],
-    "scale integers": lambda t: [t.tree_scale(0.5, {"n": jnp.arange(3)}), t.tree_scale(2, {"n": jnp.arange(3)})],
-    "add_scale": lambda t: [t.tree_add_scale(X, 0.5, Y), t.tree_add_scale(tree_x=X, scalar=2, tree_y=Y)],
-    "vdot": lambda t: [t.tree_vdot(X, Y), t.tree_vdot(COMPLEX, COMPLEX), t.tree_vdot([jnp.arange(3)], [jnp.arange(3)])],
-    "sum": lambda t: [t.tree_sum(X), t.tree_sum([jnp.arange(3)]), t.tree_sum(X, True), t.tree_sum(None)],
+    "scale": lambda t: [
+        t.tree_scale(0.5, X),
+        t.tree_scale(jnp.float32(0.5), X),
+        t.tree_scale(2j, X),
+    ],
+    "scale integers": lambda t: [
+        t.tree_scale(0.5, {"n": jnp.arange(3)}),
+        t.tree_scale(2, {"n": jnp.arange(3)}),
+    ],
+    "add_scale": lambda t: [
+        t.tree_add_scale(X, 0.5, Y),
+        t.tree_add_scale(tree_x=X, scalar=2, tree_y=Y),
+    ],
+    "vdot": lambda t: [
+        t.tree_vdot(X, Y),
+        t.tree_vdot(COMPLEX, COMPLEX),
+        t.tree_vdot([jnp.arange(3)], [jnp.arange(3)]),
+    ],
+    "sum": lambda t: [
+        t.tree_sum(X),
+        t.tree_sum([jnp.arange(3)]),
+        t.tree_sum(X, True),
+        t.tree_sum(None),
+    ],
     "max": lambda t: [t.tree_max(X), t.tree_max({}), t.tree_max([jnp.zeros(0), jnp.ones(2)])],
     "min": lambda t: [t.tree_min(X), t.tree_min({})],
     "size": lambda t: [t.tree_size(X), t.tree_size(None)],
     "conj": lambda t: [t.tree_conj(COMPLEX), t.tree_conj(X)],
     "real": lambda t: [t.tree_real(COMPLEX), t.tree_real(X)],
-    "norm": lambda t: [t.tree_norm(X, ord=n, squared=s) for n in (None, 1, 2, jnp.inf, "inf") for s in (False, True)],
+    "norm": lambda t: [
+        t.tree_norm(X, ord=n, squared=s)
+        for n in (None, 1, 2, jnp.inf, "inf")
+        for s in (False, True)
+    ],
     "norm complex": lambda t: [t.tree_norm(COMPLEX), t.tree_norm(COMPLEX, 1), t.tree_norm({})],
     "batch_shape": lambda t: [t.tree_batch_shape(X, (2, 4)), t.tree_batch_shape(X)],
     "zeros_like": lambda t: [t.tree_zeros_like(X), t.tree_zeros_like(X, dtype=jnp.int32)],
     "ones_like": lambda t: [t.tree_ones_like(X), t.tree_ones_like(X, jnp.bfloat16)],
-    "full_like": lambda t: [t.tree_full_like(X, 3), t.tree_full_like(X, fill_value=2.5, dtype=jnp.float16)],
-    "clip": lambda t: [t.tree_clip(X, -0.5, 0.5), t.tree_clip(X, max_value=0.1), t.tree_clip(X, jnp.float32(0))],
+    "full_like": lambda t: [
+        t.tree_full_like(X, 3),
+        t.tree_full_like(X, fill_value=2.5, dtype=jnp.float16),
+    ],
+    "clip": lambda t: [
+        t.tree_clip(X, -0.5, 0.5),
+        t.tree_clip(X, max_value=0.1),
+        t.tree_clip(X, jnp.float32(0)),
+    ],
     "update_moment": lambda t: [t.tree_update_moment(X, Y, 0.9, n) for n in (1, 2, 3)],
     "update_moment_per_elem_norm": lambda t: [
         t.tree_update_moment_per_elem_norm(X, SQUARES, 0.9, n) for n in (1, 2, 3)
     ],
     "complex moments": lambda t: [
-        t.tree_update_moment_per_elem_norm(COMPLEX, {"z": jnp.ones(2)}, jnp.float32(0.9), n) for n in (1, 2, 4)
+        t.tree_update_moment_per_elem_norm(COMPLEX, {"z": jnp.ones(2)}, jnp.float32(0.9), n)
+        for n in (1, 2, 4)
     ],
     "update_infinity_moment": lambda t: [t.tree_update_infinity_moment(X, SQUARES, 0.9, 1e-3)],
-    "bias_correction": lambda t: [t.tree_bias_correction(X, 0.9, jnp.int32(n)) for n in (1, 5, 1000)],
+    "bias_correction": lambda t: [
+        t.tree_bias_correction(X, 0.9, jnp.int32(n)) for n in (1, 5, 1000)
+    ],
     "where": lambda t: [t.tree_where(True, X, Y), t.tree_where(jnp.array(False), X, Y)],
-    "allclose": lambda t: [t.tree_allclose(X, X), t.tree_allclose(X, Y), t.tree_allclose(X, Y, atol=10.0)],
+    "allclose": lambda t: [
+        t.tree_allclose(X, X),
+        t.tree_allclose(X, Y),
+        t.tree_allclose(X, Y, atol=10.0),
+    ],
     "cast": lambda t: [t.tree_cast(X, jnp.bfloat16), t.tree_cast(X, None)],
     "cast_like": lambda t: [t.tree_cast_like(X, t.tree_cast(Y, jnp.float16))],
-    "split_key_like": lambda t: [jax.random.key_data(jax.tree.leaves(t.tree_split_key_like(KEY, X))[0])],
+    "split_key_like": lambda t: [
+        jax.random.key_data(jax.tree.leaves(t.tree_split_key_like(KEY, X))[0])
+    ],
     "random_like": lambda t: [
         t.tree_random_like(KEY, X),
         t.tree_random_like(KEY, X, jax.random.uniform, jnp.float16),
-        t.tree_random_like(KEY, X, sampler=lambda key, shape, dtype: jax.random.laplace(key, shape, dtype)),
+        t.tree_random_like(
+            KEY, X, sampler=lambda key, shape, dtype: jax.random.laplace(key, shape, dtype)
+        ),
     ],
-    "unwrap_random_key_data": lambda t: [t.tree_unwrap_random_key_data({"k": KEY, "x": jnp.ones(2)})],
+    "unwrap_random_key_data": lambda t: [
+        t.tree_unwrap_random_key_data({"k": KEY, "x": jnp.ones(2)})
+    ],
 }
 
 
@@ -71,7 +114,9 @@ def test_results_are_those_of_optax(name):
     for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
         if jnp.issubdtype(jnp.result_type(b), jnp.inexact):
             assert jnp.result_type(a) == jnp.result_type(b)
-        np.testing.assert_allclose(np.asarray(a, complex), np.asarray(b, complex), rtol=2e-6, atol=1e-7)
+        np.testing.assert_allclose(
+            np.asarray(a, complex), np.asarray(b, complex), rtol=2e-6, atol=1e-7
+        )
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -87,7 +132,11 @@ def test_every_name_is_tested():
 
 def test_the_names_without_their_prefix():
     for name in (name for name in dir(optax.tree) if not name.startswith("_")):
-        assert getattr(gx.tree, name) is getattr(gx.tree, f"tree_{name}") is getattr(gx.tree_utils, f"tree_{name}")
+        assert (
+            getattr(gx.tree, name)
+            is getattr(gx.tree, f"tree_{name}")
+            is getattr(gx.tree_utils, f"tree_{name}")
+        )
     with pytest.raises(AttributeError, match=r"'gradxform\.tree' has no attribute 'tree_ad'"):
         gx.tree.tree_ad  # noqa: B018
 
@@ -108,7 +157,10 @@ def test_none_leaves_stay_none():
     full = {"a": jnp.full(2, 2.0), "b": jnp.ones(3)}
     calls = [partial(getattr(gx.tree, name), x, other) for name in BINARY for other in (y, full)]
     calls += [partial(getattr(gx.tree, name), full, x) for name in BINARY]
-    calls += [partial(getattr(gx.tree, name), x) for name in ("conj", "real", "zeros_like", "ones_like", "clip")]
+    calls += [
+        partial(getattr(gx.tree, name), x)
+        for name in ("conj", "real", "zeros_like", "ones_like", "clip")
+    ]
     calls += [
         lambda: gx.tree.scale(2.0, x),
         lambda: gx.tree.add_scale(x, 2.0, full),
@@ -194,7 +246,9 @@ def test_entries_by_optax_s_names():
     assert gx.tree.get(state, "nothing") is None
     assert gx.tree.get(state, "nothing", 3) == 3
     with pytest.raises(KeyError, match="multiple values"):
-        optax.tree.get(optax.chain(optax.adam(optax.linear_schedule(1.0, 0.0, 9))).init(PARAMS), "count")
+        optax.tree.get(
+            optax.chain(optax.adam(optax.linear_schedule(1.0, 0.0, 9))).init(PARAMS), "count"
+        )
 
 
 def test_what_matches_can_be_filtered():
@@ -210,14 +264,19 @@ def test_what_matches_can_be_filtered():
     assert len(gx.tree.get_all_with_path(state, "RuleState")) == 3
     with pytest.raises(KeyError, match=r"'w' may be any of \['ema/m/w', "):
         gx.tree.get(state, "w")
-    assert gx.tree.get(state, "w", filtering=lambda path, value: "trace" in str(path)).shape == (2, 3)
+    assert gx.tree.get(state, "w", filtering=lambda path, value: "trace" in str(path)).shape == (
+        2,
+        3,
+    )
     changed = gx.tree.set(state, lambda path, value: "trace" in str(path), w=7.0)
     np.testing.assert_array_equal(changed["trace"].slots["v"]["w"], 7.0)
     assert changed["ema"] == state["ema"]
 
 
 def test_every_entry_of_a_name_is_set():
-    state = gx.tree.set(trained(gx.chain(gx.ema(0.9), gx.scale_by_rms(0.9))), count=jnp.int32(9), mu=0.0)
+    state = gx.tree.set(
+        trained(gx.chain(gx.ema(0.9), gx.scale_by_rms(0.9))), count=jnp.int32(9), mu=0.0
+    )
     assert [int(x) for _, x in gx.tree.get_all_with_path(state, "count")] == [9, 9]
     np.testing.assert_array_equal(gx.get(state, "m")["w"], 0.0)
     with pytest.raises(KeyError, match="there is no 'moo'"):
@@ -242,12 +301,15 @@ def test_states_of_optax():
     for key in ("count", "mu", "nu", "ScaleByAdamState", "nothing"):
         mine, theirs = gx.tree.get(state, key), optax.tree.get(state, key)
         assert jax.tree.structure(mine) == jax.tree.structure(theirs)
-        assert len(gx.tree.get_all_with_path(state, key)) == len(optax.tree.get_all_with_path(state, key))
+        assert len(gx.tree.get_all_with_path(state, key)) == len(
+            optax.tree.get_all_with_path(state, key)
+        )
     mine, theirs = gx.tree.set(state, count=jnp.int32(4)), optax.tree.set(state, count=jnp.int32(4))
     assert optax.tree.get(mine, "count") == optax.tree.get(theirs, "count") == 4
     params = jnp.ones(())
     counted = [
-        t.map_params(optax.adam(0.1), lambda x: 2 * x + 1, optax.adam(0.1).init(params)) for t in (gx.tree, optax.tree)
+        t.map_params(optax.adam(0.1), lambda x: 2 * x + 1, optax.adam(0.1).init(params))
+        for t in (gx.tree, optax.tree)
     ]
     jax.tree.map(np.testing.assert_array_equal, *counted)
 
@@ -256,7 +318,9 @@ def test_states_of_optax():
 def test_what_belongs_to_the_parameters(name):
     tx = TRANSFORMATIONS[name].make()
     state = tx.init(PARAMS)
-    marked = gx.tree_map_params(tx, lambda x: "of a parameter", state, transform_non_params=lambda x: "other")
+    marked = gx.tree_map_params(
+        tx, lambda x: "of a parameter", state, transform_non_params=lambda x: "other"
+    )
     expected = [leaf for _, leaf, owner in states.owners(state, PARAMS) if owner is not None]
     assert jax.tree.leaves(marked).count("of a parameter") == len(expected)
     assert len(jax.tree.leaves(marked)) == len(jax.tree.leaves(state))
@@ -264,11 +328,16 @@ def test_what_belongs_to_the_parameters(name):
 
 def test_specs_of_a_state():
     tx = gx.chain(
-        gx.clip_by_global_norm(1.0), gx.partition({"w": gx.adam(0.1), "b": gx.sgd(0.1, 0.9)}, {"w": "w", "b": "b"})
+        gx.clip_by_global_norm(1.0),
+        gx.partition({"w": gx.adam(0.1), "b": gx.sgd(0.1, 0.9)}, {"w": "w", "b": "b"}),
     )
     state = tx.init(PARAMS)
     specs = gx.tree.map_params(
-        tx.init, lambda _, spec: spec, state, {"w": "W", "b": "B"}, transform_non_params=lambda _: "-"
+        tx.init,
+        lambda _, spec: spec,
+        state,
+        {"w": "W", "b": "B"},
+        transform_non_params=lambda _: "-",
     )
     assert specs["partition"]["w"]["ema"].slots["m"] == {"w": "W", "b": None}
     assert specs["partition"]["b"]["momentum"].slots["v"] == {"w": None, "b": "B"}

@@ -33,7 +33,9 @@ def _value():
 
 def _quartic(params):
     leaves = [jnp.asarray(p, float) for p in jax.tree.leaves(params)]
-    together = sum((jnp.sum(p) for p in leaves), jnp.zeros(()))  # so that the Hessian is not diagonal
+    together = sum(
+        (jnp.sum(p) for p in leaves), jnp.zeros(())
+    )  # so that the Hessian is not diagonal
     return sum((jnp.sum(p**4) / 12 + jnp.sum(p**2) / 2 for p in leaves), together**2 / 4)
 
 
@@ -51,7 +53,10 @@ _RANDOM = {
 }
 
 
-_WHOLE_TREE = {"subtree": "the norm is that of the whole tree", "table": "the bound is one number for the whole tree"}
+_WHOLE_TREE = {
+    "subtree": "the norm is that of the whole tree",
+    "table": "the bound is one number for the whole tree",
+}
 
 
 _WATCHING = {"table": "what it watches, and its patience, are the same for the whole tree"}
@@ -65,7 +70,9 @@ _COPYING = {
 }
 
 
-_BRANCHING = {"temporary": "the branch that is not taken needs the updates as an array of their own"}
+_BRANCHING = {
+    "temporary": "the branch that is not taken needs the updates as an array of their own"
+}
 
 
 _CALLING = {"value": "its condition is a function, which repr names and does not write out"}
@@ -99,7 +106,9 @@ _ASCENDING = _WHOLE_TREE_LOSS | {
 }
 
 
-_BETTING = {"temporary": "the step and the new reward both read the old ones, of which XLA:CPU keeps a copy"}
+_BETTING = {
+    "temporary": "the step and the new reward both read the old ones, of which XLA:CPU keeps a copy"
+}
 
 
 _SUMMED = {"temporary": "XLA:CPU stores quotients before it adds them up"}
@@ -111,7 +120,9 @@ _PROJECTING = {
 }
 
 
-_LENGTH = {"temporary": "a step's length is known only when all of it is, so it is stored before it is shortened"}
+_LENGTH = {
+    "temporary": "a step's length is known only when all of it is, so it is stored before it is shortened"
+}
 
 
 _STEP_FREE = {
@@ -132,7 +143,9 @@ _LATE = {
 }
 
 
-_SCALED = {"temporary": "the step is formed before it is measured and scaled, as for Optax's, which has two and more"}
+_SCALED = {
+    "temporary": "the step is formed before it is measured and scaled, as for Optax's, which has two and more"
+}
 
 
 ADAPTIVE: dict[str, Entry] = {
@@ -153,32 +166,46 @@ ADAPTIVE: dict[str, Entry] = {
     "scale_by_yogi": Entry(lambda: gx.scale_by_yogi(0.9, 0.99)),
     "scale_by_yogi_paper": Entry(lambda: gx.scale_by_yogi(0.9, 0.99, convention="paper")),
     "scale_by_radam": Entry(lambda: gx.scale_by_radam(0.9, 0.99, threshold=1.5)),
-    "scale_by_radam_torch": Entry(lambda: gx.scale_by_radam(0.9, 0.99, threshold=1.5, convention="torch")),
+    "scale_by_radam_torch": Entry(
+        lambda: gx.scale_by_radam(0.9, 0.99, threshold=1.5, convention="torch")
+    ),
     "scale_by_ademamix": Entry(lambda: gx.scale_by_ademamix(0.9, 0.99)),
     "scale_by_simplified_ademamix": Entry(lambda: gx.scale_by_simplified_ademamix(0.9, 0.99, 0.5)),
     "scale_by_adan": Entry(lambda: gx.scale_by_adan(), exceptions=_LATE),
     "scale_by_adan_paper": Entry(lambda: gx.scale_by_adan(convention="paper"), exceptions=_LATE),
     "scale_by_adopt": Entry(lambda: gx.scale_by_adopt(), exceptions=_LATE),
-    "scale_by_adopt_nesterov": Entry(lambda: gx.scale_by_adopt(nesterov=True, use_clipping=False), exceptions=_LATE),
+    "scale_by_adopt_nesterov": Entry(
+        lambda: gx.scale_by_adopt(nesterov=True, use_clipping=False), exceptions=_LATE
+    ),
     "scale_by_acprop": Entry(lambda: gx.scale_by_acprop(), exceptions=_LATE),
-    "scale_by_acprop_authors": Entry(lambda: gx.scale_by_acprop(convention="authors"), exceptions=_LATE),
-    "scale_by_optimistic_gradient": Entry(lambda: gx.scale_by_optimistic_gradient(), exceptions=_LATE),
+    "scale_by_acprop_authors": Entry(
+        lambda: gx.scale_by_acprop(convention="authors"), exceptions=_LATE
+    ),
+    "scale_by_optimistic_gradient": Entry(
+        lambda: gx.scale_by_optimistic_gradient(), exceptions=_LATE
+    ),
     # the Adam family
     "acprop": Entry(lambda: gx.acprop(0.1, weight_decay=0.1), exceptions=_LATE),
     "adabelief": Entry(lambda: gx.adabelief(0.1)),
     "adam_atan2": Entry(lambda: gx.adam_atan2(0.1, weight_decay=0.1)),
     "adamaxw": Entry(lambda: gx.adamaxw(0.1, weight_decay=0.1)),
     "adan": Entry(lambda: gx.adan(0.1, weight_decay=0.1), exceptions=_LATE),
-    "adan_authors": Entry(lambda: gx.adan(0.1, weight_decay=0.1, convention="authors"), exceptions=_LATE),
+    "adan_authors": Entry(
+        lambda: gx.adan(0.1, weight_decay=0.1, convention="authors"), exceptions=_LATE
+    ),
     "ademamix": Entry(lambda: gx.ademamix(0.1, weight_decay=0.1)),
     "adopt": Entry(lambda: gx.adopt(0.1), exceptions=_LATE),
     "laprop": Entry(lambda: gx.laprop(0.1, weight_decay=0.1)),
-    "laprop_pytorch_optimizer": Entry(lambda: gx.laprop(0.1, weight_decay=0.1, convention="pytorch_optimizer")),
+    "laprop_pytorch_optimizer": Entry(
+        lambda: gx.laprop(0.1, weight_decay=0.1, convention="pytorch_optimizer")
+    ),
     "nadamw": Entry(lambda: gx.nadamw(0.1, weight_decay=0.1)),
     "noisy_sgd": Entry(lambda: gx.noisy_sgd(0.1, key=1), exceptions=_RANDOM),
     "optimistic_adam": Entry(lambda: gx.optimistic_adam(0.1), exceptions=_LATE),
     "optimistic_adam_v2": Entry(lambda: gx.optimistic_adam_v2(0.1), exceptions=_LATE),
-    "optimistic_gradient_descent": Entry(lambda: gx.optimistic_gradient_descent(0.1), exceptions=_LATE),
+    "optimistic_gradient_descent": Entry(
+        lambda: gx.optimistic_gradient_descent(0.1), exceptions=_LATE
+    ),
     "padam": Entry(lambda: gx.padam(0.1, weight_decay=0.1)),
     "padam_pytorch_optimizer": Entry(lambda: gx.padam(0.1, convention="pytorch_optimizer")),
     "qhadam": Entry(lambda: gx.qhadam(0.1, nu2=0.8, weight_decay=0.1)),
@@ -202,7 +229,9 @@ ADAPTIVE: dict[str, Entry] = {
     "scale_by_param_block_norm": Entry(lambda: gx.scale_by_param_block_norm()),
     "scale_by_param_block_rms": Entry(lambda: gx.scale_by_param_block_rms()),
     "scale_by_trust_ratio": Entry(lambda: gx.scale_by_trust_ratio()),
-    "scale_by_trust_ratio_bounded": Entry(lambda: gx.scale_by_trust_ratio(0.1, 0.5, 0.1, max_norm=1.0)),
+    "scale_by_trust_ratio_bounded": Entry(
+        lambda: gx.scale_by_trust_ratio(0.1, 0.5, 0.1, max_norm=1.0)
+    ),
     "scale_by_novograd": Entry(lambda: gx.scale_by_novograd(weight_decay=0.1)),
     "scale_by_sm3": Entry(lambda: gx.scale_by_sm3(), exceptions=_SCALED),
     "fromage": Entry(lambda: gx.fromage(0.1)),
@@ -210,16 +239,21 @@ ADAPTIVE: dict[str, Entry] = {
     "lamb_pytorch_optimizer": Entry(
         lambda: gx.lamb(0.1, weight_decay=0.1, convention="pytorch_optimizer"), exceptions=_SCALED
     ),
-    "lamb_keras": Entry(lambda: gx.lamb(0.1, weight_decay=0.1, convention="keras"), exceptions=_SCALED),
+    "lamb_keras": Entry(
+        lambda: gx.lamb(0.1, weight_decay=0.1, convention="keras"), exceptions=_SCALED
+    ),
     "lars": Entry(lambda: gx.lars(0.1, weight_decay=0.1), exceptions=_SCALED),
     "lars_paper": Entry(lambda: gx.lars(0.1, weight_decay=0.1, convention="paper")),
     "novograd": Entry(lambda: gx.novograd(0.1, weight_decay=0.1)),
     "sm3": Entry(lambda: gx.sm3(0.1), exceptions=_SCALED),
     # agreement with the gradient
     "cautious": Entry(lambda: gx.cautious(gx.adam(0.1)), exceptions=_SCALED),
-    "cautious_lion_pytorch": Entry(lambda: gx.cautious(gx.adam(0.1), convention="lion_pytorch"), exceptions=_SCALED),
+    "cautious_lion_pytorch": Entry(
+        lambda: gx.cautious(gx.adam(0.1), convention="lion_pytorch"), exceptions=_SCALED
+    ),
     "cautious_part": Entry(
-        lambda: gx.chain(gx.cautious(gx.scale_by_adam(), descends=False), gx.scale(-0.1)), exceptions=_SCALED
+        lambda: gx.chain(gx.cautious(gx.scale_by_adam(), descends=False), gx.scale(-0.1)),
+        exceptions=_SCALED,
     ),
     "grams": Entry(lambda: gx.grams(gx.adam(0.1))),
 }
@@ -263,7 +297,9 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "scale_by_rss": Entry(lambda: gx.scale_by_rss()),
     "scale_by_rss_outside": Entry(lambda: gx.scale_by_rss(0.0, 1e-7, eps_in_sqrt=False)),
     "scale_by_rms": Entry(lambda: gx.scale_by_rms(0.9)),
-    "scale_by_rms_debiased": Entry(lambda: gx.scale_by_rms(0.9, eps_in_sqrt=False, bias_correction=True)),
+    "scale_by_rms_debiased": Entry(
+        lambda: gx.scale_by_rms(0.9, eps_in_sqrt=False, bias_correction=True)
+    ),
     "scale_by_rms_keras": Entry(
         lambda: gx.scale_by_rms(0.9, eps_in_sqrt=False, bias_correction=True, convention="keras")
     ),
@@ -278,7 +314,9 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "scale_by_nadam_rms": Entry(lambda: gx.scale_by_nadam_rms(0.9)),
     "scale_by_inf_norm": Entry(lambda: gx.scale_by_inf_norm(0.9)),
     "scale_by_yogi_rms": Entry(lambda: gx.scale_by_yogi_rms(0.9)),
-    "scale_by_deviation": Entry(lambda: gx.chain(gx.ema(0.9, debias=False), gx.scale_by_deviation(0.9, 1e-3, 1e-6))),
+    "scale_by_deviation": Entry(
+        lambda: gx.chain(gx.ema(0.9, debias=False), gx.scale_by_deviation(0.9, 1e-3, 1e-6))
+    ),
     # step size
     "scale": Entry(lambda: gx.scale(0.5)),
     "scale_by_schedule": Entry(lambda: gx.scale_by_schedule(gx.linear_schedule(1.0, 0.5, 10))),
@@ -295,28 +333,40 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "adaptive_grad_clip": Entry(lambda: gx.adaptive_grad_clip(0.1)),
     "zclip": Entry(lambda: gx.zclip(2.5, 0.9, 1), exceptions=_WHOLE_TREE),
     "adagc": Entry(
-        lambda: gx.adagc(1.05, 1.0, 0.9, 2), exceptions={"subtree": "during warm-up the norm is that of the whole tree"}
+        lambda: gx.adagc(1.05, 1.0, 0.9, 2),
+        exceptions={"subtree": "during warm-up the norm is that of the whole tree"},
     ),
     # single examples, of which the entries make two
     "differentially_private_aggregate": Entry(
-        lambda: gx.chain(gx.stateless(_two_examples), gx.differentially_private_aggregate(0.5, 0.1, 0)),
+        lambda: gx.chain(
+            gx.stateless(_two_examples), gx.differentially_private_aggregate(0.5, 0.1, 0)
+        ),
         exceptions=_PRIVATE,
     ),
-    "dpsgd": Entry(lambda: gx.chain(gx.stateless(_two_examples), gx.dpsgd(0.1, 0.5, 0.1, 0, 0.9)), exceptions=_PRIVATE),
+    "dpsgd": Entry(
+        lambda: gx.chain(gx.stateless(_two_examples), gx.dpsgd(0.1, 0.5, 0.1, 0, 0.9)),
+        exceptions=_PRIVATE,
+    ),
     # shape and sign of the gradient
     "centralize": Entry(lambda: gx.centralize()),
     "centralize_last": Entry(lambda: gx.centralize(outputs="last")),
-    "normalize_by_update_norm": Entry(lambda: gx.normalize_by_update_norm(0.5), exceptions=_WHOLE_TREE),
+    "normalize_by_update_norm": Entry(
+        lambda: gx.normalize_by_update_norm(0.5), exceptions=_WHOLE_TREE
+    ),
     "keep_params_nonnegative": Entry(lambda: gx.keep_params_nonnegative()),
     # what is measured
     "snapshot": Entry(lambda: gx.snapshot("norm", gx.global_norm)),
     "monitor": Entry(
-        lambda: gx.monitor({"norm": gx.global_norm, "mean": gx.measure_with_ema(gx.global_norm, 0.9)}),
+        lambda: gx.monitor(
+            {"norm": gx.global_norm, "mean": gx.measure_with_ema(gx.global_norm, 0.9)}
+        ),
         exceptions=_WHOLE_TREE_TABLE,
     ),
     # what is added and cleaned
     "add_decayed_weights_cautious": Entry(lambda: gx.add_decayed_weights(0.1, kind="cautious")),
-    "add_decayed_weights_independent": Entry(lambda: gx.add_decayed_weights(0.1, kind="independent")),
+    "add_decayed_weights_independent": Entry(
+        lambda: gx.add_decayed_weights(0.1, kind="independent")
+    ),
     "add_decayed_weights": Entry(lambda: gx.add_decayed_weights(0.1)),
     "add_noise": Entry(lambda: gx.add_noise(0.1, 0.55, 0), exceptions=_RANDOM),
     "zero_nans": Entry(lambda: gx.zero_nans()),
@@ -326,9 +376,15 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "scale_by_came": Entry(lambda: gx.scale_by_came(b3=0.99), exceptions=_LENGTH),
     "scale_by_block_rms": Entry(lambda: gx.scale_by_block_rms(0.9)),
     "scale_by_galore": Entry(lambda: gx.scale_by_galore(1, 2), exceptions=_PROJECTING),
-    "adafactor": Entry(lambda: gx.adafactor(0.1, 2, momentum=0.9, weight_decay_rate=0.01), exceptions=_LENGTH),
-    "adafactor_torch": Entry(lambda: gx.adafactor(convention="torch", weight_decay_rate=0.01), exceptions=_LENGTH),
-    "adafactor_keras": Entry(lambda: gx.adafactor(convention="keras", weight_decay_rate=0.01), exceptions=_LENGTH),
+    "adafactor": Entry(
+        lambda: gx.adafactor(0.1, 2, momentum=0.9, weight_decay_rate=0.01), exceptions=_LENGTH
+    ),
+    "adafactor_torch": Entry(
+        lambda: gx.adafactor(convention="torch", weight_decay_rate=0.01), exceptions=_LENGTH
+    ),
+    "adafactor_keras": Entry(
+        lambda: gx.adafactor(convention="keras", weight_decay_rate=0.01), exceptions=_LENGTH
+    ),
     "adafactor_paper": Entry(lambda: gx.adafactor(convention="paper"), exceptions=_LENGTH),
     "came": Entry(lambda: gx.came(0.1, b3=0.99, weight_decay=0.01), exceptions=_LENGTH),
     "adam_mini": Entry(lambda: gx.adam_mini(0.1, blocks=(0,))),
@@ -336,22 +392,33 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "galore_paper": Entry(lambda: gx.galore(0.1, 1, 2, convention="paper"), exceptions=_PROJECTING),
     # step sizes of their own
     "scale_by_polyak": Entry(lambda: gx.scale_by_polyak(0.1, 0.5), _value(), _STEP_FREE),
-    "polyak_sgd": Entry(lambda: gx.polyak_sgd(0.5, variant="sps+", convention="paper"), _value(), _STEP_FREE),
+    "polyak_sgd": Entry(
+        lambda: gx.polyak_sgd(0.5, variant="sps+", convention="paper"), _value(), _STEP_FREE
+    ),
     "momo": Entry(lambda: gx.momo(0.1, weight_decay=0.01), _value(), _STEP_FREE),
-    "momo_adapted": Entry(lambda: gx.momo(0.1, lower_bound=0.1, adapt_lower_bound=True), _value(), _STEP_FREE),
-    "momo_adam": Entry(lambda: gx.momo_adam(0.1, weight_decay=0.01), _value(), _STEP_FREE | _SUMMED),
+    "momo_adapted": Entry(
+        lambda: gx.momo(0.1, lower_bound=0.1, adapt_lower_bound=True), _value(), _STEP_FREE
+    ),
+    "momo_adam": Entry(
+        lambda: gx.momo_adam(0.1, weight_decay=0.01), _value(), _STEP_FREE | _SUMMED
+    ),
     "scale_by_dog": Entry(lambda: gx.scale_by_dog(("learning_rate", 0.01)), exceptions=_STEP_FREE),
     "dog": Entry(lambda: gx.dog(1.0, ("heuristic", 0.01)), exceptions=_STEP_FREE),
     "scale_by_distance_over_gradients": Entry(lambda: gx.scale_by_distance_over_gradients(0.01)),
     "scale_by_dowg": Entry(lambda: gx.scale_by_dowg(0.1), exceptions=_STEP_FREE),
     "dowg": Entry(lambda: gx.dowg(), exceptions=_STEP_FREE),
     "prodigy_prodigyopt": Entry(
-        lambda: gx.prodigy(estim_lr0=0.1, estim_lr_coef=10.0, convention="prodigyopt"), exceptions=_STEP_FREE
+        lambda: gx.prodigy(estim_lr0=0.1, estim_lr_coef=10.0, convention="prodigyopt"),
+        exceptions=_STEP_FREE,
     ),
     "dadapt_adamw": Entry(lambda: gx.dadapt_adamw(estim_lr0=0.01), exceptions=_STEP_FREE | _SUMMED),
-    "prodigy": Entry(lambda: gx.prodigy(estim_lr0=0.1, estim_lr_coef=10.0, weight_decay=0.01), exceptions=_STEP_FREE),
+    "prodigy": Entry(
+        lambda: gx.prodigy(estim_lr0=0.1, estim_lr_coef=10.0, weight_decay=0.01),
+        exceptions=_STEP_FREE,
+    ),
     "prodigy_safeguarded": Entry(
-        lambda: gx.prodigy(beta3=0.9, estim_lr0=0.1, estim_lr_coef=10.0, safeguard_warmup=True), exceptions=_STEP_FREE
+        lambda: gx.prodigy(beta3=0.9, estim_lr0=0.1, estim_lr_coef=10.0, safeguard_warmup=True),
+        exceptions=_STEP_FREE,
     ),
     "scale_by_cocob": Entry(lambda: gx.scale_by_cocob(), exceptions=_BETTING),
     "cocob": Entry(lambda: gx.cocob(), exceptions=_BETTING),
@@ -362,17 +429,25 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "scale_by_asgd": Entry(lambda: gx.scale_by_asgd(0.1, t0=0.0)),
     "asgd": Entry(lambda: gx.asgd(0.1, weight_decay=0.01)),
     "reduce_variance": Entry(lambda: gx.reduce_variance(), exceptions=_LENGTH),
-    "reduce_variance_exact": Entry(lambda: gx.reduce_variance(exact=True), _loss(), _LENGTH | _WHOLE_TREE_LOSS),
+    "reduce_variance_exact": Entry(
+        lambda: gx.reduce_variance(exact=True), _loss(), _LENGTH | _WHOLE_TREE_LOSS
+    ),
     "mars": Entry(lambda: gx.mars(0.1, weight_decay=0.01), exceptions=_LENGTH),
     # curvature
-    "hutchinson_estimator_diag_hessian": Entry(lambda: gx.hutchinson_estimator_diag_hessian(0), _loss(), _RANDOM),
+    "hutchinson_estimator_diag_hessian": Entry(
+        lambda: gx.hutchinson_estimator_diag_hessian(0), _loss(), _RANDOM
+    ),
     "scale_by_sophia": Entry(
-        lambda: gx.scale_by_sophia(b2=0.5, eps=0.1, gamma=1.0, clip_threshold=100.0, update_interval=2),
+        lambda: gx.scale_by_sophia(
+            b2=0.5, eps=0.1, gamma=1.0, clip_threshold=100.0, update_interval=2
+        ),
         _loss(),
         _RANDOM,
     ),
     "sophia": Entry(
-        lambda: gx.sophia(0.1, eps=1e-3, gamma=1.0, clip_threshold=100.0, update_interval=2, convention="paper"),
+        lambda: gx.sophia(
+            0.1, eps=1e-3, gamma=1.0, clip_threshold=100.0, update_interval=2, convention="paper"
+        ),
         _loss(),
         _RANDOM,
     ),
@@ -381,7 +456,11 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "stateless": Entry(lambda: gx.stateless(_halve)),
     "stateless_with_tree_map": Entry(lambda: gx.stateless_with_tree_map(_halve_leaf)),
     "chain": Entry(
-        lambda: gx.chain(gx.clip_by_global_norm(1.0), gx.chain(gx.ema(0.9), gx.scale_by_rms(0.99)), gx.scale(-0.1)),
+        lambda: gx.chain(
+            gx.clip_by_global_norm(1.0),
+            gx.chain(gx.ema(0.9), gx.scale_by_rms(0.99)),
+            gx.scale(-0.1),
+        ),
         exceptions=_WHOLE_TREE,
     ),
     "leafwise": Entry(lambda: gx.leafwise(_signed, step_size=0.1)),
@@ -389,7 +468,11 @@ TRANSFORMATIONS: dict[str, Entry] = {
     # where, when, and after
     "set_to_zero": Entry(lambda: gx.set_to_zero()),
     "masked": Entry(lambda: gx.masked(gx.chain(gx.ema(0.9), gx.scale_by_rms(0.99)), "**")),
-    "partition": Entry(lambda: gx.partition({"fast": gx.adam(0.1), "rest": gx.sgd(0.1)}, gx.by_path({"**": "fast"}))),
+    "partition": Entry(
+        lambda: gx.partition(
+            {"fast": gx.adam(0.1), "rest": gx.sgd(0.1)}, gx.by_path({"**": "fast"})
+        )
+    ),
     "multi_transform": Entry(lambda: gx.multi_transform({"fast": gx.sgd(0.1)}, "fast")),
     "freeze": Entry(lambda: gx.freeze("**")),
     "freeze_but": Entry(lambda: gx.freeze(False, gx.adam(0.1))),
@@ -398,7 +481,9 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "MultiSteps": Entry(lambda: gx.MultiSteps(gx.sgd(0.1), 2, False), exceptions=_BRANCHING),
     "apply_every": Entry(lambda: gx.apply_every(2)),
     "every": Entry(lambda: gx.every(2, gx.adam(0.1)), exceptions=_BRANCHING),
-    "conditionally_mask": Entry(lambda: gx.conditionally_mask(gx.adam(0.1), _even), exceptions=_BRANCHING | _CALLING),
+    "conditionally_mask": Entry(
+        lambda: gx.conditionally_mask(gx.adam(0.1), _even), exceptions=_BRANCHING | _CALLING
+    ),
     "conditionally_transform": Entry(
         lambda: gx.conditionally_transform(gx.ema(0.9), _even), exceptions=_BRANCHING | _CALLING
     ),
@@ -407,23 +492,35 @@ TRANSFORMATIONS: dict[str, Entry] = {
     "apply_if_finite": Entry(lambda: gx.apply_if_finite(gx.adam(0.1), 3), exceptions=_CHOOSING),
     "master_weights": Entry(lambda: gx.master_weights(gx.adamw(0.1))),
     "skip_spikes": Entry(lambda: gx.skip_spikes(gx.adam(0.1), 1.5, warmup=1), exceptions=_SPIKING),
-    "skip_spikes_zscore": Entry(lambda: gx.skip_spikes(gx.adam(0.1), 2.0, warmup=1, by="zscore"), exceptions=_SPIKING),
-    "sam_opaque": Entry(lambda: gx.sam(gx.adam(0.1), gx.sgd(0.1), opaque_mode=True), {"grad_fn": _slope}, _ASCENDING),
+    "skip_spikes_zscore": Entry(
+        lambda: gx.skip_spikes(gx.adam(0.1), 2.0, warmup=1, by="zscore"), exceptions=_SPIKING
+    ),
+    "sam_opaque": Entry(
+        lambda: gx.sam(gx.adam(0.1), gx.sgd(0.1), opaque_mode=True), {"grad_fn": _slope}, _ASCENDING
+    ),
     "sam": Entry(lambda: gx.sam(gx.adam(0.1), gx.sgd(0.1)), exceptions=_BRANCHING),
     "params_ema": Entry(lambda: gx.params_ema(gx.adam(0.1), 0.9)),
     "params_ema_biased": Entry(lambda: gx.params_ema(gx.adam(0.1), 0.9, debias=False)),
     "swa": Entry(lambda: gx.swa(gx.adam(0.1), 1, 2)),
     "lawa": Entry(lambda: gx.lawa(gx.adam(0.1), 2), exceptions=_AVERAGING),
     "lookahead": Entry(lambda: gx.lookahead(gx.adam(0.1), 2, 0.5), exceptions=_AVERAGING),
-    "lookahead_reset": Entry(lambda: gx.lookahead(gx.adam(0.1), 2, 0.5, reset_state=True), exceptions=_AVERAGING),
+    "lookahead_reset": Entry(
+        lambda: gx.lookahead(gx.adam(0.1), 2, 0.5, reset_state=True), exceptions=_AVERAGING
+    ),
     "schedule_free": Entry(lambda: gx.schedule_free(gx.sgd(0.1), 0.1), exceptions=_WEIGHED),
-    "schedule_free_sgd": Entry(lambda: gx.schedule_free_sgd(0.1, 2, weight_decay=0.1), exceptions=_WEIGHED),
-    "schedule_free_adamw": Entry(lambda: gx.schedule_free_adamw(0.1, 2, convention="paper"), exceptions=_WEIGHED),
+    "schedule_free_sgd": Entry(
+        lambda: gx.schedule_free_sgd(0.1, 2, weight_decay=0.1), exceptions=_WEIGHED
+    ),
+    "schedule_free_adamw": Entry(
+        lambda: gx.schedule_free_adamw(0.1, 2, convention="paper"), exceptions=_WEIGHED
+    ),
     "schedule_free_sgd_at_z": Entry(
-        lambda: gx.schedule_free_sgd(0.1, 2, weight_decay=0.1, r=1.0, decay_at="z"), exceptions=_WEIGHED
+        lambda: gx.schedule_free_sgd(0.1, 2, weight_decay=0.1, r=1.0, decay_at="z"),
+        exceptions=_WEIGHED,
     ),
     "schedule_free_adamw_keras": Entry(
-        lambda: gx.schedule_free_adamw(0.1, 2, weight_decay=0.1, convention="keras"), exceptions=_WEIGHED
+        lambda: gx.schedule_free_adamw(0.1, 2, weight_decay=0.1, convention="keras"),
+        exceptions=_WEIGHED,
     ),
     "gpa": Entry(lambda: gx.gpa(gx.adam(0.1)), exceptions=_WEIGHED),
     # named optimizers

@@ -14,7 +14,14 @@ from gradxform.testing import LAWS, check_law
 
 TEXTBOOK = {
     f"gradxform.{name}"
-    for name in ("directions", "preconditioners", "stepsize", "clipping", "regularise", "optimizers.textbook")
+    for name in (
+        "directions",
+        "preconditioners",
+        "stepsize",
+        "clipping",
+        "regularise",
+        "optimizers.textbook",
+    )
 }
 CHEAP = {"dtypes", "abstract_init", "value"}
 
@@ -30,7 +37,9 @@ def cases():
         home = getattr(getattr(made(name), "_function", None), "__module__", None)
         for law in LAWS:
             every_time = law in CHEAP or (name in vars(gx) and (home in TEXTBOOK or home is None))
-            yield pytest.param(name, law, id=f"{name}-{law}", marks=() if every_time else pytest.mark.slow)
+            yield pytest.param(
+                name, law, id=f"{name}-{law}", marks=() if every_time else pytest.mark.slow
+            )
 
 
 @pytest.mark.parametrize(("name", "law"), list(cases()))

@@ -37,7 +37,12 @@ def test_notebook_asks_answers_and_is_rendered(source):
 
 def test_names_of_notebooks_by_number_stem_and_path():
     first = SOURCES[0]
-    assert run.find(["01"]) == run.find([first.stem]) == run.find([f"notebooks/{first.name}"]) == [first]
+    assert (
+        run.find(["01"])
+        == run.find([first.stem])
+        == run.find([f"notebooks/{first.name}"])
+        == [first]
+    )
     with pytest.raises(SystemExit, match="no notebook 'zz'"):
         run.find(["zz"])
 
@@ -62,9 +67,13 @@ def test_picture_gets_a_palette_and_the_size_asked_for():
     assert run.small_png(base64.b64encode(small).decode()) == base64.b64encode(small).decode()
 
 
-@pytest.mark.parametrize("text", ["<object object at 0x7fef070c70c0>", f"{NOTEBOOKS}/x", "/home/me/x"])
+@pytest.mark.parametrize(
+    "text", ["<object object at 0x7fef070c70c0>", f"{NOTEBOOKS}/x", "/home/me/x"]
+)
 def test_output_that_differs_between_machines_is_refused(text):
-    cell = nbformat.v4.new_code_cell("f()", outputs=[nbformat.v4.new_output("stream", name="stdout", text=text)])
+    cell = nbformat.v4.new_code_cell(
+        "f()", outputs=[nbformat.v4.new_output("stream", name="stdout", text=text)]
+    )
     with pytest.raises(run.Failed, match=r"differs between machines or runs.*\n.*f\(\)"):
         run.check_outputs(nbformat.v4.new_notebook(cells=[cell]))
 
@@ -72,7 +81,9 @@ def test_output_that_differs_between_machines_is_refused(text):
 @pytest.mark.slow
 def test_rendering_is_the_same_each_time_and_goes_stale_with_its_source(tmp_path):
     picture = "from PIL import Image\nImage.new('RGB', (9, 9))"
-    source = _source(tmp_path, "# %% [markdown]\n# A title", "print('a', flush=True)\nprint('b')", picture)
+    source = _source(
+        tmp_path, "# %% [markdown]\n# A title", "print('a', flush=True)\nprint('b')", picture
+    )
     with pytest.raises(run.Failed, match=r"there is no 01_try\.ipynb"):
         asyncio.run(run.run(source, writing=False))
     asyncio.run(run.run(source, writing=True))
@@ -97,7 +108,11 @@ def test_rendering_is_the_same_each_time_and_goes_stale_with_its_source(tmp_path
         ("1 / 0", 300, "ZeroDivisionError"),
         ("import warnings; warnings.warn('beware')", 300, "beware"),
         ("import os; os._exit(1)", 300, "its kernel died in the cell"),
-        ("import time; time.sleep(300)", 4, r"had not ended after 4 s; the longest cell took \d+ s"),
+        (
+            "import time; time.sleep(300)",
+            4,
+            r"had not ended after 4 s; the longest cell took \d+ s",
+        ),
     ],
 )
 def test_notebook_fails_and_leaves_no_rendering(tmp_path, cell, limit, says):

@@ -16,7 +16,10 @@ LR, B1, B2 = 0.05, 0.8, 0.95
 
 def start():
     rng = np.random.default_rng(3)
-    return {"a": {"kernel": jnp.asarray(rng.standard_normal((4, 3)))}, "b": jnp.asarray(rng.standard_normal(3))}
+    return {
+        "a": {"kernel": jnp.asarray(rng.standard_normal((4, 3)))},
+        "b": jnp.asarray(rng.standard_normal(3)),
+    }
 
 
 def gradients(step, params):
@@ -40,30 +43,53 @@ def descend(*parts):
 
 # Each pair is one method under two names
 SAME = {
-    "qhm of nu 1 is an average": (lambda: gx.qhm(LR, B1, 1.0), lambda: descend(gx.ema(B1, debias=False))),
+    "qhm of nu 1 is an average": (
+        lambda: gx.qhm(LR, B1, 1.0),
+        lambda: descend(gx.ema(B1, debias=False)),
+    ),
     "qhm of nu beta is its Nesterov form": (
         lambda: gx.qhm(LR, B1, B1),
         lambda: descend(gx.ema(B1, debias=False, nesterov=True)),
     ),
-    "qhadam of nus 1 is adam": (lambda: gx.qhadam(LR, B1, B2, 1.0, 1.0), lambda: gx.adam(LR, B1, B2)),
+    "qhadam of nus 1 is adam": (
+        lambda: gx.qhadam(LR, B1, B2, 1.0, 1.0),
+        lambda: gx.adam(LR, B1, B2),
+    ),
     "padam of power 1/2 is amsgrad": (
         lambda: gx.padam(LR, B1, B2, 0.5, 1e-8),
         lambda: gx.amsgrad(LR, B1, B2, 1e-8, convention="paper"),
     ),
-    "padam of power 0 is an average": (lambda: gx.padam(LR, B1, B2, 0.0), lambda: descend(gx.ema(B1, debias=False))),
-    "ademamix of alpha 0 is adam": (lambda: gx.ademamix(LR, B1, B2, alpha=0.0), lambda: gx.adam(LR, B1, B2)),
+    "padam of power 0 is an average": (
+        lambda: gx.padam(LR, B1, B2, 0.0),
+        lambda: descend(gx.ema(B1, debias=False)),
+    ),
+    "ademamix of alpha 0 is adam": (
+        lambda: gx.ademamix(LR, B1, B2, alpha=0.0),
+        lambda: gx.adam(LR, B1, B2),
+    ),
     "simplified ademamix of alpha 0 is momentum and rms": (
         lambda: gx.simplified_ademamix(LR, B1, B2),
-        lambda: descend(gx.momentum(B1), gx.scale_by_rms(B2, eps_in_sqrt=False, bias_correction=True)),
+        lambda: descend(
+            gx.momentum(B1), gx.scale_by_rms(B2, eps_in_sqrt=False, bias_correction=True)
+        ),
     ),
-    "radam that never trusts is an average": (lambda: gx.radam(LR, B1, B2, threshold=1e9), lambda: descend(gx.ema(B1))),
-    "nadamw without decay is nadam": (lambda: gx.nadamw(LR, B1, B2, weight_decay=0.0), lambda: gx.nadam(LR, B1, B2)),
+    "radam that never trusts is an average": (
+        lambda: gx.radam(LR, B1, B2, threshold=1e9),
+        lambda: descend(gx.ema(B1)),
+    ),
+    "nadamw without decay is nadam": (
+        lambda: gx.nadamw(LR, B1, B2, weight_decay=0.0),
+        lambda: gx.nadam(LR, B1, B2),
+    ),
     "signum of beta 0 is sign_sgd": (lambda: gx.signum(LR, 0.0), lambda: gx.sign_sgd(LR)),
     "lion of one beta is signum with decay": (
         lambda: gx.lion(LR, B1, B1, weight_decay=0.1),
         lambda: descend(gx.ema(B1, debias=False), gx.scale_by_sign(), gx.add_decayed_weights(0.1)),
     ),
-    "optimism 0 is descent": (lambda: gx.optimistic_gradient_descent(LR, beta=0.0), lambda: gx.sgd(LR)),
+    "optimism 0 is descent": (
+        lambda: gx.optimistic_gradient_descent(LR, beta=0.0),
+        lambda: gx.sgd(LR),
+    ),
     "both optimistic adams": (lambda: gx.optimistic_adam(LR), lambda: gx.optimistic_adam_v2(LR)),
     "laprop of b1 0 is rmsprop with correction": (
         lambda: gx.laprop(LR, 0.0, B2, 1e-8),
@@ -81,7 +107,9 @@ SAME = {
 def all_walks():
     with jax.enable_x64(True):
         several = {(name, i): make() for name, pair in SAME.items() for i, make in enumerate(pair)}
-        return jax.jit(lambda params: {k: walk(tx, params)[0] for k, tx in several.items()})(start())
+        return jax.jit(lambda params: {k: walk(tx, params)[0] for k, tx in several.items()})(
+            start()
+        )
 
 
 @pytest.mark.parametrize("name", SAME)
@@ -163,7 +191,9 @@ def test_inside_a_chain_the_gradient_is_the_one_that_was_frozen():
     state = tx.init(params)
     _, state = tx.update({"w": jnp.array([1.0, 1.0])}, state, params)
     updates, _ = tx.update({"w": jnp.array([-0.1, 1.0])}, state, params)
-    np.testing.assert_allclose(updates["w"], [0.0, 0.19 * 2 / 2], rtol=1e-5)  # the average of the first still goes up
+    np.testing.assert_allclose(
+        updates["w"], [0.0, 0.19 * 2 / 2], rtol=1e-5
+    )  # the average of the first still goes up
 
 
 def test_a_cautious_optimizer_is_a_part_like_others():
@@ -179,22 +209,18 @@ def test_sm3_remembers_rows_and_columns():
     params = {"m": jnp.ones((4, 3)), "t": jnp.ones((2, 3, 5)), "v": jnp.ones(6), "s": jnp.ones(())}
     state = gx.scale_by_sm3().init(params)
     shapes = jax.tree.map(jnp.shape, state.slots["mu"])
-    assert jax.tree.leaves(shapes, is_leaf=lambda x: isinstance(x, tuple) and all(isinstance(n, int) for n in x)) == [
-        (4,),
-        (3,),
-        (1,),
-        (2,),
-        (3,),
-        (5,),
-        (6,),
-    ]
+    assert jax.tree.leaves(
+        shapes, is_leaf=lambda x: isinstance(x, tuple) and all(isinstance(n, int) for n in x)
+    ) == [(4,), (3,), (1,), (2,), (3,), (5,), (6,)]
     # on a vector it is Adagrad from 0, and so it is on a scalar
     tx, adagrad = (descend(x) for x in (gx.scale_by_sm3(0.0, eps=0.0), gx.scale_by_rss(0.0, 0.0)))
     for leaf in ("v", "s"):
         g = params[leaf] * 0.3
         for x in (tx, adagrad):
             assert x.init(params[leaf])
-        np.testing.assert_allclose(tx.update(g, tx.init(g), g)[0], adagrad.update(g, adagrad.init(g), g)[0], rtol=1e-6)
+        np.testing.assert_allclose(
+            tx.update(g, tx.init(g), g)[0], adagrad.update(g, adagrad.init(g), g)[0], rtol=1e-6
+        )
 
 
 def test_what_is_refused():
@@ -228,7 +254,9 @@ def test_the_first_steps_that_only_set_a_state():
     for tx in (gx.adopt(0.1), gx.rprop(0.1)):
         updates, _ = tx.update(g, tx.init(p), p)
         np.testing.assert_array_equal(updates, 0)
-    np.testing.assert_allclose(gx.rprop(0.1, convention="torch").update(g, gx.rprop(0.1).init(p), p)[0], [-0.1, 0.1])
+    np.testing.assert_allclose(
+        gx.rprop(0.1, convention="torch").update(g, gx.rprop(0.1).init(p), p)[0], [-0.1, 0.1]
+    )
 
 
 def test_another_convention_brings_its_defaults():
@@ -236,8 +264,13 @@ def test_another_convention_brings_its_defaults():
     assert gx.adam(0.1).replace(convention="keras") == gx.adam(0.1, convention="keras")
     assert gx.adam(0.1, eps=1e-3).replace(convention="keras").eps == 1e-3
     assert gx.adamw(0.1, convention="torch").replace(convention="optax") == gx.adamw(0.1)
-    assert gx.adagrad(0.1, convention="torch").replace(convention="keras", eps=1e-2).arguments["eps"] == 1e-2
-    assert gx.rmsprop(0.1, decay=0.8).replace(convention="torch") == gx.rmsprop(0.1, 0.8, convention="torch")
+    assert (
+        gx.adagrad(0.1, convention="torch").replace(convention="keras", eps=1e-2).arguments["eps"]
+        == 1e-2
+    )
+    assert gx.rmsprop(0.1, decay=0.8).replace(convention="torch") == gx.rmsprop(
+        0.1, 0.8, convention="torch"
+    )
     assert gx.rmsprop(0.1, convention="torch").replace(learning_rate=0.2).decay == 0.99
     traced = jax.jit(lambda tx: tx.replace(convention="torch"))(gx.rmsprop(0.1))
     assert traced.decay == jnp.float32(0.9), "a number that is traced is nobody's default"

@@ -37,7 +37,10 @@ def half(t):
 CASES = {
     "sign_sgd": (lambda: gx.sign_sgd(FADING), lambda g, x: ref.sign_sgd(g, x, FADING_ORACLE)),
     "signum": (lambda: gx.signum(LR, 0.8), lambda g, x: ref.signum(g, x, LR, 0.8)),
-    "lion": (lambda: gx.lion(FADING, B1, B2, None, WD), lambda g, x: ref.lion(g, x, FADING_ORACLE, B1, B2, WD)),
+    "lion": (
+        lambda: gx.lion(FADING, B1, B2, None, WD),
+        lambda g, x: ref.lion(g, x, FADING_ORACLE, B1, B2, WD),
+    ),
     **{
         f"lion/{mode}": (
             lambda mode=mode: descend(gx.scale_by_lion(B1, B2, mode=mode, smooth_beta=0.7)),
@@ -54,7 +57,9 @@ CASES = {
     },
     "nadamw": (
         lambda: gx.nadamw(FADING, B1, B2, EPS, weight_decay=WD),
-        lambda g, x: textbook.nadam(g, x, FADING_ORACLE, B1, B2, EPS, weight_decay=WD, decoupled_weight_decay=True),
+        lambda g, x: textbook.nadam(
+            g, x, FADING_ORACLE, B1, B2, EPS, weight_decay=WD, decoupled_weight_decay=True
+        ),
     ),
     **{
         f"nadamw/{c}": (
@@ -89,7 +94,9 @@ CASES = {
     },
     "yogi/initial": (
         lambda: descend(gx.scale_by_yogi(B1, B2, EPS, ROOT, 0.3)),
-        lambda g, x: textbook.yogi(g, x, LR, B1, B2, EPS, eps_root=ROOT, initial_accumulator_value=0.3),
+        lambda g, x: textbook.yogi(
+            g, x, LR, B1, B2, EPS, eps_root=ROOT, initial_accumulator_value=0.3
+        ),
     ),
     **{
         f"radam/{c}": (
@@ -102,10 +109,15 @@ CASES = {
         lambda: gx.radam(LR, B1, B2, EPS, ROOT, 6.0, nesterov=True),
         lambda g, x: ref.radam(g, x, LR, B1, B2, EPS, eps_root=ROOT, threshold=6.0, nesterov=True),
     ),
-    "radam/short": (lambda: gx.radam(LR, B1, 0.6, EPS), lambda g, x: ref.radam(g, x, LR, B1, 0.6, EPS)),
+    "radam/short": (
+        lambda: gx.radam(LR, B1, 0.6, EPS),
+        lambda g, x: ref.radam(g, x, LR, B1, 0.6, EPS),
+    ),
     "ademamix": (
         lambda: gx.ademamix(LR, B1, B2, 0.99, 2.0, EPS, ROOT, None, WD),
-        lambda g, x: textbook.ademamix(g, x, LR, B1, B2, 0.99, 2.0, EPS, eps_root=ROOT, weight_decay=WD),
+        lambda g, x: textbook.ademamix(
+            g, x, LR, B1, B2, 0.99, 2.0, EPS, eps_root=ROOT, weight_decay=WD
+        ),
     ),
     "ademamix/ramps": (
         lambda: gx.ademamix(LR, B1, B2, **ramps(), eps=EPS),
@@ -127,7 +139,9 @@ CASES = {
     **{
         f"adan/{c}": (
             lambda c=c: gx.adan(FADING, B1, B2, B3, EPS, ROOT, WD, convention=c),
-            lambda g, x, c=c: ref.adan(g, x, FADING_ORACLE, B1, B2, B3, EPS, WD, eps_root=ROOT, convention=c),
+            lambda g, x, c=c: ref.adan(
+                g, x, FADING_ORACLE, B1, B2, B3, EPS, WD, eps_root=ROOT, convention=c
+            ),
         )
         for c in ("optax", "authors", "paper")
     },
@@ -198,12 +212,16 @@ CASES = {
     ),
     "optimistic_adam_v2": (
         lambda: gx.optimistic_adam_v2(FADING, alpha=0.8, beta=0.6, b1=B1, b2=B2, eps=EPS),
-        lambda g, x: ref.optimistic(g, x, FADING_ORACLE, 0.8, 0.6, rule=ref.NadamRule(x, B1, B2, EPS)),
+        lambda g, x: ref.optimistic(
+            g, x, FADING_ORACLE, 0.8, 0.6, rule=ref.NadamRule(x, B1, B2, EPS)
+        ),
     ),
     **{
         f"lamb/{c}": (
             lambda c=c: gx.lamb(FADING, B1, B2, EPS, ROOT, WD, convention=c),
-            lambda g, x, c=c: ref.lamb(g, x, FADING_ORACLE, B1, B2, EPS, WD, eps_root=ROOT, convention=c),
+            lambda g, x, c=c: ref.lamb(
+                g, x, FADING_ORACLE, B1, B2, EPS, WD, eps_root=ROOT, convention=c
+            ),
         )
         for c in ("optax", "pytorch_optimizer", "keras")
     },
@@ -218,23 +236,33 @@ CASES = {
         lambda: gx.lars(LR, WD, None, 0.2, EPS, momentum=0.8, nesterov=True),
         lambda g, x: ref.lars(g, x, LR, WD, 0.2, EPS, 0.8, nesterov=True),
     ),
-    "fromage": (lambda: gx.fromage(FADING, 0.5), lambda g, x: ref.fromage(g, x, FADING_ORACLE, 0.5)),
+    "fromage": (
+        lambda: gx.fromage(FADING, 0.5),
+        lambda g, x: ref.fromage(g, x, FADING_ORACLE, 0.5),
+    ),
     "novograd": (
         lambda: gx.novograd(LR, B1, 0.6, EPS, ROOT, WD),
         lambda g, x: ref.novograd(g, x, LR, B1, 0.6, EPS, WD, eps_root=ROOT),
     ),
     "sm3": (lambda: gx.sm3(FADING, B1), lambda g, x: ref.sm3(g, x, FADING_ORACLE, B1)),
-    "sm3/average": (lambda: descend(gx.scale_by_sm3(B1, B2, EPS)), lambda g, x: ref.sm3(g, x, LR, B1, B2, EPS)),
+    "sm3/average": (
+        lambda: descend(gx.scale_by_sm3(B1, B2, EPS)),
+        lambda g, x: ref.sm3(g, x, LR, B1, B2, EPS),
+    ),
     "cautious/adam": (
         lambda: gx.cautious(gx.adam(LR, B1, B2, EPS)),
         lambda g, x: ref.adamw_with(ref.cautious, g, x, LR, B1, B2, EPS),
     ),
     "cautious/lion_pytorch": (
         lambda: gx.cautious(gx.adam(LR, B1, B2, EPS), convention="lion_pytorch"),
-        lambda g, x: ref.adamw_with(partial(ref.cautious, convention="lion_pytorch"), g, x, LR, B1, B2, EPS),
+        lambda g, x: ref.adamw_with(
+            partial(ref.cautious, convention="lion_pytorch"), g, x, LR, B1, B2, EPS
+        ),
     ),
     "cautious/adamw": (
-        lambda: descend(gx.cautious(gx.scale_by_adam(B1, B2, EPS), descends=False), gx.add_decayed_weights(WD)),
+        lambda: descend(
+            gx.cautious(gx.scale_by_adam(B1, B2, EPS), descends=False), gx.add_decayed_weights(WD)
+        ),
         lambda g, x: ref.adamw_with(ref.cautious, g, x, LR, B1, B2, EPS, WD),
     ),
     "grams/adam": (
@@ -242,7 +270,9 @@ CASES = {
         lambda g, x: ref.adamw_with(ref.grams, g, x, LR, B1, B2, EPS),
     ),
     "grams/adamw": (
-        lambda: descend(gx.grams(gx.scale_by_adam(B1, B2, EPS), descends=False), gx.add_decayed_weights(WD)),
+        lambda: descend(
+            gx.grams(gx.scale_by_adam(B1, B2, EPS), descends=False), gx.add_decayed_weights(WD)
+        ),
         lambda g, x: ref.adamw_with(ref.grams, g, x, LR, B1, B2, EPS, WD),
     ),
     **{
@@ -309,22 +339,34 @@ def default_walks():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "convention"), [(name, c) for name, choices in DEFAULTS.items() for c in choices])
+@pytest.mark.parametrize(
+    ("name", "convention"), [(name, c) for name, choices in DEFAULTS.items() for c in choices]
+)
 def test_defaults_of_each_convention(name, convention):
     oracle = getattr(ref, name, None) or getattr(textbook, name)
     for leaf in LEAVES:
-        expected = oracle(GRADS[leaf], START[leaf], LR, **({} if convention is None else {"convention": convention}))
+        expected = oracle(
+            GRADS[leaf],
+            START[leaf],
+            LR,
+            **({} if convention is None else {"convention": convention}),
+        )
         close(default_walks()[f"{name}/{convention}"][leaf], expected)
 
 
 def constructors(module):
     functions = inspect.getmembers(module, inspect.isfunction)
-    return {name for name, f in functions if f.__module__ == module.__name__ and hasattr(f, "build")}
+    return {
+        name for name, f in functions if f.__module__ == module.__name__ and hasattr(f, "build")
+    }
 
 
 def test_no_method_is_without_a_reference():
     named = set().union(*map(constructors, (adaptive, descent, layerwise, relatives, signs)))
-    assert named - {name.partition("/")[0] for name in CASES} == {"noisy_sgd", "dpsgd"}  # test_catalogue_behaviour
+    assert named - {name.partition("/")[0] for name in CASES} == {
+        "noisy_sgd",
+        "dpsgd",
+    }  # test_catalogue_behaviour
     for name in named - {"dpsgd"}:
         choices = {c for c in getattr(gx, name).conventions if c != "optax"}
         if name != "nadamw":  # whose defaults but ε are ours
@@ -348,20 +390,31 @@ PACKAGES = {
     "rprop": lambda leaf: gx.rprop(0.05, convention="torch"),
     "radam": lambda leaf: gx.radam(0.05, **ADAM, convention="torch"),
     "lion": lambda leaf: gx.lion(0.01, 0.9, 0.95, weight_decay=0.1),
-    "lion_cautious": lambda leaf: gx.chain(gx.cautious(gx.scale_by_lion(0.9, 0.95), descends=False), gx.scale(-0.01)),
+    "lion_cautious": lambda leaf: gx.chain(
+        gx.cautious(gx.scale_by_lion(0.9, 0.95), descends=False), gx.scale(-0.01)
+    ),
     "lamb": lambda leaf: gx.lamb(0.05, **ADAM, weight_decay=0.1, convention="pytorch_optimizer"),
     "lars": golden_lars,
-    "adan": lambda leaf: gx.adan(0.05, 0.9, 0.8, 0.95, 1e-3, weight_decay=0.1, convention="authors"),
+    "adan": lambda leaf: gx.adan(
+        0.05, 0.9, 0.8, 0.95, 1e-3, weight_decay=0.1, convention="authors"
+    ),
     "adopt": lambda leaf: gx.adopt(0.05, 0.9, 0.95, convention="pytorch_optimizer"),
     "novograd": lambda leaf: gx.novograd(0.05, 0.9, 0.5, 1e-3, weight_decay=0.1),
     "adabelief": lambda leaf: gx.adabelief(0.05, **ADAM, eps_root=1e-3),
     "yogi": lambda leaf: gx.yogi(0.05, **ADAM),
-    "padam": lambda leaf: gx.padam(0.05, **ADAM, power=0.2, weight_decay=0.1, convention="pytorch_optimizer"),
-    "laprop": lambda leaf: gx.laprop(0.05, **ADAM, weight_decay=0.1, convention="pytorch_optimizer"),
+    "padam": lambda leaf: gx.padam(
+        0.05, **ADAM, power=0.2, weight_decay=0.1, convention="pytorch_optimizer"
+    ),
+    "laprop": lambda leaf: gx.laprop(
+        0.05, **ADAM, weight_decay=0.1, convention="pytorch_optimizer"
+    ),
     "laprop_cautious": lambda leaf: gx.chain(
         gx.cautious(
             gx.chain(
-                gx.scale_by_rms(0.95, 1e-3, eps_in_sqrt=False, bias_correction=True, convention="keras"), gx.ema(0.9)
+                gx.scale_by_rms(
+                    0.95, 1e-3, eps_in_sqrt=False, bias_correction=True, convention="keras"
+                ),
+                gx.ema(0.9),
             ),
             descends=False,
         ),
@@ -377,12 +430,20 @@ PACKAGES = {
     "qhadam": lambda leaf: gx.qhadam(0.05, 0.9, 0.95, 0.7, 0.8, 1e-3, 0.1),
     "stable_adamw": lambda leaf: gx.stable_adamw(0.05, **ADAM, weight_decay=0.1),
     "ademamix": lambda leaf: gx.ademamix(
-        0.05, 0.9, 0.95, gx.ademamix_b3(0.99, 0.9, 20), gx.ademamix_alpha(2.0, 20), 1e-3, weight_decay=0.1
+        0.05,
+        0.9,
+        0.95,
+        gx.ademamix_b3(0.99, 0.9, 20),
+        gx.ademamix_alpha(2.0, 20),
+        1e-3,
+        weight_decay=0.1,
     ),
     "sm3": lambda leaf: gx.chain(gx.scale_by_sm3(0.9, eps=1e-3), gx.scale(-0.05)),
     "fromage": lambda leaf: gx.fromage(0.05, 0.0),
     "grams": lambda leaf: gx.chain(
-        gx.grams(gx.scale_by_adam(**ADAM), descends=False), gx.add_decayed_weights(0.1), gx.scale(-0.05)
+        gx.grams(gx.scale_by_adam(**ADAM), descends=False),
+        gx.add_decayed_weights(0.1),
+        gx.scale(-0.05),
     ),
 }
 
@@ -396,7 +457,9 @@ def test_every_recorded_run_is_compared():
 @pytest.mark.parametrize("name", PACKAGES)
 def test_other_packages(name, leaf):
     tx = PACKAGES[name](leaf)
-    path = jax.jit(partial(walks, {name: tx}))(jnp.asarray(START[leaf]), jnp.asarray(GRADS[leaf]))[name]
+    path = jax.jit(partial(walks, {name: tx}))(jnp.asarray(START[leaf]), jnp.asarray(GRADS[leaf]))[
+        name
+    ]
     # QHAdam's weights are float32 there; LaProp adds 1e-15 inside the root
     limit = {"qhadam": 1e-6, "laprop": 1e-8, "laprop_cautious": 1e-8}.get(name, 1e-10)
     close(path, GOLDEN[f"path/{name}/{leaf}"], limit, err_msg=repr(tx))

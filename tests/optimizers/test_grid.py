@@ -56,7 +56,10 @@ def digits():
 def start():
     rng = np.random.default_rng(1)
     shapes = {"w1": (64, 16), "b1": (16,), "w2": (16, 10), "b2": (10,)}
-    return {k: (rng.standard_normal(s) / np.sqrt(s[0]) * (len(s) > 1)).astype(np.float32) for k, s in shapes.items()}
+    return {
+        k: (rng.standard_normal(s) / np.sqrt(s[0]) * (len(s) > 1)).astype(np.float32)
+        for k, s in shapes.items()
+    }
 
 
 @cache
@@ -73,7 +76,10 @@ def train(preconditioner):
             mine, g = jax.tree.map(lambda a, i=i: a[i], (params, grads))
             updates, state = tx.update(g, states[i], mine)
             new.append((gx.apply_updates(mine, updates), state))
-        return (jax.tree.map(lambda *p: jnp.stack(p), *(p for p, _ in new)), [s for _, s in new]), None
+        return (
+            jax.tree.map(lambda *p: jnp.stack(p), *(p for p, _ in new)),
+            [s for _, s in new],
+        ), None
 
     @jax.jit
     def run(first):

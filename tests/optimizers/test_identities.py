@@ -51,7 +51,9 @@ def same_bits(one, other, dtype=np.float64):
 
 
 def different(one, other, gap=1e-3):
-    gaps = jax.tree.leaves(jax.tree.map(lambda a, b: np.max(np.abs(a - b)), run(one)[0], run(other)[0]))
+    gaps = jax.tree.leaves(
+        jax.tree.map(lambda a, b: np.max(np.abs(a - b)), run(one)[0], run(other)[0])
+    )
     assert max(gaps) > gap
 
 
@@ -82,13 +84,19 @@ def against_equations(tx, **form):
     "direction", [gx.ema(B1, debias=False), gx.momentum(B1, dampening=B1)], ids=["ema", "momentum"]
 )
 def test_a_direction_then_rms_is_adam_without_bias_correction(direction, inside):
-    against_equations(gx.chain(direction, gx.scale_by_rms(B2, EPS, eps_in_sqrt=inside)), corrected=False, inside=inside)
+    against_equations(
+        gx.chain(direction, gx.scale_by_rms(B2, EPS, eps_in_sqrt=inside)),
+        corrected=False,
+        inside=inside,
+    )
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("inside", [True, False])
 def test_with_both_corrections_it_is_adam(inside):
-    composed = gx.chain(gx.ema(B1), gx.scale_by_rms(B2, EPS, eps_in_sqrt=inside, bias_correction=True))
+    composed = gx.chain(
+        gx.ema(B1), gx.scale_by_rms(B2, EPS, eps_in_sqrt=inside, bias_correction=True)
+    )
     against_equations(composed, corrected=True, inside=inside)
     apart = gx.chain(
         gx.ema(B1, debias=False),
@@ -100,7 +108,9 @@ def test_with_both_corrections_it_is_adam(inside):
 
 def test_named_optimizers_are_their_compositions():
     rate = gx.scale_by_learning_rate(LR)
-    composed = gx.chain(gx.ema(B1), gx.scale_by_rms(B2, EPS, eps_in_sqrt=False, bias_correction=True), rate)
+    composed = gx.chain(
+        gx.ema(B1), gx.scale_by_rms(B2, EPS, eps_in_sqrt=False, bias_correction=True), rate
+    )
     same_bits(gx.adam(LR, B1, B2, EPS), composed, np.float32)
     same_bits(
         gx.adam_uncorrected(LR, B1, B2, EPS),
@@ -108,14 +118,20 @@ def test_named_optimizers_are_their_compositions():
         np.float32,
     )
     same_bits(
-        gx.adam_l2(LR, B1, B2, EPS, 0.1), gx.chain(gx.add_decayed_weights(0.1), gx.adam(LR, B1, B2, EPS)), np.float32
+        gx.adam_l2(LR, B1, B2, EPS, 0.1),
+        gx.chain(gx.add_decayed_weights(0.1), gx.adam(LR, B1, B2, EPS)),
+        np.float32,
     )
 
 
 @pytest.mark.usefixtures("x64")
 def test_the_places_of_momentum_and_rms_are_two_methods():
     """RMSprop with momentum takes statistics of the gradient first, and then averages the scaled steps."""
-    rms, average, ball = gx.scale_by_rms(B2, EPS), gx.ema(B1, debias=False), gx.momentum(B1, dampening=B1)
+    rms, average, ball = (
+        gx.scale_by_rms(B2, EPS),
+        gx.ema(B1, debias=False),
+        gx.momentum(B1, dampening=B1),
+    )
     same(gx.chain(rms, gx.momentum(B1), gx.scale(-LR)), gx.rmsprop(LR, B2, EPS, momentum=B1))
     same(gx.chain(rms, average), gx.chain(rms, ball))
     different(gx.chain(rms, average), gx.chain(average, rms))
@@ -125,7 +141,9 @@ def test_the_places_of_momentum_and_rms_are_two_methods():
 
 @pytest.mark.usefixtures("x64")
 def test_adam_without_momentum_is_corrected_rmsprop():
-    same(gx.adam(LR, 0.0, B2, EPS), gx.rmsprop(LR, B2, EPS, eps_in_sqrt=False, bias_correction=True))
+    same(
+        gx.adam(LR, 0.0, B2, EPS), gx.rmsprop(LR, B2, EPS, eps_in_sqrt=False, bias_correction=True)
+    )
     different(gx.adam(LR, 0.1, B2, EPS), gx.adam(LR, 0.0, B2, EPS))
 
 
@@ -140,10 +158,20 @@ def test_adamw_without_decay_is_adam():
 def test_two_conventions_of_momentum_differ_by_the_learning_rate():
     averaged = gx.chain(gx.momentum(0.8, dampening=0.8), gx.scale_by_learning_rate(LR / (1 - 0.8)))
     same(averaged, gx.sgd(LR, 0.8))
-    same(gx.chain(gx.ema(0.8, debias=False), gx.scale_by_learning_rate(LR / (1 - 0.8))), gx.sgd(LR, 0.8))
-    nesterov = gx.chain(gx.momentum(0.8, 0.8, nesterov=True), gx.scale_by_learning_rate(LR / (1 - 0.8)))
+    same(
+        gx.chain(gx.ema(0.8, debias=False), gx.scale_by_learning_rate(LR / (1 - 0.8))),
+        gx.sgd(LR, 0.8),
+    )
+    nesterov = gx.chain(
+        gx.momentum(0.8, 0.8, nesterov=True), gx.scale_by_learning_rate(LR / (1 - 0.8))
+    )
     same(nesterov, gx.sgd(LR, 0.8, nesterov=True))
-    same(gx.chain(gx.ema(0.8, debias=False, nesterov=True), gx.scale_by_learning_rate(LR / (1 - 0.8))), nesterov)
+    same(
+        gx.chain(
+            gx.ema(0.8, debias=False, nesterov=True), gx.scale_by_learning_rate(LR / (1 - 0.8))
+        ),
+        nesterov,
+    )
     different(gx.sgd(LR, 0.8), gx.sgd(LR, 0.8, nesterov=True))
     # torch leaves the first gradient undamped; otherwise its velocity is the same
     different(gx.momentum(0.8, 0.8), gx.momentum(0.8, 0.8, convention="torch"))
@@ -166,7 +194,12 @@ def test_momentum_without_memory_is_gradient_descent():
 
 
 def loss(p):
-    return jnp.sum(p["w"] ** 4) / 4 + 0.5 * jnp.sum(p["w"] ** 2) + jnp.sum(jnp.cos(p["b"])) + jnp.sum(p["w"] @ p["b"])
+    return (
+        jnp.sum(p["w"] ** 4) / 4
+        + 0.5 * jnp.sum(p["w"] ** 2)
+        + jnp.sum(jnp.cos(p["b"]))
+        + jnp.sum(p["w"] @ p["b"])
+    )
 
 
 @pytest.mark.usefixtures("x64")
@@ -186,10 +219,12 @@ def test_nesterov_first_form_visits_the_same_look_ahead_points(rate):
         return (gx.apply_updates(y, updates), state), y
 
     start = jax.tree.map(jnp.asarray, START)
-    _, (look_ahead_points, points) = jax.jit(lambda p: jax.lax.scan(as_first_written, (p, ball.init(p)), length=40))(
+    _, (look_ahead_points, points) = jax.jit(
+        lambda p: jax.lax.scan(as_first_written, (p, ball.init(p)), length=40)
+    )(start)
+    _, expected = jax.jit(lambda p: jax.lax.scan(reformulated, (p, nesterov.init(p)), length=40))(
         start
     )
-    _, expected = jax.jit(lambda p: jax.lax.scan(reformulated, (p, nesterov.init(p)), length=40))(start)
     jax.tree.map(close, look_ahead_points, expected)
     assert np.max(np.abs(points["w"] - expected["w"])) > 1e-2
 
@@ -250,7 +285,9 @@ def test_nested_chains_and_identity_change_nothing(name, dtype):
     with jax.numpy_dtype_promotion("standard"):  # for the Optax parts
         start, grads = jax.tree.map(lambda x: jnp.asarray(x, dtype), (START, GRADS))
         several = [gx.chain(*parts), *nestings(parts), *with_identity(parts)]
-        expected, *others = jax.jit(lambda s, g: [steps_of(tx, s, g)[0] for tx in several])(start, grads)
+        expected, *others = jax.jit(lambda s, g: [steps_of(tx, s, g)[0] for tx in several])(
+            start, grads
+        )
     for tx, other in zip(several[1:], others, strict=True):
         assert jax.tree.leaves(other)[0].dtype == dtype
         jax.tree.map(partial(np.testing.assert_array_equal, err_msg=repr(tx)), other, expected)
@@ -281,11 +318,15 @@ def test_identity_alone_returns_the_gradient_itself():
 def test_a_direction_inside_freezes_the_gradient_outside(inner):
     assert inner.direction
     against_equations(gx.chain(inner, RMS), corrected=False, inside=True)
-    against_equations(gx.chain(gx.identity(), gx.chain(inner), gx.tunable(RMS)), corrected=False, inside=True)
+    against_equations(
+        gx.chain(gx.identity(), gx.chain(inner), gx.tunable(RMS)), corrected=False, inside=True
+    )
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("wrap", [gx.chain, gx.tunable, lambda part: gx.chain(gx.tunable(part), gx.identity())])
+@pytest.mark.parametrize(
+    "wrap", [gx.chain, gx.tunable, lambda part: gx.chain(gx.tunable(part), gx.identity())]
+)
 def test_what_is_frozen_is_what_entered_the_first_direction(wrap):
     """Not the raw gradient, where something came before; not what entered a second direction; not the last update."""
     updates, _ = run(gx.chain(gx.scale(3.0), wrap(EMA), gx.scale(5.0), gx.momentum(0.5), RMS))
@@ -315,7 +356,12 @@ def test_parts_that_stand_alone_hand_the_gradient_on(before, between):
     _, expected = run(gx.chain(before, RMS))
     jax.tree.map(close, state["scale_by_rms"].slots["v"], expected["scale_by_rms"].slots["v"])
     _, averaged = run(gx.chain(before, gx.chain(("average", optax.ema(B1, debias=False))), RMS))
-    assert np.max(np.abs(state["scale_by_rms"].slots["v"]["w"] - averaged["scale_by_rms"].slots["v"]["w"])) > 1e-3
+    assert (
+        np.max(
+            np.abs(state["scale_by_rms"].slots["v"]["w"] - averaged["scale_by_rms"].slots["v"]["w"])
+        )
+        > 1e-3
+    )
 
 
 @pytest.mark.usefixtures("x64")

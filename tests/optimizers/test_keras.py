@@ -50,6 +50,13 @@ def test_every_recorded_run_is_compared():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", CASES)
 def test_keras_path(name):
-    limit = 1e-6 if name.startswith("adafactor") else 1e-12  # some of Keras' numbers there are float32
+    limit = (
+        1e-6 if name.startswith("adafactor") else 1e-12
+    )  # some of Keras' numbers there are float32
     for leaf in LEAVES:
-        close(all_walks()[name][leaf], GOLDEN[f"path/{name}/{leaf}"], limit, err_msg=f"{CASES[name]()!r} at {leaf}")
+        close(
+            all_walks()[name][leaf],
+            GOLDEN[f"path/{name}/{leaf}"],
+            limit,
+            err_msg=f"{CASES[name]()!r} at {leaf}",
+        )

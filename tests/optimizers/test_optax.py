@@ -24,7 +24,9 @@ def batches():
     """[100, 32, ...] mini-batches in a shuffled order, more than one epoch."""
     images, labels = load_digits(return_X_y=True)
     rng = np.random.default_rng(0)
-    order = np.concatenate([rng.permutation(len(labels)) for _ in range(2)])[: STEPS * BATCH].reshape(STEPS, BATCH)
+    order = np.concatenate([rng.permutation(len(labels)) for _ in range(2)])[
+        : STEPS * BATCH
+    ].reshape(STEPS, BATCH)
     return images[order] / 16.0, labels[order]
 
 
@@ -60,10 +62,13 @@ def problem(name):
     if name == "mlp":
         model = MLP()
         start = model.init(jax.random.key(0), jnp.zeros((1, 64)))["params"]
-        return Problem(start, lambda params, x, y: cross_entropy(model.apply({"params": params}, x), y))
+        return Problem(
+            start, lambda params, x, y: cross_entropy(model.apply({"params": params}, x), y)
+        )
     graph, state = nnx.split(CNN(nnx.Rngs(0)))
     return Problem(
-        nnx.to_pure_dict(state), lambda params, x, y: cross_entropy(nnx.merge(graph, nnx.State(params))(x), y)
+        nnx.to_pure_dict(state),
+        lambda params, x, y: cross_entropy(nnx.merge(graph, nnx.State(params))(x), y),
     )
 
 
@@ -91,13 +96,25 @@ PAIRS = {
     "sgd": (lambda: gx.sgd(0.1), lambda: optax.sgd(0.1)),
     "sgd_fading": (lambda: gx.sgd(FALL[0]), lambda: optax.sgd(in_wide_steps(FALL[1]))),
     "momentum": (lambda: gx.sgd(0.02, 0.9), lambda: optax.sgd(0.02, 0.9)),
-    "nesterov": (lambda: gx.sgd(0.02, 0.9, nesterov=True), lambda: optax.sgd(0.02, 0.9, nesterov=True)),
+    "nesterov": (
+        lambda: gx.sgd(0.02, 0.9, nesterov=True),
+        lambda: optax.sgd(0.02, 0.9, nesterov=True),
+    ),
     "adagrad": (lambda: gx.adagrad(0.03), lambda: optax.adagrad(0.03)),
     "adadelta": (lambda: gx.adadelta(1.0), lambda: optax.adadelta(1.0)),
-    "adadelta_decay": (lambda: gx.adadelta(0.5, 0.8, 1e-5, 0.01), lambda: optax.adadelta(0.5, 0.8, 1e-5, 0.01)),
+    "adadelta_decay": (
+        lambda: gx.adadelta(0.5, 0.8, 1e-5, 0.01),
+        lambda: optax.adadelta(0.5, 0.8, 1e-5, 0.01),
+    ),
     "rmsprop": (lambda: gx.rmsprop(2e-3), lambda: optax.rmsprop(2e-3)),
-    "rmsprop_outside": (lambda: gx.rmsprop(2e-3, eps_in_sqrt=False), lambda: optax.rmsprop(2e-3, eps_in_sqrt=False)),
-    "rmsprop_centered": (lambda: gx.rmsprop(2e-3, centered=True), lambda: optax.rmsprop(2e-3, centered=True)),
+    "rmsprop_outside": (
+        lambda: gx.rmsprop(2e-3, eps_in_sqrt=False),
+        lambda: optax.rmsprop(2e-3, eps_in_sqrt=False),
+    ),
+    "rmsprop_centered": (
+        lambda: gx.rmsprop(2e-3, centered=True),
+        lambda: optax.rmsprop(2e-3, centered=True),
+    ),
     "rmsprop_momentum": (
         lambda: gx.rmsprop(5e-4, 0.8, 1e-6, 0.1, momentum=0.9, nesterov=True),
         lambda: optax.rmsprop(5e-4, 0.8, 1e-6, 0.1, momentum=0.9, nesterov=True),
@@ -107,16 +124,25 @@ PAIRS = {
         lambda: optax.rmsprop(2e-3, bias_correction=True),
     ),
     "adam": (lambda: gx.adam(2e-3), lambda: optax.adam(2e-3)),
-    "adam_eps_root": (lambda: gx.adam(2e-3, 0.8, 0.95, 1e-6, 1e-7), lambda: optax.adam(2e-3, 0.8, 0.95, 1e-6, 1e-7)),
+    "adam_eps_root": (
+        lambda: gx.adam(2e-3, 0.8, 0.95, 1e-6, 1e-7),
+        lambda: optax.adam(2e-3, 0.8, 0.95, 1e-6, 1e-7),
+    ),
     "adam_l2": (
         lambda: gx.adam_l2(2e-3, l2=0.01),
         lambda: optax.chain(optax.add_decayed_weights(0.01), optax.adam(2e-3)),
     ),
-    "adamw": (lambda: gx.adamw(2e-3, weight_decay=0.05), lambda: optax.adamw(2e-3, weight_decay=0.05)),
+    "adamw": (
+        lambda: gx.adamw(2e-3, weight_decay=0.05),
+        lambda: optax.adamw(2e-3, weight_decay=0.05),
+    ),
     "adamw_warmup": (
-        lambda: gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(RATES[0], weight_decay=0.05, mask=kernels)),
+        lambda: gx.chain(
+            gx.clip_by_global_norm(0.5), gx.adamw(RATES[0], weight_decay=0.05, mask=kernels)
+        ),
         lambda: optax.chain(
-            optax.clip_by_global_norm(0.5), optax.adamw(in_wide_steps(RATES[1]), weight_decay=0.05, mask=is_kernel)
+            optax.clip_by_global_norm(0.5),
+            optax.adamw(in_wide_steps(RATES[1]), weight_decay=0.05, mask=is_kernel),
         ),
     ),
     "nadam": (lambda: gx.nadam(2e-3), lambda: optax.nadam(2e-3)),
@@ -170,11 +196,16 @@ def descend(several, loss, start, images, labels):
         losses, grads = jax.lax.map(lambda p: jax.value_and_grad(loss)(p, *batch), stacked)
         new_params, new_states = {}, {}
         for i, (name, (tx, apply_updates)) in enumerate(several.items()):
-            updates, new_states[name] = tx.update(jax.tree.map(lambda g, i=i: g[i], grads), states[name], params[name])
+            updates, new_states[name] = tx.update(
+                jax.tree.map(lambda g, i=i: g[i], grads), states[name], params[name]
+            )
             new_params[name] = apply_updates(params[name], updates)
         return (new_params, new_states), (new_params, dict(zip(several, losses, strict=True)))
 
-    first = dict.fromkeys(several, start), {name: tx.init(start) for name, (tx, _) in several.items()}
+    first = (
+        dict.fromkeys(several, start),
+        {name: tx.init(start) for name, (tx, _) in several.items()},
+    )
     return jax.lax.scan(step, first, (images, labels))[1]
 
 
@@ -187,7 +218,9 @@ def training(model, dtype):
         start, loss = problem(model)
         images, labels = batches()
         start = jax.tree.map(lambda x: jnp.asarray(x, dtype), start)
-        return jax.device_get(jax.jit(partial(descend, several, loss))(start, images.astype(dtype), labels))
+        return jax.device_get(
+            jax.jit(partial(descend, several, loss))(start, images.astype(dtype), labels)
+        )
 
 
 def largest_gap(one, other):
@@ -199,8 +232,15 @@ def largest_gap(one, other):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_method_follows_optax(model, dtype):
     paths, losses = training(model, dtype)
-    gaps = {name: float(largest_gap(paths[name, "ours"], paths[name, "optax"])) for name in MODELS[model]}
-    untrained = {name: loss for name in MODELS[model] if np.mean((loss := losses[name, "ours"])[-10:]) >= 0.9 * loss[0]}
+    gaps = {
+        name: float(largest_gap(paths[name, "ours"], paths[name, "optax"]))
+        for name in MODELS[model]
+    }
+    untrained = {
+        name: loss
+        for name in MODELS[model]
+        if np.mean((loss := losses[name, "ours"])[-10:]) >= 0.9 * loss[0]
+    }
     assert untrained == {}, "where nothing is trained, nothing is compared"
     assert {leaf.dtype for leaf in jax.tree.leaves((paths, losses))} == {np.dtype(dtype)}
     assert {name: gap for name, gap in gaps.items() if not gap < LIMIT[dtype]} == {}
@@ -213,7 +253,9 @@ def test_bias_correction_in_float32_is_nearer_than_optax(name):
 
     def errors(tx):
         one = jnp.ones((), jnp.float32)
-        _, steps = jax.lax.scan(lambda state, _: tx.update(one, state, 0 * one)[::-1], tx.init(one), length=STEPS)
+        _, steps = jax.lax.scan(
+            lambda state, _: tx.update(one, state, 0 * one)[::-1], tx.init(one), length=STEPS
+        )
         return np.abs(steps + 2e-3) / 2e-3
 
     ours, theirs = (errors(make()) for make in PAIRS[name])

@@ -19,8 +19,14 @@ from gradxform.schedules import basic as schedules
 # None of these is a default, and eps is large enough to show in which place it stands
 LR, B1, B2, EPS, ROOT = 0.07, 0.8, 0.97, 3e-3, 2e-4
 FADING, FADING_ORACLE = gx.exponential_decay(LR, 1, 0.9), lambda step: LR * 0.9**step
-B3, B3_ORACLE = gx.linear_schedule(0.9, 0.99, 20), lambda step: ref.linear_schedule(step, 0.9, 0.99, 20)
-ALPHA, ALPHA_ORACLE = gx.linear_schedule(0.1, 2.0, 19), lambda step: ref.ademamix_alpha(step, 2.0, 20)
+B3, B3_ORACLE = (
+    gx.linear_schedule(0.9, 0.99, 20),
+    lambda step: ref.linear_schedule(step, 0.9, 0.99, 20),
+)
+ALPHA, ALPHA_ORACLE = (
+    gx.linear_schedule(0.1, 2.0, 19),
+    lambda step: ref.ademamix_alpha(step, 2.0, 20),
+)
 
 
 def descend(*parts):
@@ -34,14 +40,22 @@ OPTIMIZERS = {
     **{
         f"sgd/{c}_{'nesterov' if nesterov else 'momentum'}": (
             lambda c=c, n=nesterov: gx.sgd(FADING, 0.8, nesterov=n, convention=c),
-            lambda g, x, c=c, n=nesterov: ref.momentum(g, x, FADING_ORACLE, 0.8, nesterov=n, convention=c),
+            lambda g, x, c=c, n=nesterov: ref.momentum(
+                g, x, FADING_ORACLE, 0.8, nesterov=n, convention=c
+            ),
         )
         for c in ("torch", "keras", "paper")
         for nesterov in (False, True)
     },
     "sgd/momentum": (lambda: gx.sgd(LR, 0.8), lambda g, x: ref.momentum(g, x, LR, 0.8)),
-    "sgd/momentum_fading": (lambda: gx.sgd(FADING, 0.8), lambda g, x: ref.momentum(g, x, FADING_ORACLE, 0.8)),
-    "sgd/nesterov": (lambda: gx.sgd(LR, 0.8, nesterov=True), lambda g, x: ref.nesterov(g, x, LR, 0.8)),
+    "sgd/momentum_fading": (
+        lambda: gx.sgd(FADING, 0.8),
+        lambda g, x: ref.momentum(g, x, FADING_ORACLE, 0.8),
+    ),
+    "sgd/nesterov": (
+        lambda: gx.sgd(LR, 0.8, nesterov=True),
+        lambda g, x: ref.nesterov(g, x, LR, 0.8),
+    ),
     "momentum/dampened": (
         lambda: descend(gx.momentum(0.8, dampening=0.3)),
         lambda g, x: ref.momentum(g, x, LR, 0.8, dampening=0.3),
@@ -59,16 +73,28 @@ OPTIMIZERS = {
         lambda: gx.chain(gx.scale_by_learning_rate(FADING), gx.momentum(0.8)),
         lambda g, x: ref.momentum(g, x, FADING_ORACLE, 0.8, convention="paper"),
     ),
-    "trace/nesterov": (lambda: descend(gx.trace(0.8, nesterov=True)), lambda g, x: ref.nesterov(g, x, LR, 0.8)),
+    "trace/nesterov": (
+        lambda: descend(gx.trace(0.8, nesterov=True)),
+        lambda g, x: ref.nesterov(g, x, LR, 0.8),
+    ),
     "ema": (lambda: descend(gx.ema(B1)), lambda g, x: ref.ema(g, x, LR, B1)),
-    "ema/biased": (lambda: descend(gx.ema(B1, debias=False)), lambda g, x: ref.ema(g, x, LR, B1, debias=False)),
+    "ema/biased": (
+        lambda: descend(gx.ema(B1, debias=False)),
+        lambda g, x: ref.ema(g, x, LR, B1, debias=False),
+    ),
     "adagrad": (lambda: gx.adagrad(LR, 0.3, EPS), lambda g, x: ref.adagrad(g, x, LR, 0.3, EPS)),
-    "adagrad/from_zero": (lambda: gx.adagrad(LR, 0.0, EPS), lambda g, x: ref.adagrad(g, x, LR, 0.0, EPS)),
+    "adagrad/from_zero": (
+        lambda: gx.adagrad(LR, 0.0, EPS),
+        lambda g, x: ref.adagrad(g, x, LR, 0.0, EPS),
+    ),
     "adagrad/torch": (
         lambda: gx.adagrad(LR, 0.3, EPS, convention="torch"),
         lambda g, x: ref.adagrad(g, x, LR, 0.3, EPS, convention="torch"),
     ),
-    "adadelta": (lambda: gx.adadelta(0.7, 0.85, EPS), lambda g, x: ref.adadelta(g, x, 0.7, 0.85, EPS)),
+    "adadelta": (
+        lambda: gx.adadelta(0.7, 0.85, EPS),
+        lambda g, x: ref.adadelta(g, x, 0.7, 0.85, EPS),
+    ),
     "rmsprop": (lambda: gx.rmsprop(LR, 0.8, EPS), lambda g, x: ref.rmsprop(g, x, LR, 0.8, EPS)),
     "rmsprop/eps_outside": (
         lambda: gx.rmsprop(LR, 0.8, EPS, eps_in_sqrt=False),
@@ -100,23 +126,33 @@ OPTIMIZERS = {
     ),
     "rmsprop/torch_fading": (
         lambda: gx.rmsprop(FADING, 0.8, EPS, momentum=0.7, centered=True, convention="torch"),
-        lambda g, x: ref.rmsprop(g, x, FADING_ORACLE, 0.8, EPS, momentum=0.7, centered=True, convention="torch"),
+        lambda g, x: ref.rmsprop(
+            g, x, FADING_ORACLE, 0.8, EPS, momentum=0.7, centered=True, convention="torch"
+        ),
     ),
     "rmsprop/keras_fading": (
         lambda: gx.rmsprop(FADING, 0.8, EPS, momentum=0.7, centered=True, convention="keras"),
-        lambda g, x: ref.rmsprop(g, x, FADING_ORACLE, 0.8, EPS, momentum=0.7, centered=True, convention="keras"),
+        lambda g, x: ref.rmsprop(
+            g, x, FADING_ORACLE, 0.8, EPS, momentum=0.7, centered=True, convention="keras"
+        ),
     ),
     "adam/keras": (
         lambda: gx.adam(LR, B1, B2, EPS, convention="keras"),
         lambda g, x: ref.adam(g, x, LR, B1, B2, EPS, convention="keras"),
     ),
     "adam": (lambda: gx.adam(LR, B1, B2, EPS), lambda g, x: ref.adam(g, x, LR, B1, B2, EPS)),
-    "adam/fading": (lambda: gx.adam(FADING, B1, B2, EPS), lambda g, x: ref.adam(g, x, FADING_ORACLE, B1, B2, EPS)),
+    "adam/fading": (
+        lambda: gx.adam(FADING, B1, B2, EPS),
+        lambda g, x: ref.adam(g, x, FADING_ORACLE, B1, B2, EPS),
+    ),
     "adam/eps_root": (
         lambda: gx.adam(LR, B1, B2, EPS, ROOT),
         lambda g, x: ref.adam(g, x, LR, B1, B2, EPS, eps_root=ROOT),
     ),
-    "adam/nesterov": (lambda: gx.adam(LR, B1, B2, EPS, nesterov=True), lambda g, x: ref.nadam(g, x, LR, B1, B2, EPS)),
+    "adam/nesterov": (
+        lambda: gx.adam(LR, B1, B2, EPS, nesterov=True),
+        lambda g, x: ref.nadam(g, x, LR, B1, B2, EPS),
+    ),
     "adam/uncorrected": (
         lambda: gx.adam(LR, B1, B2, EPS, bias_correction=False),
         lambda g, x: ref.adam(g, x, LR, B1, B2, EPS, debias=False),
@@ -126,8 +162,14 @@ OPTIMIZERS = {
         lambda: gx.adam_uncorrected(LR, B1, B2, EPS),
         lambda g, x: ref.adam(g, x, LR, B1, B2, 0.0, eps_root=EPS, debias=False),
     ),
-    "adam_l2": (lambda: gx.adam_l2(LR, B1, B2, EPS, 0.2), lambda g, x: ref.adam_l2(g, x, LR, B1, B2, EPS, 0.2)),
-    "adamw": (lambda: gx.adamw(LR, B1, B2, EPS, weight_decay=0.2), lambda g, x: ref.adamw(g, x, LR, B1, B2, EPS, 0.2)),
+    "adam_l2": (
+        lambda: gx.adam_l2(LR, B1, B2, EPS, 0.2),
+        lambda g, x: ref.adam_l2(g, x, LR, B1, B2, EPS, 0.2),
+    ),
+    "adamw": (
+        lambda: gx.adamw(LR, B1, B2, EPS, weight_decay=0.2),
+        lambda g, x: ref.adamw(g, x, LR, B1, B2, EPS, 0.2),
+    ),
     "adamw/fading": (
         lambda: gx.adamw(FADING, B1, B2, EPS, weight_decay=0.2),
         lambda g, x: ref.adamw(g, x, FADING_ORACLE, B1, B2, EPS, 0.2),
@@ -141,7 +183,9 @@ OPTIMIZERS = {
     },
     "adamw/nesterov": (
         lambda: gx.adamw(LR, B1, B2, EPS, weight_decay=0.2, nesterov=True),
-        lambda g, x: ref.nadam(g, x, LR, B1, B2, EPS, weight_decay=0.2, decoupled_weight_decay=True),
+        lambda g, x: ref.nadam(
+            g, x, LR, B1, B2, EPS, weight_decay=0.2, decoupled_weight_decay=True
+        ),
     ),
     **{
         f"nadam/{convention}": (
@@ -176,16 +220,21 @@ OPTIMIZERS = {
         lambda g, x: ref.yogi(g, x, LR, 0.0, B2, EPS, initial_accumulator_value=0.3),
     ),
     "adabelief": (
-        lambda: descend(gx.ema(B1, debias=False), gx.scale_by_deviation(B2, EPS, ROOT), gx.correct_bias(B1)),
+        lambda: descend(
+            gx.ema(B1, debias=False), gx.scale_by_deviation(B2, EPS, ROOT), gx.correct_bias(B1)
+        ),
         lambda g, x: ref.adabelief(g, x, LR, B1, B2, EPS, ROOT),
     ),
     "adabelief/paper": (
-        lambda: descend(gx.ema(B1, debias=False), gx.scale_by_deviation(B2, EPS, EPS), gx.correct_bias(B1)),
+        lambda: descend(
+            gx.ema(B1, debias=False), gx.scale_by_deviation(B2, EPS, EPS), gx.correct_bias(B1)
+        ),
         lambda g, x: ref.adabelief(g, x, LR, B1, B2, EPS, convention="paper"),
     ),
     "ademamix": (
         lambda: descend(
-            gx.two_emas(B1, 0.99, 3.0), gx.scale_by_rms(B2, EPS, eps_in_sqrt=False, bias_correction=True, eps_root=ROOT)
+            gx.two_emas(B1, 0.99, 3.0),
+            gx.scale_by_rms(B2, EPS, eps_in_sqrt=False, bias_correction=True, eps_root=ROOT),
         ),
         lambda g, x: ref.ademamix(g, x, LR, B1, B2, 0.99, 3.0, EPS, eps_root=ROOT),
     ),
@@ -229,13 +278,17 @@ DEFAULTS = {
 @cache
 def default_walks():
     several = {
-        f"{name}/{c}": getattr(gx, name)(LR, convention=c) for name, choices in DEFAULTS.items() for c in choices
+        f"{name}/{c}": getattr(gx, name)(LR, convention=c)
+        for name, choices in DEFAULTS.items()
+        for c in choices
     }
     return jax.jit(partial(walks, several))(flat(START), flat(GRADS))
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "convention"), [(name, c) for name, choices in DEFAULTS.items() for c in choices])
+@pytest.mark.parametrize(
+    ("name", "convention"), [(name, c) for name, choices in DEFAULTS.items() for c in choices]
+)
 def test_defaults_of_each_convention(name, convention):
     oracle = getattr(ref, name)(flat(GRADS), flat(START), LR, convention=convention)
     close(default_walks()[f"{name}/{convention}"], oracle)
@@ -254,8 +307,14 @@ def constructors(module):
 
 def test_no_optimizer_is_without_an_oracle():
     assert constructors(textbook) - {name.partition("/")[0] for name in OPTIMIZERS} == set()
-    choices = {f"{name}/{c}" for name in constructors(textbook) for c in getattr(gx, name).conventions}
-    tested = {f"{name}/{convention}" for name, all_conventions in DEFAULTS.items() for convention in all_conventions}
+    choices = {
+        f"{name}/{c}" for name in constructors(textbook) for c in getattr(gx, name).conventions
+    }
+    tested = {
+        f"{name}/{convention}"
+        for name, all_conventions in DEFAULTS.items()
+        for convention in all_conventions
+    }
     tested |= {f"sgd/{c}" for c in ALL}  # it has one default, None
     assert choices - tested == {"adamw/paper"}
     assert gx.adadelta(convention="keras").learning_rate == 1e-3
@@ -270,7 +329,9 @@ def torch_sgd(rate, case):
         return gx.sgd(rate)
     if not dampening:
         return gx.sgd(rate, decay, nesterov=nesterov)
-    return gx.chain(gx.momentum(decay, dampening, nesterov, convention="torch"), gx.scale_by_learning_rate(rate))
+    return gx.chain(
+        gx.momentum(decay, dampening, nesterov, convention="torch"), gx.scale_by_learning_rate(rate)
+    )
 
 
 def torch_adagrad(rate, case):
@@ -283,7 +344,9 @@ def torch_adagrad(rate, case):
 
 def torch_rmsprop(rate, case):
     decay, eps, centered, momentum = arguments(case, "alpha", "eps", "centered", "momentum")
-    return gx.rmsprop(rate, decay, eps, centered=centered, momentum=momentum or None, convention="torch")
+    return gx.rmsprop(
+        rate, decay, eps, centered=centered, momentum=momentum or None, convention="torch"
+    )
 
 
 def torch_adam(rate, case):
@@ -308,7 +371,8 @@ def torch_nadam(rate, case):
     if not decoupled:
         assert momentum_decay == 0.004
         return gx.chain(
-            gx.add_decayed_weights(decay) if decay else None, gx.nadam(rate, b1, b2, eps, convention="torch")
+            gx.add_decayed_weights(decay) if decay else None,
+            gx.nadam(rate, b1, b2, eps, convention="torch"),
         )
     return gx.chain(
         gx.nesterov_ema_scheduled(b1, momentum_decay),
@@ -333,7 +397,9 @@ TORCH = {
 def torch_twin(name):
     case = META["cases"][name]
     lr, factor = case["kwargs"]["lr"], case["lr_factor"]
-    return TORCH[case["optimizer"]](lr if factor == 1 else gx.exponential_decay(lr, 1, factor), case)
+    return TORCH[case["optimizer"]](
+        lr if factor == 1 else gx.exponential_decay(lr, 1, factor), case
+    )
 
 
 @cache
@@ -345,7 +411,11 @@ def torch_walks():
 @pytest.mark.parametrize("name", META["cases"])
 def test_torch_path(name):
     for leaf in LEAVES:
-        close(torch_walks()[name][leaf], GOLDEN[f"path/{name}/{leaf}"], err_msg=f"{torch_twin(name)!r}, leaf {leaf}")
+        close(
+            torch_walks()[name][leaf],
+            GOLDEN[f"path/{name}/{leaf}"],
+            err_msg=f"{torch_twin(name)!r}, leaf {leaf}",
+        )
 
 
 # Schedules
@@ -353,7 +423,12 @@ def test_torch_path(name):
 BEFORE = gx.exponential_decay(0.3, 5, 0.5)
 # name: (schedule, oracle(step), its lengths, the steps at which something changes)
 SCHEDULES = {
-    "constant_schedule": (gx.constant_schedule(0.3), lambda n: ref.constant_schedule(n, 0.3), (), ()),
+    "constant_schedule": (
+        gx.constant_schedule(0.3),
+        lambda n: ref.constant_schedule(n, 0.3),
+        (),
+        (),
+    ),
     "polynomial_schedule": (
         gx.polynomial_schedule(0.3, 0.1, 2.5, 20, 4),
         lambda n: ref.polynomial_schedule(n, 0.3, 0.1, 2.5, 20, 4),
@@ -396,7 +471,12 @@ SCHEDULES = {
         ("transition_steps",),
         (14,),
     ),
-    "step_decay": (gx.step_decay(0.3, 0.5, 7), lambda n: ref.step_decay(n, 0.3, 0.5, 7), ("every",), (7, 14)),
+    "step_decay": (
+        gx.step_decay(0.3, 0.5, 7),
+        lambda n: ref.step_decay(n, 0.3, 0.5, 7),
+        ("every",),
+        (7, 14),
+    ),
     "natural_exp_decay": (
         gx.natural_exp_decay(0.3, 0.05, 2),
         lambda n: ref.natural_exponential(n, 0.3, 0.025),
@@ -421,7 +501,12 @@ SCHEDULES = {
         ("transition_steps",),
         (6, 12),
     ),
-    "inverse_sqrt_decay": (gx.inverse_sqrt_decay(0.6), lambda n: ref.inverse_sqrt(n, 0.6), ("transition_steps",), ()),
+    "inverse_sqrt_decay": (
+        gx.inverse_sqrt_decay(0.6),
+        lambda n: ref.inverse_sqrt(n, 0.6),
+        ("transition_steps",),
+        (),
+    ),
     "piecewise_constant_schedule": (
         gx.piecewise_constant_schedule(0.3, {20: 0.5, 5: 0.1}),
         lambda n: ref.piecewise_constant_schedule(n, 0.3, {20: 0.5, 5: 0.1}),
@@ -454,7 +539,11 @@ SCHEDULES = {
     ),
     "join_schedules": (
         gx.join_schedules((BEFORE, gx.linear_schedule(0.7, 0.1, 10)), (8,)),
-        lambda n: ref.exponential_decay(n, 0.3, 5, 0.5) if n < 8 else ref.linear_schedule(n - 8, 0.7, 0.1, 10),
+        lambda n: (
+            ref.exponential_decay(n, 0.3, 5, 0.5)
+            if n < 8
+            else ref.linear_schedule(n - 8, 0.7, 0.1, 10)
+        ),
         ("boundaries",),
         (8, 18),
     ),
@@ -521,15 +610,21 @@ def test_schedule(name):
 def test_schedule_in_float32(name):
     """At a boundary the counted step must not be rounded to the wrong side."""
     schedule, oracle, _, _ = SCHEDULES[name]
-    np.testing.assert_allclose(values_of(schedule), [oracle(int(step)) for step in STEPS], rtol=3e-6)
+    np.testing.assert_allclose(
+        values_of(schedule), [oracle(int(step)) for step in STEPS], rtol=3e-6
+    )
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "length"), [(name, length) for name, case in SCHEDULES.items() for length in case[2]])
+@pytest.mark.parametrize(
+    ("name", "length"), [(name, length) for name, case in SCHEDULES.items() for length in case[2]]
+)
 def test_traced_lengths_are_a_loop(name, length):
     schedule = SCHEDULES[name][0]
     old = getattr(schedule, length)
-    longer = [tuple(x + k for x in old) if isinstance(old, tuple) else old + k for k in (0, 1, 2.5, 9)]
+    longer = [
+        tuple(x + k for x in old) if isinstance(old, tuple) else old + k for k in (0, 1, 2.5, 9)
+    ]
     several = [schedule.replace(**{length: x}) for x in longer]
     batched = jax.vmap(values_of)(gx.stack(several))
     close(batched, np.stack([values_of(s) for s in several]))
@@ -544,11 +639,16 @@ def slopes_and_differences(several, h=1e-6):
         leaves, structure = jax.tree.flatten(schedule)
 
         def moved(i, by):
-            return values_of(structure.unflatten([x + by if j == i else x for j, x in enumerate(leaves)]))
+            return values_of(
+                structure.unflatten([x + by if j == i else x for j, x in enumerate(leaves)])
+            )
 
         return [(moved(i, h) - moved(i, -h)) / (2 * h) for i in range(len(leaves))]
 
-    return {name: (jax.tree.leaves(jax.jacrev(values_of)(s)), difference(s)) for name, s in several.items()}
+    return {
+        name: (jax.tree.leaves(jax.jacrev(values_of)(s)), difference(s))
+        for name, s in several.items()
+    }
 
 
 @cache
@@ -562,7 +662,10 @@ def test_schedule_slopes(name):
     """Finite by every number at every step; away from the boundaries, those of central differences."""
     _, _, _, changes = SCHEDULES[name]
     smooth = np.array([n for n in STEPS if n > 0 and n not in changes])
-    if "staircase" in name or name in ("step_decay", "per_epoch"):  # every multiple of the length is a jump
+    if "staircase" in name or name in (
+        "step_decay",
+        "per_epoch",
+    ):  # every multiple of the length is a jump
         smooth = np.array([1, 3])
     for slope, difference in zip(*all_slopes()[name], strict=True):
         assert np.isfinite(slope).all(), f"{name}: not finite at steps {STEPS[~np.isfinite(slope)]}"
@@ -595,17 +698,26 @@ def test_no_warmup_is_a_length_of_zero():
 
 
 def test_no_warmup_when_traced():
-    traced = jax.jit(lambda n: values_of(gx.warmup_cosine_decay_schedule(0.1, 0.7, n, 25.0)))(jnp.float32(0))
+    traced = jax.jit(lambda n: values_of(gx.warmup_cosine_decay_schedule(0.1, 0.7, n, 25.0)))(
+        jnp.float32(0)
+    )
     np.testing.assert_allclose(
-        traced, [ref.warmup_cosine_decay_schedule(int(n), 0.1, 0.7, 0, 25) for n in STEPS], rtol=3e-6, atol=1e-7
+        traced,
+        [ref.warmup_cosine_decay_schedule(int(n), 0.1, 0.7, 0, 25) for n in STEPS],
+        rtol=3e-6,
+        atol=1e-7,
     )
 
 
 TORCH_SCHEDULES = {
     "step": lambda lr, k: gx.step_decay(lr, k["gamma"], k["step_size"]),
-    "multistep": lambda lr, k: gx.piecewise_constant_schedule(lr, dict.fromkeys(k["milestones"], k["gamma"])),
+    "multistep": lambda lr, k: gx.piecewise_constant_schedule(
+        lr, dict.fromkeys(k["milestones"], k["gamma"])
+    ),
     "exponential": lambda lr, k: gx.exponential_decay(lr, 1, k["gamma"]),
-    "linear": lambda lr, k: gx.linear_schedule(lr * k["start_factor"], lr * k["end_factor"], k["total_iters"]),
+    "linear": lambda lr, k: gx.linear_schedule(
+        lr * k["start_factor"], lr * k["end_factor"], k["total_iters"]
+    ),
     "polynomial": lambda lr, k: gx.polynomial_schedule(lr, 0.0, k["power"], k["total_iters"]),
     "cosine": lambda lr, k: gx.cosine_decay_schedule(lr, k["T_max"], k["eta_min"] / lr),
 }
@@ -619,7 +731,11 @@ def test_torch_schedule(name):
         assert expected[case["kwargs"]["T_max"] + 5] > case["kwargs"]["eta_min"]
         expected[case["kwargs"]["T_max"] :] = case["kwargs"]["eta_min"]
     close(
-        values_of(TORCH_SCHEDULES[name](case["lr"], case["kwargs"]), np.arange(len(expected), dtype=np.int32)), expected
+        values_of(
+            TORCH_SCHEDULES[name](case["lr"], case["kwargs"]),
+            np.arange(len(expected), dtype=np.int32),
+        ),
+        expected,
     )
 
 
@@ -650,7 +766,9 @@ def test_torch_plateau(name):
         convention="torch",
     )
     assert len(set(expected)) > 2
-    np.testing.assert_allclose(case["lr"] * plateau_rates(tx, GOLDEN["plateau_values"]), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        case["lr"] * plateau_rates(tx, GOLDEN["plateau_values"]), expected, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("convention", ["optax", "torch"])
@@ -659,7 +777,14 @@ def test_torch_plateau(name):
     [
         {"factor": 0.5, "patience": 3, "rtol": 0.01},
         {"factor": 0.5, "patience": 2, "rtol": 0.01, "cooldown": 2},
-        {"factor": 0.1, "patience": 1, "rtol": 0.0, "atol": 0.05, "cooldown": 1, "min_scale": 0.005},
+        {
+            "factor": 0.1,
+            "patience": 1,
+            "rtol": 0.0,
+            "atol": 0.05,
+            "cooldown": 1,
+            "min_scale": 0.005,
+        },
     ],
 )
 def test_plateau(numbers, convention):
@@ -667,7 +792,9 @@ def test_plateau(numbers, convention):
     expected = ref.reduce_on_plateau(values, **numbers, convention=convention)
     assert len(set(expected)) > 2
     np.testing.assert_allclose(
-        plateau_rates(gx.reduce_on_plateau(**numbers, convention=convention), values), expected, rtol=1e-6
+        plateau_rates(gx.reduce_on_plateau(**numbers, convention=convention), values),
+        expected,
+        rtol=1e-6,
     )
 
 

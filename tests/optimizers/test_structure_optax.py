@@ -10,7 +10,9 @@ from walking import RTOL, SHAPES, distance
 import gradxform as gx
 
 
-def wide_adafactor(learning_rate, min_dim=2, momentum=None, weight_decay=None, threshold=1.0, scaled=True, offset=0):
+def wide_adafactor(
+    learning_rate, min_dim=2, momentum=None, weight_decay=None, threshold=1.0, scaled=True, offset=0
+):
     """Optax's adafactor, its decay in the widest float: its own is float32 also in double precision."""
 
     def decay(step, rate):
@@ -19,7 +21,9 @@ def wide_adafactor(learning_rate, min_dim=2, momentum=None, weight_decay=None, t
     return optax.chain(
         optax.scale_by_factored_rms(True, 0.8, offset, min_dim, decay_rate_fn=decay),
         optax.identity() if threshold is None else optax.clip_by_block_rms(threshold),
-        optax.identity() if learning_rate is None else optax.scale_by_learning_rate(learning_rate, flip_sign=False),
+        optax.identity()
+        if learning_rate is None
+        else optax.scale_by_learning_rate(learning_rate, flip_sign=False),
         optax.scale_by_param_block_rms() if scaled else optax.identity(),
         optax.identity() if momentum is None else optax.ema(momentum, debias=False),
         optax.identity() if weight_decay is None else optax.add_decayed_weights(weight_decay),
@@ -36,7 +40,9 @@ def ours_sgd(*parts):
 
 
 def per_kernel(params):
-    return jax.tree.map(lambda p: optax.contrib.GaLoreDimensionNumbers(1, 0) if p.ndim == 2 else None, params)
+    return jax.tree.map(
+        lambda p: optax.contrib.GaLoreDimensionNumbers(1, 0) if p.ndim == 2 else None, params
+    )
 
 
 CON = optax.contrib
@@ -46,7 +52,12 @@ PAIRS = {
     "adafactor_unfactored": (lambda: gx.adafactor(0.1, 128), lambda: wide_adafactor(0.1, 128)),
     "adafactor_full": (
         lambda: gx.adafactor(
-            0.1, 2, multiply_by_parameter_scale=False, clipping_threshold=None, momentum=0.9, weight_decay_rate=1e-3
+            0.1,
+            2,
+            multiply_by_parameter_scale=False,
+            clipping_threshold=None,
+            momentum=0.9,
+            weight_decay_rate=1e-3,
         ),
         lambda: wide_adafactor(0.1, 2, 0.9, 1e-3, None, False),
     ),
@@ -54,20 +65,36 @@ PAIRS = {
         lambda: gx.adafactor(min_dim_size_to_factor=2, decay_offset=-3),
         lambda: wide_adafactor(None, offset=-3),
     ),
-    "galore": (lambda: gx.galore(0.01, 2, 20, weight_decay=0.1), lambda: CON.galore(0.01, 2, 20, weight_decay=0.1)),
+    "galore": (
+        lambda: gx.galore(0.01, 2, 20, weight_decay=0.1),
+        lambda: CON.galore(0.01, 2, 20, weight_decay=0.1),
+    ),
     "galore_base": (
         lambda: gx.galore(
-            0.01, 3, 50, 0.5, gx.scale_by_rms(0.9), weight_dimension_numbers=gx.GaLoreDimensionNumbers(1, 0)
+            0.01,
+            3,
+            50,
+            0.5,
+            gx.scale_by_rms(0.9),
+            weight_dimension_numbers=gx.GaLoreDimensionNumbers(1, 0),
         ),
-        lambda: CON.galore(0.01, 3, 50, 0.5, optax.scale_by_rms(0.9), weight_dimension_numbers=per_kernel),
+        lambda: CON.galore(
+            0.01, 3, 50, 0.5, optax.scale_by_rms(0.9), weight_dimension_numbers=per_kernel
+        ),
     ),
-    "polyak_sgd": (lambda: gx.polyak_sgd(0.2, 0.5, 0.01, 1e-3), lambda: optax.polyak_sgd(0.2, 0.5, 0.01, 1e-3)),
+    "polyak_sgd": (
+        lambda: gx.polyak_sgd(0.2, 0.5, 0.01, 1e-3),
+        lambda: optax.polyak_sgd(0.2, 0.5, 0.01, 1e-3),
+    ),
     "polyak_sgd_plus": (
         lambda: gx.polyak_sgd(0.2, f_min=5.0, variant="sps+"),
         lambda: optax.polyak_sgd(0.2, f_min=5.0, variant="sps+"),
     ),
     "momo": (lambda: gx.momo(0.2, 0.8, 1.0, 0.01), lambda: CON.momo(0.2, 0.8, 1.0, 0.01)),
-    "momo_adapted": (lambda: gx.momo(0.2, adapt_lower_bound=True), lambda: CON.momo(0.2, adapt_lower_bound=True)),
+    "momo_adapted": (
+        lambda: gx.momo(0.2, adapt_lower_bound=True),
+        lambda: CON.momo(0.2, adapt_lower_bound=True),
+    ),
     "momo_adam": (
         lambda: gx.momo_adam(0.05, lower_bound=1.0, weight_decay=0.01),
         lambda: CON.momo_adam(0.05, lower_bound=1.0, weight_decay=0.01),
@@ -81,7 +108,10 @@ PAIRS = {
         lambda: gx.dog(0.5, ("distance", 0.1), weight_decay=0.1),
         lambda: CON.dog(0.5, ("distance", 0.1), weight_decay=0.1),
     ),
-    "dog_rate": (lambda: gx.dog(1.0, ("learning_rate", 0.02)), lambda: CON.dog(1.0, ("learning_rate", 0.02))),
+    "dog_rate": (
+        lambda: gx.dog(1.0, ("learning_rate", 0.02)),
+        lambda: CON.dog(1.0, ("learning_rate", 0.02)),
+    ),
     "ldog": (
         lambda: ours_sgd(gx.scale_by_distance_over_gradients(1e-2)),
         lambda: optax_sgd(
@@ -103,15 +133,24 @@ PAIRS = {
         lambda: gx.prodigy(0.5, (0.8, 0.99), 0.9, 1e-6, 1e-3, 0.7, 0.1, True),
         lambda: CON.prodigy(0.5, (0.8, 0.99), 0.9, 1e-6, 1e-3, 0.7, 0.1, True),
     ),
-    "mechanize": (lambda: gx.mechanize(gx.sgd(1.0), s_init=1e-3), lambda: CON.mechanize(optax.sgd(1.0), s_init=1e-3)),
+    "mechanize": (
+        lambda: gx.mechanize(gx.sgd(1.0), s_init=1e-3),
+        lambda: CON.mechanize(optax.sgd(1.0), s_init=1e-3),
+    ),
     "mechanize_adam": (
         lambda: gx.mechanize(gx.adam(1.0), 0.1, 1e-6, 1e-3, 3),
         lambda: CON.mechanize(optax.adam(1.0), 0.1, 1e-6, 1e-3, 3),
     ),
-    "madgrad": (lambda: gx.madgrad(0.02, 0.8, 0.1, 1e-5), lambda: CON.madgrad(0.02, 0.8, 0.1, 1e-5)),
+    "madgrad": (
+        lambda: gx.madgrad(0.02, 0.8, 0.1, 1e-5),
+        lambda: CON.madgrad(0.02, 0.8, 0.1, 1e-5),
+    ),
     "sophia": (
         lambda: gx.sophia(
-            0.01, gamma=0.5, update_interval=5, hessian_diagonal_fn=gx.hutchinson_estimator_diag_hessian(3)
+            0.01,
+            gamma=0.5,
+            update_interval=5,
+            hessian_diagonal_fn=gx.hutchinson_estimator_diag_hessian(3),
         ),
         lambda: CON.sophia(
             0.01,
@@ -130,7 +169,12 @@ NO_SCALAR = {
 
 
 def apart(name, dtype):
-    return distance(*PAIRS[name], dtype, EXTRA.get(name, ("value",)), shapes=NO_SCALAR if name == "ldog" else SHAPES)
+    return distance(
+        *PAIRS[name],
+        dtype,
+        EXTRA.get(name, ("value",)),
+        shapes=NO_SCALAR if name == "ldog" else SHAPES,
+    )
 
 
 @pytest.mark.parametrize("name", PAIRS)

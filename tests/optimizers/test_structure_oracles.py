@@ -29,7 +29,9 @@ def walk(tx, start, grads):
         return (params, state), (params, state)
 
     start = jax.tree.map(jnp.asarray, start)
-    return jax.lax.scan(body, (start, tx.init(start)), (jax.tree.map(jnp.asarray, grads), jnp.asarray(VALUES)))[1]
+    return jax.lax.scan(
+        body, (start, tx.init(start)), (jax.tree.map(jnp.asarray, grads), jnp.asarray(VALUES))
+    )[1]
 
 
 def flat_pair():
@@ -46,10 +48,17 @@ def whole(method):
 
 LR = 0.07
 PAPERS = {
-    "adafactor": (lambda: gx.adafactor(LR, convention="paper"), by_leaf(lambda g, x: ref.adafactor(g, x, LR))),
+    "adafactor": (
+        lambda: gx.adafactor(LR, convention="paper"),
+        by_leaf(lambda g, x: ref.adafactor(g, x, LR)),
+    ),
     "adafactor_torch": (
         lambda: gx.adafactor(LR, decay_rate=0.6, weight_decay_rate=0.1, convention="torch"),
-        by_leaf(lambda g, x: ref.adafactor(g, x, LR, decay_rate=0.6, weight_decay=0.1, convention="torch")),
+        by_leaf(
+            lambda g, x: ref.adafactor(
+                g, x, LR, decay_rate=0.6, weight_decay=0.1, convention="torch"
+            )
+        ),
     ),
     "came": (
         lambda: gx.came(LR, 0.8, 0.97, 0.99, weight_decay=0.1),
@@ -71,8 +80,14 @@ PAPERS = {
         lambda: gx.momo(0.05, 0.8, 0.5, 0.1),
         whole(lambda g, x: ref.momo(g, VALUES, x, 0.05, beta=0.8, f_min=0.5, weight_decay=0.1)),
     ),
-    "dog": (lambda: gx.dog(1.0, ("heuristic", 0.01)), whole(lambda g, x: ref.dog(g, x, heuristic=0.01))),
-    "dog_distance": (lambda: gx.dog(1.0, ("distance", 0.1)), whole(lambda g, x: ref.dog(g, x, first=0.1))),
+    "dog": (
+        lambda: gx.dog(1.0, ("heuristic", 0.01)),
+        whole(lambda g, x: ref.dog(g, x, heuristic=0.01)),
+    ),
+    "dog_distance": (
+        lambda: gx.dog(1.0, ("distance", 0.1)),
+        whole(lambda g, x: ref.dog(g, x, first=0.1)),
+    ),
     "ldog": (
         lambda: gx.scale_by_distance_over_gradients(0.01, global_scale=-1.0),
         by_leaf(lambda g, x: ref.dog(g, x, heuristic=0.01)),
@@ -81,13 +96,26 @@ PAPERS = {
     "cocob": (lambda: gx.cocob(1.0, 20.0), by_leaf(lambda g, x: ref.cocob(g, x, alpha=20.0))),
     "dadapt_adamw": (
         lambda: gx.dadapt_adamw(0.5, (0.8, 0.97), 1e-3, 1e-2, 0.1),
-        whole(lambda g, x: ref.dadapt_adam(g, x, 0.5, b1=0.8, b2=0.97, eps=1e-3, d0=1e-2, weight_decay=0.1)),
+        whole(
+            lambda g, x: ref.dadapt_adam(
+                g, x, 0.5, b1=0.8, b2=0.97, eps=1e-3, d0=1e-2, weight_decay=0.1
+            )
+        ),
     ),
     "prodigy": (
         lambda: gx.prodigy(0.5, (0.8, 0.97), 0.9, 1e-3, 1e-2, 0.7, 0.1),
         whole(
             lambda g, x: ref.prodigy(
-                g, x, 0.5, b1=0.8, b2=0.97, b3=0.9, eps=1e-3, d0=1e-2, coefficient=0.7, weight_decay=0.1
+                g,
+                x,
+                0.5,
+                b1=0.8,
+                b2=0.97,
+                b3=0.9,
+                eps=1e-3,
+                d0=1e-2,
+                coefficient=0.7,
+                weight_decay=0.1,
             )
         ),
     ),
@@ -101,7 +129,11 @@ PAPERS = {
     ),
     "mars": (
         lambda: gx.mars(LR, 0.8, 0.97, 0.1, 1e-3, 0.1, max_norm=2.0),
-        by_leaf(lambda g, x: ref.mars(g, x, LR, b1=0.8, b2=0.97, gamma=0.1, eps=1e-3, weight_decay=0.1, max_norm=2.0)),
+        by_leaf(
+            lambda g, x: ref.mars(
+                g, x, LR, b1=0.8, b2=0.97, gamma=0.1, eps=1e-3, weight_decay=0.1, max_norm=2.0
+            )
+        ),
     ),
     **{
         f"schedule_free_adamw_at_{place}": (
@@ -110,7 +142,17 @@ PAPERS = {
             ),
             by_leaf(
                 lambda g, x, place=place: ref.schedule_free_adamw(
-                    g, x, LR, warmup=7, b1=0.8, b2=0.97, eps=1e-3, weight_decay=0.1, power=1.5, r=0.5, decay=place
+                    g,
+                    x,
+                    LR,
+                    warmup=7,
+                    b1=0.8,
+                    b2=0.97,
+                    eps=1e-3,
+                    weight_decay=0.1,
+                    power=1.5,
+                    r=0.5,
+                    decay=place,
                 )
             ),
         )
@@ -129,7 +171,10 @@ def walks(several):
 
     def all_of_them():
         walked = {name: walk(make(), START, GRADS) for name, make in several}
-        averages = {name: jax.vmap(gx.eval_params)(states, points) for name, (points, states) in walked.items()}
+        averages = {
+            name: jax.vmap(gx.eval_params)(states, points)
+            for name, (points, states) in walked.items()
+        }
         return {name: points for name, (points, _) in walked.items()}, averages
 
     return jax.jit(all_of_them)()
@@ -145,7 +190,9 @@ def test_follows_its_paper(name, x64):
 def test_galore_follows_its_paper(convention, x64):
     for flip in (False, True):  # either side may be the longer
         turn = (lambda x: np.swapaxes(x, -1, -2)) if flip else (lambda x: x)
-        expected = ref.galore(turn(GRADS["w"]), turn(START["w"]), LR, rank=2, gap=10, scale=0.5, convention=convention)
+        expected = ref.galore(
+            turn(GRADS["w"]), turn(START["w"]), LR, rank=2, gap=10, scale=0.5, convention=convention
+        )
         tx = gx.galore(LR, 2, 10, 0.5, convention=convention)
         got = walk(tx, {"w": turn(START["w"])}, {"w": turn(GRADS["w"])})[0]["w"]
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
@@ -155,12 +202,26 @@ def test_galore_follows_its_paper(convention, x64):
 def test_sophia_follows_its_paper(convention, x64):
     hessians = np.abs(GRADS["w"])
     tx = gx.sophia(
-        LR, gamma=0.5, update_interval=4, hessian_diagonal_fn=ABSOLUTE, weight_decay=0.1, convention=convention
+        LR,
+        gamma=0.5,
+        update_interval=4,
+        hessian_diagonal_fn=ABSOLUTE,
+        weight_decay=0.1,
+        convention=convention,
     )
     expected = ref.sophia(
-        GRADS["w"], hessians, START["w"], LR, gamma=0.5, interval=4, weight_decay=0.1, convention=convention
+        GRADS["w"],
+        hessians,
+        START["w"],
+        LR,
+        gamma=0.5,
+        interval=4,
+        weight_decay=0.1,
+        convention=convention,
     )
-    np.testing.assert_allclose(walk(tx, {"w": START["w"]}, {"w": GRADS["w"]})[0]["w"], expected, rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(
+        walk(tx, {"w": START["w"]}, {"w": GRADS["w"]})[0]["w"], expected, rtol=1e-10, atol=1e-11
+    )
 
 
 # an estimator without chance
@@ -176,7 +237,9 @@ def _rows(p):
 LOOSE = {"galore": 1e-5, "adam_mini": 1e-5, "dadapt": 1e-6, "dadapt_corrected": 1e-6}
 OTHERS = {
     "adafactor": lambda: gx.adafactor(0.05, weight_decay_rate=0.1, convention="torch"),
-    "adafactor_late": lambda: gx.adafactor(10.0, decay_rate=0.6, clipping_threshold=1.5, convention="torch"),
+    "adafactor_late": lambda: gx.adafactor(
+        10.0, decay_rate=0.6, clipping_threshold=1.5, convention="torch"
+    ),
     "asgd": lambda: gx.asgd(0.05, 0.01, 0.6, 8.0, 0.1),
     "came": lambda: gx.came(0.05, 0.9, 0.99, 0.999, weight_decay=0.1),
     "mars": lambda: gx.mars(0.05, eps=1e-30, weight_decay=0.1),
@@ -184,23 +247,37 @@ OTHERS = {
     "adagc": lambda: gx.chain(gx.adagc(warmup_steps=6), gx.adam(0.05, 0.9, 0.99)),
     "prodigy": lambda: gx.prodigy(0.5, estim_lr0=1e-2, weight_decay=0.1),
     "prodigy_uncorrected": lambda: gx.prodigy(0.5, estim_lr0=1e-2, convention="prodigyopt"),
-    "prodigy_coupled": lambda: gx.chain(gx.add_decayed_weights(0.1), gx.prodigy(0.5, estim_lr0=1e-2)),
-    "dadapt": lambda: gx.dadapt_adamw(estim_lr0=1e-2, weight_decay=0.1, convention="pytorch_optimizer"),
+    "prodigy_coupled": lambda: gx.chain(
+        gx.add_decayed_weights(0.1), gx.prodigy(0.5, estim_lr0=1e-2)
+    ),
+    "dadapt": lambda: gx.dadapt_adamw(
+        estim_lr0=1e-2, weight_decay=0.1, convention="pytorch_optimizer"
+    ),
     "dadapt_corrected": lambda: gx.dadapt_adamw(estim_lr0=1e-2),
-    "schedule_free_sgd": lambda: gx.schedule_free_sgd(0.05, 6, weight_decay=0.1, r=1.0, convention="paper"),
+    "schedule_free_sgd": lambda: gx.schedule_free_sgd(
+        0.05, 6, weight_decay=0.1, r=1.0, convention="paper"
+    ),
     "schedule_free_adamw": lambda: gx.schedule_free_adamw(
         0.05, 6, 0.8, 0.95, 1e-3, weight_decay=0.1, convention="paper"
     ),
-    "schedule_free_at_z": lambda: gx.schedule_free_sgd(0.05, b1=0.8, weight_decay=0.1, decay_at="z"),
-    "sophia": lambda: gx.sophia(0.05, 0.9, 0.95, 1e-3, 0.1, None, 1.0, 0.5, 1, ABSOLUTE, convention="paper"),
+    "schedule_free_at_z": lambda: gx.schedule_free_sgd(
+        0.05, b1=0.8, weight_decay=0.1, decay_at="z"
+    ),
+    "sophia": lambda: gx.sophia(
+        0.05, 0.9, 0.95, 1e-3, 0.1, None, 1.0, 0.5, 1, ABSOLUTE, convention="paper"
+    ),
     "adam_mini": lambda: gx.adam_mini(0.05, 0.9, 0.95, 1e-3, 0.1, blocks=_rows),
-    "prodigy_safeguarded": lambda: gx.prodigy(beta3=0.9, estim_lr0=1e-2, estim_lr_coef=0.8, safeguard_warmup=True),
+    "prodigy_safeguarded": lambda: gx.prodigy(
+        beta3=0.9, estim_lr0=1e-2, estim_lr_coef=0.8, safeguard_warmup=True
+    ),
     # one projector throughout: pytorch_optimizer, counting from 1, finds a new one a step earlier; and it decomposes in float32
     "galore": lambda: gx.galore(
         0.05,
         2,
         100,
-        base_optimizer=gx.chain(gx.ema(0.9), gx.scale_by_rms(0.999, 1e-30, eps_in_sqrt=False, bias_correction=True)),
+        base_optimizer=gx.chain(
+            gx.ema(0.9), gx.scale_by_rms(0.999, 1e-30, eps_in_sqrt=False, bias_correction=True)
+        ),
         convention="paper",
     ),
 }
@@ -215,10 +292,14 @@ def test_follows_what_others_computed(name, x64):
     points, averages = (of[name] for of in walks(tuple(OTHERS.items())))
     for leaf in "wb":
         limit = LOOSE.get(name, 1e-9)
-        np.testing.assert_allclose(points[leaf], GOLDEN[f"path/{name}/{leaf}"], rtol=max(limit, 1e-7), atol=limit)
+        np.testing.assert_allclose(
+            points[leaf], GOLDEN[f"path/{name}/{leaf}"], rtol=max(limit, 1e-7), atol=limit
+        )
     if f"path/{name}/average_w" in GOLDEN:
         for leaf in "wb":
-            np.testing.assert_allclose(averages[leaf], GOLDEN[f"path/{name}/average_{leaf}"], rtol=1e-9, atol=1e-10)
+            np.testing.assert_allclose(
+                averages[leaf], GOLDEN[f"path/{name}/average_{leaf}"], rtol=1e-9, atol=1e-10
+            )
 
 
 def test_mars_with_the_gradient_of_this_batch(x64):
@@ -256,7 +337,8 @@ def test_mars_with_the_gradient_of_this_batch(x64):
 
 def test_numbers_of_sophia_by_path(x64):
     table = {
-        name: gx.by_path({"w": 0.5 * x, "**": x}) for name, x in (("gamma", 0.5), ("b1", 0.9), ("clip_threshold", 1.0))
+        name: gx.by_path({"w": 0.5 * x, "**": x})
+        for name, x in (("gamma", 0.5), ("b1", 0.9), ("clip_threshold", 1.0))
     }
     tx = gx.sophia(LR, update_interval=4, hessian_diagonal_fn=ABSOLUTE, **table)
     together = walk(tx, START, GRADS)[0]
@@ -295,7 +377,9 @@ def test_scaling_of_polyak_sgd():
 
 def test_what_is_factored():
     tx = gx.scale_by_factored_rms(min_dim_size_to_factor=4)
-    state = tx.init({"a": jnp.ones((4, 6)), "b": jnp.ones((3, 6)), "c": jnp.ones((5, 2, 7)), "d": jnp.ones(9)})
+    state = tx.init(
+        {"a": jnp.ones((4, 6)), "b": jnp.ones((3, 6)), "c": jnp.ones((5, 2, 7)), "d": jnp.ones(9)}
+    )
     shapes = {k: {leaf: x.shape for leaf, x in tree.items()} for k, tree in state.slots.items()}
     assert shapes["v_row"] == {"a": (4,), "b": (1,), "c": (5, 2), "d": (1,)}
     assert shapes["v_col"] == {"a": (6,), "b": (1,), "c": (2, 7), "d": (1,)}
@@ -315,4 +399,6 @@ def test_missing_arguments_are_named():
     with pytest.raises(TypeError, match="a pair of numbers"):
         gx.prodigy(betas=0.9)
     with pytest.raises(ValueError, match="must name every axis"):
-        gx.scale_by_galore(weight_dimension_numbers=gx.GaLoreDimensionNumbers(0, 2)).init({"w": jnp.ones((2, 3, 4))})
+        gx.scale_by_galore(weight_dimension_numbers=gx.GaLoreDimensionNumbers(0, 2)).init(
+            {"w": jnp.ones((2, 3, 4))}
+        )

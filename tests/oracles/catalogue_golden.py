@@ -24,17 +24,33 @@ CASES = {
     "rprop": (torch.optim, "Rprop", {"lr": 0.05}),
     "radam": (torch.optim, "RAdam", ADAM),
     "lion": (lion_pytorch, "Lion", {"lr": 0.01, "betas": (0.9, 0.95), "weight_decay": 0.1}),
-    "lion_cautious": (pytorch_optimizer, "Lion", {"lr": 0.01, "betas": (0.9, 0.95), "cautious": True}),
+    "lion_cautious": (
+        pytorch_optimizer,
+        "Lion",
+        {"lr": 0.01, "betas": (0.9, 0.95), "cautious": True},
+    ),
     "lamb": (pytorch_optimizer, "Lamb", {**ADAM, "weight_decay": 0.1, "weight_decouple": False}),
     "lars": (
         pytorch_optimizer,
         "LARS",
-        {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1, "trust_coefficient": 0.1, "nesterov": False},
+        {
+            "lr": 0.05,
+            "momentum": 0.9,
+            "weight_decay": 0.1,
+            "trust_coefficient": 0.1,
+            "nesterov": False,
+        },
     ),
     "adan": (
         pytorch_optimizer,
         "Adan",
-        {"lr": 0.05, "betas": (0.9, 0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.0},
+        {
+            "lr": 0.05,
+            "betas": (0.9, 0.8, 0.95),
+            "eps": 1e-3,
+            "weight_decay": 0.1,
+            "max_grad_norm": 0.0,
+        },
     ),
     "adopt": (pytorch_optimizer, "ADOPT", {**ADAM, "eps": 1e-6}),
     "novograd": (

@@ -8,7 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "jax"  # on torch, ScheduleFreeAdamW reads its momentum after overwriting it
+os.environ["KERAS_BACKEND"] = (
+    "jax"  # on torch, ScheduleFreeAdamW reads its momentum after overwriting it
+)
 os.environ["JAX_ENABLE_X64"] = "1"
 
 import keras
@@ -54,7 +56,10 @@ def path(name, start, grads):
     points = {leaf: [] for leaf in leaves}
     for step in range(len(grads["w"])):
         optimizer.learning_rate = RATE * factor**step
-        optimizer.apply([keras.ops.convert_to_tensor(grads[leaf][step]) for leaf in leaves], list(leaves.values()))
+        optimizer.apply(
+            [keras.ops.convert_to_tensor(grads[leaf][step]) for leaf in leaves],
+            list(leaves.values()),
+        )
         for leaf, variable in leaves.items():
             points[leaf].append(np.array(keras.ops.convert_to_numpy(variable)))
     return {leaf: np.stack(p) for leaf, p in points.items()}
@@ -64,8 +69,12 @@ def compute():
     """Everything the file holds, by key."""
     keras.config.set_floatx("float64")
     with np.load(FILE.with_name("torch_2.13.npz")) as file:
-        start, grads = ({leaf: file[f"{kind}/{leaf}"] for leaf in "wb"} for kind in ("start", "grads"))
-    return {f"path/{name}/{leaf}": x for name in CASES for leaf, x in path(name, start, grads).items()}
+        start, grads = (
+            {leaf: file[f"{kind}/{leaf}"] for leaf in "wb"} for kind in ("start", "grads")
+        )
+    return {
+        f"path/{name}/{leaf}": x for name in CASES for leaf, x in path(name, start, grads).items()
+    }
 
 
 if __name__ == "__main__":

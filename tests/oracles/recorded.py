@@ -42,7 +42,9 @@ def differences(new, old):
 def main(doc, file, compute, versions):
     """Write the file, or with --check compare with it; the packages must be the ones it is of."""
     parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("--check", action="store_true", help="compare with the committed file; exit 1 if different")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed file; exit 1 if different"
+    )
     check = parser.parse_args().check
     here = {name: version(name).partition("+")[0] for name in versions}
     if here != versions:
@@ -54,5 +56,8 @@ def main(doc, file, compute, versions):
         return 0
     with np.load(file) as old:
         found = list(differences(new, dict(old)))
-    print("\n".join(found) or f"{file.name} is what {', '.join(f'{k} {v}' for k, v in versions.items())} compute")
+    print(
+        "\n".join(found)
+        or f"{file.name} is what {', '.join(f'{k} {v}' for k, v in versions.items())} compute"
+    )
     return 1 if found else 0

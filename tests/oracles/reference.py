@@ -32,9 +32,15 @@ class Walk:
 
     def __iter__(self):
         for t in range(1, self.steps + 1):
-            g = self.grads[t - 1] if self.gradient is None else np.asarray(self.gradient(self.x), np.float64)
+            g = (
+                self.grads[t - 1]
+                if self.gradient is None
+                else np.asarray(self.gradient(self.x), np.float64)
+            )
             if g.shape != self.x.shape:
-                raise ValueError(f"gradient of shape {g.shape} for a parameter of shape {self.x.shape}")
+                raise ValueError(
+                    f"gradient of shape {g.shape} for a parameter of shape {self.x.shape}"
+                )
             yield t, g
             self.points.append(self.x)
 
@@ -75,7 +81,17 @@ def sgd(grads, x0, learning_rate, *, steps=None):
     return walk.path
 
 
-def momentum(grads, x0, learning_rate, decay, *, dampening=0.0, nesterov=False, convention="optax", steps=None):
+def momentum(
+    grads,
+    x0,
+    learning_rate,
+    decay,
+    *,
+    dampening=0.0,
+    nesterov=False,
+    convention="optax",
+    steps=None,
+):
     """Polyak 1964; Sutskever et al. 2013, eqs. 1-2: v = decay v + (1 - dampening) g, x = x - lr v.
 
     nesterov: x = x - lr (decay v + (1 - dampening) g), see `nesterov`.
@@ -115,7 +131,9 @@ def nesterov(grads, x0, learning_rate, decay, *, convention="optax", steps=None)
     With constant lr, x here is the look-ahead point y_t = x_t + decay (x_t - x_{t-1}) of
     `nesterov_lookahead`.
     """
-    return momentum(grads, x0, learning_rate, decay, nesterov=True, convention=convention, steps=steps)
+    return momentum(
+        grads, x0, learning_rate, decay, nesterov=True, convention=convention, steps=steps
+    )
 
 
 def ema(grads, x0, learning_rate, decay, *, debias=True, steps=None):
@@ -140,14 +158,25 @@ def moving_average(values, decay, *, debias=True, initial=0.0):
 # Preconditioners
 
 
-def adagrad(grads, x0, learning_rate, initial_accumulator_value=None, eps=None, *, convention="optax", steps=None):
+def adagrad(
+    grads,
+    x0,
+    learning_rate,
+    initial_accumulator_value=None,
+    eps=None,
+    *,
+    convention="optax",
+    steps=None,
+):
     """Duchi, Hazan and Singer 2011, Figure 1: v = v + g^2, x = x - lr g / (eps + sqrt(v)).
 
     Differences: paper and torch start v at 0 with eps outside the root (0 and 1e-10); Optax and Keras start
     it at 0.1 with eps inside, g / sqrt(v + 1e-7), and Optax moves nothing where v = 0. torch's lr_decay d is
     lr / (1 + d step), a schedule.
     """
-    start = default(initial_accumulator_value, convention, paper=0.0, optax=0.1, torch=0.0, keras=0.1)
+    start = default(
+        initial_accumulator_value, convention, paper=0.0, optax=0.1, torch=0.0, keras=0.1
+    )
     eps = default(eps, convention, paper=0.0, optax=1e-7, torch=1e-10, keras=1e-7)
     inside = convention in ("optax", "keras")
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
@@ -440,7 +469,10 @@ def yogi(
     start = default(initial_accumulator_value, convention, paper=0.0, optax=1e-6)
     corrected = default(None, convention, paper=False, optax=True)
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
-    m, v = np.full_like(walk.x, start if convention == "optax" else 0.0), np.full_like(walk.x, start)
+    m, v = (
+        np.full_like(walk.x, start if convention == "optax" else 0.0),
+        np.full_like(walk.x, start),
+    )
     for t, g in walk:
         m = b1 * m + (1 - b1) * g
         v = v - (1 - b2) * np.sign(v - g**2) * g**2
@@ -474,7 +506,11 @@ def adabelief(
     for t, g in walk:
         m = b1 * m + (1 - b1) * g
         s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root
-        m_hat = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t) if nesterov else m / (1 - b1**t)
+        m_hat = (
+            b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+            if nesterov
+            else m / (1 - b1**t)
+        )
         walk.x = walk.x - rate(t - 1) * over(m_hat, np.sqrt(s / (1 - b2**t)) + eps)
     return walk.path
 
@@ -499,7 +535,12 @@ def ademamix(
     alpha may be functions of the step. Differences: Optax ships the constants and no ramps (`ademamix_alpha`,
     `ademamix_b3`), and `scale_by_ademamix` defaults to alpha 6, `ademamix` to 5.
     """
-    rate, b3, alpha, walk = of_step(learning_rate), of_step(b3), of_step(alpha), Walk(grads, x0, steps)
+    rate, b3, alpha, walk = (
+        of_step(learning_rate),
+        of_step(b3),
+        of_step(alpha),
+        Walk(grads, x0, steps),
+    )
     m1, m2, v = (np.zeros_like(walk.x) for _ in range(3))
     for t, g in walk:
         m1 = b1 * m1 + (1 - b1) * g
@@ -520,7 +561,9 @@ def ademamix_b3(step, b3, b1, total):
     p = (step + 1) / total
     if p >= 1:
         return b3
-    return min(math.exp(math.log(b1) * math.log(b3) / ((1 - p) * math.log(b3) + p * math.log(b1))), b3)
+    return min(
+        math.exp(math.log(b1) * math.log(b3) / ((1 - p) * math.log(b3) + p * math.log(b1))), b3
+    )
 
 
 # Schedules: functions of the step, 0 at the first update
@@ -578,7 +621,9 @@ def piecewise_constant_schedule(step, init_value, boundaries_and_scales, *, conv
     boundary on in Keras PiecewiseConstantDecay (which takes values, not scales).
     """
     late = default(None, convention, optax=0, torch=0, keras=1)
-    return init_value * math.prod(s for boundary, s in boundaries_and_scales.items() if step >= boundary + late)
+    return init_value * math.prod(
+        s for boundary, s in boundaries_and_scales.items() if step >= boundary + late
+    )
 
 
 def polynomial_schedule(step, init_value, end_value, power, transition_steps, transition_begin=0):
@@ -594,7 +639,9 @@ def linear_schedule(step, init_value, end_value, transition_steps, transition_be
     return polynomial_schedule(step, init_value, end_value, 1, transition_steps, transition_begin)
 
 
-def cosine_decay_schedule(step, init_value, decay_steps, alpha=0.0, exponent=1.0, *, convention="optax"):
+def cosine_decay_schedule(
+    step, init_value, decay_steps, alpha=0.0, exponent=1.0, *, convention="optax"
+):
     """Loshchilov and Hutter 2017, eq. 5: init ((1 - alpha) (1 + cos(pi step / decay_steps)) / 2 + alpha).
 
     Differences: after decay_steps Optax and Keras stay at alpha init, torch CosineAnnealingLR rises again
@@ -647,7 +694,9 @@ def reduce_on_plateau(
     lies above a negative best, so that a plateau there counts as better for ever. Optax at patience 0 reduces
     at every improvement; here 0 means 1, as in Keras.
     """
-    allowed = default(None, convention, optax=max(patience, 1), torch=patience + 1, keras=max(patience, 1))
+    allowed = default(
+        None, convention, optax=max(patience, 1), torch=patience + 1, keras=max(patience, 1)
+    )
     best, bad, rest, scale, scales = math.inf, 0, 0, 1.0, []
     for value in values:
         better = value < (1 - rtol) * best - atol

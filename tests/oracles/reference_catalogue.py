@@ -72,12 +72,16 @@ def lion(
     Differences: wd is 1e-3 in Optax, 0 in Keras and lion_pytorch.
     Optax alone: mode "smooth" has tanh(smooth_beta c), "refined" clips c to [-1, 1].
     """
-    weight_decay = (1e-3 if convention == "optax" else 0.0) if weight_decay is None else weight_decay
+    weight_decay = (
+        (1e-3 if convention == "optax" else 0.0) if weight_decay is None else weight_decay
+    )
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     m = np.zeros_like(walk.x)
     for t, g in walk:
         c = b1 * m + (1 - b1) * g
-        u = {"hard": np.sign(c), "smooth": np.tanh(smooth_beta * c), "refined": np.clip(c, -1, 1)}[mode]
+        u = {"hard": np.sign(c), "smooth": np.tanh(smooth_beta * c), "refined": np.clip(c, -1, 1)}[
+            mode
+        ]
         m = b2 * m + (1 - b2) * g
         walk.x = walk.x - rate(t - 1) * (u + weight_decay * walk.x)
     return walk.path
@@ -101,7 +105,11 @@ def rprop(
     one update late, and drops it where the sign has turned since.
     """
     walk = Walk(grads, x0, steps)
-    s, before, waiting = np.full_like(walk.x, learning_rate), np.zeros_like(walk.x), np.zeros_like(walk.x)
+    s, before, waiting = (
+        np.full_like(walk.x, learning_rate),
+        np.zeros_like(walk.x),
+        np.zeros_like(walk.x),
+    )
     for _, g in walk:
         agree = np.sign(g) * np.sign(before)
         s = np.where(agree > 0, np.clip(s * eta_plus, min_step_size, max_step_size), s)
@@ -116,9 +124,24 @@ def rprop(
 # The Adam family
 
 
-def adamaxw(grads, x0, learning_rate, b1=0.9, b2=0.999, eps=None, weight_decay=1e-4, *, convention="optax", steps=None):
+def adamaxw(
+    grads,
+    x0,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=None,
+    weight_decay=1e-4,
+    *,
+    convention="optax",
+    steps=None,
+):
     """Kingma and Ba 2015, Algorithm 2, see `reference.adamax`, with x = x - lr (u + wd x)."""
-    eps = {"paper": 0.0, "optax": 1e-8, "torch": 1e-8, "keras": 1e-7}[convention] if eps is None else eps
+    eps = (
+        {"paper": 0.0, "optax": 1e-8, "torch": 1e-8, "keras": 1e-7}[convention]
+        if eps is None
+        else eps
+    )
     inside, after = (0.0, eps) if convention == "keras" else (eps, 0.0)
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     m, v = Average(walk.x, b1), np.zeros_like(walk.x)
@@ -156,7 +179,9 @@ def radam(
     for t, g in walk:
         m(g)
         v(g * g)
-        m_hat = b1 * m.value / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t) if nesterov else m.hat
+        m_hat = (
+            b1 * m.value / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t) if nesterov else m.hat
+        )
         rho = end - 2 * t * b2**t / (1 - b2**t)
         u = m_hat
         if rho >= threshold:
@@ -170,7 +195,17 @@ def radam(
 
 
 def simplified_ademamix(
-    grads, x0, learning_rate, b1=0.99, b2=0.95, alpha=0.0, eps=1e-8, weight_decay=0.0, *, eps_root=0.0, steps=None
+    grads,
+    x0,
+    learning_rate,
+    b1=0.99,
+    b2=0.95,
+    alpha=0.0,
+    eps=1e-8,
+    weight_decay=0.0,
+    *,
+    eps_root=0.0,
+    steps=None,
 ):
     """Morwani et al. 2025: m = b1 m + g, u = (m + alpha g) / (sqrt(v_hat) + eps)."""
     rate, alpha, walk = of_step(learning_rate), of_step(alpha), Walk(grads, x0, steps)
@@ -293,7 +328,18 @@ def acprop(
     return walk.path
 
 
-def laprop(grads, x0, learning_rate, b1=0.9, b2=0.999, eps=1e-15, weight_decay=0.0, *, convention="paper", steps=None):
+def laprop(
+    grads,
+    x0,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-15,
+    weight_decay=0.0,
+    *,
+    convention="paper",
+    steps=None,
+):
     """Ziyin, Wang and Ueda 2020, Algorithm 1: m averages g / (sqrt(v_hat) + eps); x = x - lr (m_hat + wd x).
 
     Differences: the authors' code averages lr g / (...) instead, the same while lr stays. pytorch_optimizer divides by
@@ -322,7 +368,19 @@ def qhm(grads, x0, learning_rate, beta=0.999, nu=0.7, *, steps=None):
     return walk.path
 
 
-def qhadam(grads, x0, learning_rate, b1=0.995, b2=0.999, nu1=0.7, nu2=1.0, eps=1e-8, weight_decay=0.0, *, steps=None):
+def qhadam(
+    grads,
+    x0,
+    learning_rate,
+    b1=0.995,
+    b2=0.999,
+    nu1=0.7,
+    nu2=1.0,
+    eps=1e-8,
+    weight_decay=0.0,
+    *,
+    steps=None,
+):
     """Ma and Yarats 2019, section 4: ((1 - nu1) g + nu1 m_hat) / (sqrt((1 - nu2) g^2 + nu2 v_hat) + eps)."""
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     m, v = Average(walk.x, b1), Average(walk.x, b2)
@@ -366,18 +424,24 @@ def padam(
     return walk.path
 
 
-def adam_atan2(grads, x0, learning_rate, b1=0.9, b2=0.999, a=1.27, b=1.0, weight_decay=0.0, *, steps=None):
+def adam_atan2(
+    grads, x0, learning_rate, b1=0.9, b2=0.999, a=1.27, b=1.0, weight_decay=0.0, *, steps=None
+):
     """Everett et al. 2024: u = a atan2(m_hat, b sqrt(v_hat)) for Adam's quotient."""
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     m, v = Average(walk.x, b1), Average(walk.x, b2)
     for t, g in walk:
         m(g)
         v(g * g)
-        walk.x = walk.x - rate(t - 1) * (a * np.arctan2(m.hat, b * np.sqrt(v.hat)) + weight_decay * walk.x)
+        walk.x = walk.x - rate(t - 1) * (
+            a * np.arctan2(m.hat, b * np.sqrt(v.hat)) + weight_decay * walk.x
+        )
     return walk.path
 
 
-def stable_adamw(grads, x0, learning_rate, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.01, *, steps=None):
+def stable_adamw(
+    grads, x0, learning_rate, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.01, *, steps=None
+):
     """Wortsman et al. 2023, Algorithm 2: AdamW with lr / max(1, RMS), RMS^2 = mean(g^2 / max(v_hat, eps^2)).
 
     Their beta (1 - beta^(t-1)) / (1 - beta^t) is the bias correction inside the average.
@@ -415,12 +479,22 @@ class NadamRule:
     """Dozat 2016 without its momentum schedule, as u(t, g): Optax's `scale_by_adam(nesterov=True)`."""
 
     def __init__(self, like, b1=0.9, b2=0.999, eps=1e-8, nesterov=True):
-        self.m, self.v, self.b1, self.eps, self.nesterov = Average(like, b1), Average(like, b2), b1, eps, nesterov
+        self.m, self.v, self.b1, self.eps, self.nesterov = (
+            Average(like, b1),
+            Average(like, b2),
+            b1,
+            eps,
+            nesterov,
+        )
 
     def __call__(self, t, g):
         m, b1 = self.m(g), self.b1
         self.v(g * g)
-        ahead = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t) if self.nesterov else self.m.hat
+        ahead = (
+            b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+            if self.nesterov
+            else self.m.hat
+        )
         return over(ahead, np.sqrt(self.v.hat) + self.eps)
 
 
@@ -510,7 +584,18 @@ def fromage(grads, x0, learning_rate, min_norm=1e-6, *, steps=None):
     return walk.path
 
 
-def novograd(grads, x0, learning_rate, b1=0.9, b2=0.25, eps=1e-6, weight_decay=0.0, *, eps_root=0.0, steps=None):
+def novograd(
+    grads,
+    x0,
+    learning_rate,
+    b1=0.9,
+    b2=0.25,
+    eps=1e-6,
+    weight_decay=0.0,
+    *,
+    eps_root=0.0,
+    steps=None,
+):
     """Ginsburg et al. 2019, Algorithm 1: v averages norm(g)^2 from its first value on.
 
     m = b1 m + g / (sqrt(v) + eps) + wd x, x = x - lr m.
@@ -532,14 +617,20 @@ def sm3(grads, x0, learning_rate, momentum=0.9, b2=1.0, eps=1e-8, *, steps=None)
     """
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     rank = walk.x.ndim
-    mu = [np.zeros([n if i == axis else 1 for i, n in enumerate(walk.x.shape)]) for axis in range(rank)]
+    mu = [
+        np.zeros([n if i == axis else 1 for i, n in enumerate(walk.x.shape)])
+        for axis in range(rank)
+    ]
     m = Average(walk.x, momentum)
     for t, g in walk:
         least = mu[0]
         for bound in mu[1:]:
             least = np.minimum(least, bound)
         nu = b2 * least + (1.0 if b2 == 1 else 1 - b2) * g * g
-        mu = [np.max(nu, axis=tuple(i for i in range(rank) if i != axis), keepdims=True) for axis in range(rank)]
+        mu = [
+            np.max(nu, axis=tuple(i for i in range(rank) if i != axis), keepdims=True)
+            for axis in range(rank)
+        ]
         m(np.where(nu > 0, over(g, np.sqrt(nu + eps)), 0.0))
         walk.x = walk.x - rate(t - 1) * m.value
     return walk.path
@@ -554,7 +645,11 @@ def cautious(u, g, convention="paper"):
     Differences: lion_pytorch divides by the share kept, at least 1e-5.
     """
     keep = u * g > 0
-    return u * keep / ((np.sum(keep) + 1) / u.size if convention == "paper" else max(np.mean(keep), 1e-5))
+    return (
+        u
+        * keep
+        / ((np.sum(keep) + 1) / u.size if convention == "paper" else max(np.mean(keep), 1e-5))
+    )
 
 
 def grams(u, g):
@@ -562,7 +657,9 @@ def grams(u, g):
     return np.sign(g) * np.abs(u)
 
 
-def adamw_with(agreement, grads, x0, learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, *, steps=None):
+def adamw_with(
+    agreement, grads, x0, learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, *, steps=None
+):
     """AdamW whose step passes through `cautious` or `grams` before the decay is added."""
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     m, v = Average(walk.x, b1), Average(walk.x, b2)

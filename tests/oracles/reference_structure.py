@@ -18,7 +18,11 @@ def onecycle(step, ends, values, cosine):
     for end, start, value in zip(ends, values[:-1], values[1:], strict=True):
         if step <= end:
             x = (step - begin) / (end - begin)
-            return value + (start - value) / 2 * (1 + math.cos(math.pi * x)) if cosine else start + x * (value - start)
+            return (
+                value + (start - value) / 2 * (1 + math.cos(math.pi * x))
+                if cosine
+                else start + x * (value - start)
+            )
         begin = end
     return values[-1]
 
@@ -55,7 +59,9 @@ def wsd(step, peak, warmup, stable, decay, init=0.0, end=0.0, shape="linear", po
         return init + (peak - init) * step / warmup
     if step < warmup + stable:
         return peak
-    return end + (peak - end) * cooldown_shape(min((step - warmup - stable) / decay, 1.0), shape, power)
+    return end + (peak - end) * cooldown_shape(
+        min((step - warmup - stable) / decay, 1.0), shape, power
+    )
 
 
 def rex(step, init, steps, end=0.0):
@@ -67,7 +73,18 @@ def rex(step, init, steps, end=0.0):
 # Clipping
 
 
-def zclip(grads, x0, learning_rate, *, threshold=2.5, decay=0.97, warmup_steps=25, max_norm=1.0, eps=1e-6, steps=None):
+def zclip(
+    grads,
+    x0,
+    learning_rate,
+    *,
+    threshold=2.5,
+    decay=0.97,
+    warmup_steps=25,
+    max_norm=1.0,
+    eps=1e-6,
+    steps=None,
+):
     """Kumar et al. 2025, algorithm 1: gradient descent with outliers of the norm pulled in; statistics of the warm-up first."""
     walk, seen, mean, variance, zclip.spikes = Walk(grads, x0, steps), [], 0.0, 0.0, 0
     for t, g in walk:
@@ -86,7 +103,16 @@ def zclip(grads, x0, learning_rate, *, threshold=2.5, decay=0.97, warmup_steps=2
 
 
 def adagc(
-    grads, x0, learning_rate, *, lambda_rel=1.05, lambda_abs=1.0, beta=0.98, warmup_steps=100, eps=1e-8, steps=None
+    grads,
+    x0,
+    learning_rate,
+    *,
+    lambda_rel=1.05,
+    lambda_abs=1.0,
+    beta=0.98,
+    warmup_steps=100,
+    eps=1e-8,
+    steps=None,
 ):
     """Wang et al. 2025, algorithm 1: gradient descent on one leaf, clipped by what its clipped norm has been."""
     walk, gamma = Walk(grads, x0, steps), math.inf
@@ -115,7 +141,15 @@ def _factored(row, col):
 
 
 def adafactor(
-    grads, x0, learning_rate=1e-2, *, decay_rate=0.8, threshold=1.0, weight_decay=0.0, convention="paper", steps=None
+    grads,
+    x0,
+    learning_rate=1e-2,
+    *,
+    decay_rate=0.8,
+    threshold=1.0,
+    weight_decay=0.0,
+    convention="paper",
+    steps=None,
 ):
     """Shazeer and Stern 2018, algorithms 4 to 6, of a matrix or a vector.
 
@@ -133,7 +167,9 @@ def adafactor(
         if g.ndim == 2:
             row = keep * row + (1 - keep) * square.mean(1)
             col = keep * col + (1 - keep) * square.mean(0)
-            moment = np.outer(row, col) / (max(row.mean(), tiny) if convention == "torch" else row.mean())
+            moment = np.outer(row, col) / (
+                max(row.mean(), tiny) if convention == "torch" else row.mean()
+            )
         else:
             moment = v = keep * v + (1 - keep) * square
         if convention == "torch":
@@ -175,13 +211,18 @@ def came(
         step = m
         if g.ndim == 2:
             unsure = (u - m) ** 2 + eps2
-            s_row, s_col = b3 * s_row + (1 - b3) * unsure.mean(1), b3 * s_col + (1 - b3) * unsure.mean(0)
+            s_row, s_col = (
+                b3 * s_row + (1 - b3) * unsure.mean(1),
+                b3 * s_col + (1 - b3) * unsure.mean(0),
+            )
             step = m / np.sqrt(_factored(s_row, s_col))
         walk.x = walk.x - learning_rate * (step + weight_decay * walk.x)
     return walk.path
 
 
-def adam_mini(grads, x0, learning_rate, *, axes=None, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, steps=None):
+def adam_mini(
+    grads, x0, learning_rate, *, axes=None, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, steps=None
+):
     """Zhang et al. 2024, algorithm 1; `axes` are averaged over, None for all."""
     walk, m, v = Walk(grads, x0, steps), 0.0, 0.0
     for t, g in walk:
@@ -193,7 +234,18 @@ def adam_mini(grads, x0, learning_rate, *, axes=None, b1=0.9, b2=0.999, eps=1e-8
 
 
 def galore(
-    grads, x0, learning_rate, *, rank, gap, scale=1.0, convention="paper", b1=0.9, b2=0.999, eps=1e-8, steps=None
+    grads,
+    x0,
+    learning_rate,
+    *,
+    rank,
+    gap,
+    scale=1.0,
+    convention="paper",
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    steps=None,
 ):
     """Zhao et al. 2024, algorithm 2, with Adam; the paper projects the shorter side, Optax the longer."""
     walk, m, v = Walk(grads, x0, steps), 0.0, 0.0
@@ -223,7 +275,11 @@ def polyak(grads, values, x0, *, f_min=0.0, cap=1.0, eps=0.0):
 
 def dog(grads, x0, *, first=None, heuristic=1e-6, eps=1e-8):
     """Ivgi et al. 2023, equation 1."""
-    walk, r, total = Walk(grads, x0), heuristic * (1 + np.linalg.norm(x0)) if first is None else first, 0.0
+    walk, r, total = (
+        Walk(grads, x0),
+        heuristic * (1 + np.linalg.norm(x0)) if first is None else first,
+        0.0,
+    )
     start = walk.x
     for _, g in walk:
         r, total = max(r, np.linalg.norm(walk.x - start)), total + np.sum(g**2)
@@ -250,7 +306,9 @@ def momo(grads, values, x0, learning_rate, *, beta=0.9, f_min=0.0, weight_decay=
         m, f = keep * m + (1 - keep) * g, keep * f + (1 - keep) * values[t - 1]
         gamma = keep * gamma + (1 - keep) * np.sum(g * walk.x)
         grow = 1 + learning_rate * weight_decay
-        tau = min(learning_rate, max(0.0, grow * (f - f_min - gamma) + np.sum(m * walk.x)) / np.sum(m**2))
+        tau = min(
+            learning_rate, max(0.0, grow * (f - f_min - gamma) + np.sum(m * walk.x)) / np.sum(m**2)
+        )
         walk.x = walk.x / grow - tau * m
     return walk.path
 
@@ -264,11 +322,15 @@ def cocob(grads, x0, *, alpha=100.0, eps=1e-8):
         absolute = absolute + np.abs(g)
         reward = np.maximum(reward - g * (walk.x - start), 0)
         theta = theta - g
-        walk.x = start + theta / (largest * np.maximum(absolute + largest, alpha * largest)) * (largest + reward)
+        walk.x = start + theta / (largest * np.maximum(absolute + largest, alpha * largest)) * (
+            largest + reward
+        )
     return walk.path
 
 
-def dadapt_adam(grads, x0, learning_rate=1.0, *, b1=0.9, b2=0.999, eps=1e-8, d0=1e-6, weight_decay=0.0):
+def dadapt_adam(
+    grads, x0, learning_rate=1.0, *, b1=0.9, b2=0.999, eps=1e-8, d0=1e-6, weight_decay=0.0
+):
     """Defazio and Mishchenko 2023, algorithm 5, with Adam's correction of the rate."""
     walk, m, v, s, r, d = Walk(grads, x0), 0.0, 0.0, 0.0, 0.0, d0
     root = math.sqrt(b2)
@@ -283,7 +345,17 @@ def dadapt_adam(grads, x0, learning_rate=1.0, *, b1=0.9, b2=0.999, eps=1e-8, d0=
 
 
 def prodigy(
-    grads, x0, learning_rate=1.0, *, b1=0.9, b2=0.999, b3=None, eps=1e-8, d0=1e-6, coefficient=1.0, weight_decay=0.0
+    grads,
+    x0,
+    learning_rate=1.0,
+    *,
+    b1=0.9,
+    b2=0.999,
+    b3=None,
+    eps=1e-8,
+    d0=1e-6,
+    coefficient=1.0,
+    weight_decay=0.0,
 ):
     """Mishchenko and Defazio 2024, algorithm 4, with Adam's correction of the rate."""
     walk, m, v, s, r, d = Walk(grads, x0), 0.0, 0.0, 0.0, 0.0, d0
@@ -304,7 +376,9 @@ def mechanic(grads, x0, base_rate, *, weight_decay=1e-2, eps=1e-8, s_init=1e-6, 
     start, s, betas = walk.x, np.full(n, s_init), 1 - 0.1 ** np.arange(1, n + 1)
     for _, g in walk:
         before = s.sum()
-        pulled = g + weight_decay * before * np.linalg.norm(g) / (np.linalg.norm(walk.x) + eps) * walk.x
+        pulled = (
+            g + weight_decay * before * np.linalg.norm(g) / (np.linalg.norm(walk.x) + eps) * walk.x
+        )
         delta = (start - walk.x) / (before + eps)
         h = np.sum(pulled * delta)
         clipped = np.clip(h, -m, m)
@@ -326,7 +400,18 @@ def madgrad(grads, x0, learning_rate, *, momentum=0.9, eps=1e-6):
     return walk.path
 
 
-def mars(grads, x0, learning_rate, *, b1=0.95, b2=0.99, gamma=0.025, eps=1e-8, weight_decay=0.0, max_norm=1.0):
+def mars(
+    grads,
+    x0,
+    learning_rate,
+    *,
+    b1=0.95,
+    b2=0.99,
+    gamma=0.025,
+    eps=1e-8,
+    weight_decay=0.0,
+    max_norm=1.0,
+):
     """Yuan et al. 2024, algorithm 3, with the last step's gradient in place of the last point's."""
     walk, last, m, v = Walk(grads, x0), 0.0, 0.0, 0.0
     for t, g in walk:
@@ -338,7 +423,9 @@ def mars(grads, x0, learning_rate, *, b1=0.95, b2=0.99, gamma=0.025, eps=1e-8, w
     return walk.path
 
 
-def mars_exact(gradient, x0, learning_rate, *, b1=0.95, b2=0.99, gamma=0.025, eps=1e-8, max_norm=1.0, steps):
+def mars_exact(
+    gradient, x0, learning_rate, *, b1=0.95, b2=0.99, gamma=0.025, eps=1e-8, max_norm=1.0, steps
+):
     """Yuan et al. 2024, equation 8 as it stands: `gradient(t, x)` is that of step t's batch, at this point and at the last."""
     x, last, m, v, points = np.array(x0), np.array(x0), 0.0, 0.0, []
     for t in range(1, steps + 1):

@@ -31,7 +31,9 @@ def close(actual, expected, limit=1e-12, **kwargs):
 
 def flat(leaves):
     """w and b as one vector, for each step."""
-    return np.concatenate([np.reshape(leaves["w"], (*np.shape(leaves["w"])[:-2], -1)), leaves["b"]], axis=-1)
+    return np.concatenate(
+        [np.reshape(leaves["w"], (*np.shape(leaves["w"])[:-2], -1)), leaves["b"]], axis=-1
+    )
 
 
 def arguments(case, *used):

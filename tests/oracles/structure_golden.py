@@ -26,8 +26,16 @@ SCHEDULES = {
         {"max_lr": 0.2, "total_steps": 37, "anneal_strategy": "linear", "three_phase": True},
         37,
     ),
-    "cyclic_triangular": ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.2, "step_size_up": 5, "step_size_down": 8}, 40),
-    "cyclic_triangular2": ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.2, "step_size_up": 5, "mode": "triangular2"}, 40),
+    "cyclic_triangular": (
+        "CyclicLR",
+        {"base_lr": 0.01, "max_lr": 0.2, "step_size_up": 5, "step_size_down": 8},
+        40,
+    ),
+    "cyclic_triangular2": (
+        "CyclicLR",
+        {"base_lr": 0.01, "max_lr": 0.2, "step_size_up": 5, "mode": "triangular2"},
+        40,
+    ),
     "cyclic_exp_range": (
         "CyclicLR",
         {"base_lr": 0.01, "max_lr": 0.2, "step_size_up": 5, "mode": "exp_range", "gamma": 0.97},
@@ -43,27 +51,67 @@ WARM = {"lr": 0.05, "warmup_steps": 6, "weight_decay": 0.1}
 CASES = {
     "adafactor": ("torch.optim", "Adafactor", {"lr": 0.05, "weight_decay": 0.1}),
     "adafactor_late": ("torch.optim", "Adafactor", {"lr": 10.0, "beta2_decay": -0.6, "d": 1.5}),
-    "asgd": ("torch.optim", "ASGD", {"lr": 0.05, "lambd": 0.01, "alpha": 0.6, "t0": 8, "weight_decay": 0.1}),
-    "came": ("pytorch_optimizer", "CAME", {"lr": 0.05, "betas": (0.9, 0.99, 0.999), "weight_decay": 0.1}),
-    "mars": ("pytorch_optimizer", "MARS", {"lr": 0.05, "eps": 1e-30, "optimize_1d": True, "weight_decay": 0.1}),
+    "asgd": (
+        "torch.optim",
+        "ASGD",
+        {"lr": 0.05, "lambd": 0.01, "alpha": 0.6, "t0": 8, "weight_decay": 0.1},
+    ),
+    "came": (
+        "pytorch_optimizer",
+        "CAME",
+        {"lr": 0.05, "betas": (0.9, 0.99, 0.999), "weight_decay": 0.1},
+    ),
+    "mars": (
+        "pytorch_optimizer",
+        "MARS",
+        {"lr": 0.05, "eps": 1e-30, "optimize_1d": True, "weight_decay": 0.1},
+    ),
     "madgrad": ("pytorch_optimizer", "MADGRAD", {"lr": 0.05, "weight_decay": 0.1}),
-    "adagc": ("pytorch_optimizer", "AdaGC", {"lr": 0.05, "betas": (0.9, 0.99), "warmup_steps": 6, "weight_decay": 0.0}),
-    "prodigy": ("prodigyopt", "Prodigy", {"lr": 0.5, "d0": 1e-2, "weight_decay": 0.1, "use_bias_correction": True}),
+    "adagc": (
+        "pytorch_optimizer",
+        "AdaGC",
+        {"lr": 0.05, "betas": (0.9, 0.99), "warmup_steps": 6, "weight_decay": 0.0},
+    ),
+    "prodigy": (
+        "prodigyopt",
+        "Prodigy",
+        {"lr": 0.5, "d0": 1e-2, "weight_decay": 0.1, "use_bias_correction": True},
+    ),
     "prodigy_uncorrected": ("prodigyopt", "Prodigy", {"lr": 0.5, "d0": 1e-2}),
     "prodigy_safeguarded": (
         "prodigyopt",
         "Prodigy",
-        {"d0": 1e-2, "d_coef": 0.8, "beta3": 0.9, "use_bias_correction": True, "safeguard_warmup": True},
+        {
+            "d0": 1e-2,
+            "d_coef": 0.8,
+            "beta3": 0.9,
+            "use_bias_correction": True,
+            "safeguard_warmup": True,
+        },
     ),
     "prodigy_coupled": (
         "prodigyopt",
         "Prodigy",
-        {"lr": 0.5, "d0": 1e-2, "weight_decay": 0.1, "decouple": False, "use_bias_correction": True},
+        {
+            "lr": 0.5,
+            "d0": 1e-2,
+            "weight_decay": 0.1,
+            "decouple": False,
+            "use_bias_correction": True,
+        },
     ),
-    "dadapt": ("pytorch_optimizer", "DAdaptAdam", {"d0": 1e-2, "weight_decay": 0.1, "weight_decouple": True}),
+    "dadapt": (
+        "pytorch_optimizer",
+        "DAdaptAdam",
+        {"d0": 1e-2, "weight_decay": 0.1, "weight_decouple": True},
+    ),
     "dadapt_corrected": ("pytorch_optimizer", "DAdaptAdam", {"d0": 1e-2, "bias_correction": True}),
     "schedule_free_sgd": ("schedulefree", "SGDScheduleFree", {**WARM, "r": 1.0}),
-    "schedule_free_adamw": ("schedulefree", "AdamWScheduleFree", {**WARM, "betas": (0.8, 0.95), "eps": 1e-3}),
+    "schedule_free_adamw": (
+        "schedulefree",
+        "AdamWScheduleFree",
+        {**WARM, "betas": (0.8, 0.95), "eps": 1e-3},
+    ),
     "schedule_free_at_z": ("torch.optim", "SGD", {"lr": 0.05, "weight_decay": 0.1}),
     "sophia": (
         "pytorch_optimizer",
@@ -103,12 +151,20 @@ def path(name, start, grads):
         arguments, groups = arguments | {"num_embeds": 3, "num_heads": 3}, model(leaves)
     if kind == "GaLore":
         groups = [
-            {"params": [leaves["w"]], "rank": 2, "update_proj_gap": 100, "scale": 1.0, "projection_type": "std"},
+            {
+                "params": [leaves["w"]],
+                "rank": 2,
+                "update_proj_gap": 100,
+                "scale": 1.0,
+                "projection_type": "std",
+            },
             {"params": [leaves["b"]]},
         ]
     optimizer = getattr(importlib.import_module(module), kind)(groups, **arguments)
     if name == "schedule_free_at_z":
-        optimizer = importlib.import_module("schedulefree").ScheduleFreeWrapper(optimizer, momentum=0.8)
+        optimizer = importlib.import_module("schedulefree").ScheduleFreeWrapper(
+            optimizer, momentum=0.8
+        )
     averaged = name.startswith("schedule_free")
     points = {leaf: [] for leaf in leaves}
     averages = {f"average_{leaf}": [] for leaf in leaves}
@@ -148,11 +204,15 @@ def golden():
     warnings.simplefilter("ignore")
     arrays = {f"rate/{name}": rates(name) for name in SCHEDULES}
     start, grads = inputs()
-    arrays |= {f"start/{leaf}": x for leaf, x in start.items()} | {f"grads/{leaf}": x for leaf, x in grads.items()}
+    arrays |= {f"start/{leaf}": x for leaf, x in start.items()} | {
+        f"grads/{leaf}": x for leaf, x in grads.items()
+    }
     for name in CASES:
         arrays |= {f"path/{name}/{leaf}": x for leaf, x in path(name, start, grads).items()}
     arrays["meta"] = np.array(
-        json.dumps({"torch": torch.__version__, "schedules": SCHEDULES, "cases": CASES}, sort_keys=True)
+        json.dumps(
+            {"torch": torch.__version__, "schedules": SCHEDULES, "cases": CASES}, sort_keys=True
+        )
     )
     return arrays
 

@@ -36,12 +36,21 @@ def torch_sgd(g, x, rate, case):
     decay, dampening, nesterov = arguments(case, "momentum", "dampening", "nesterov")
     if not decay:
         return ref.sgd(g, x, rate)
-    return ref.momentum(g, x, rate, decay, dampening=dampening, nesterov=nesterov, convention="torch")
+    return ref.momentum(
+        g, x, rate, decay, dampening=dampening, nesterov=nesterov, convention="torch"
+    )
 
 
 def torch_adagrad(g, x, rate, case):
     slowing, start, eps = arguments(case, "lr_decay", "initial_accumulator_value", "eps")
-    return ref.adagrad(g, x, lambda step: ref.inverse_time(step, rate(step), slowing), start, eps, convention="torch")
+    return ref.adagrad(
+        g,
+        x,
+        lambda step: ref.inverse_time(step, rate(step), slowing),
+        start,
+        eps,
+        convention="torch",
+    )
 
 
 def torch_adadelta(g, x, rate, case):
@@ -50,7 +59,9 @@ def torch_adadelta(g, x, rate, case):
 
 def torch_rmsprop(g, x, rate, case):
     decay, eps, centered, momentum = arguments(case, "alpha", "eps", "centered", "momentum")
-    return ref.rmsprop(g, x, rate, decay, eps, centered=centered, momentum=momentum, convention="torch")
+    return ref.rmsprop(
+        g, x, rate, decay, eps, centered=centered, momentum=momentum, convention="torch"
+    )
 
 
 def torch_adam(g, x, rate, case):
@@ -103,7 +114,10 @@ TORCH = {
 def test_torch_path(name, leaf):
     case = META["cases"][name]
     path = TORCH[case["optimizer"]](
-        GRADS[leaf], START[leaf], lambda step: case["kwargs"]["lr"] * case["lr_factor"] ** step, case
+        GRADS[leaf],
+        START[leaf],
+        lambda step: case["kwargs"]["lr"] * case["lr_factor"] ** step,
+        case,
     )
     assert path.dtype == np.float64
     close(path, GOLDEN[f"path/{name}/{leaf}"])
@@ -113,8 +127,14 @@ def test_golden_file_is_whole():
     paths = {key for key in GOLDEN if key.startswith("path/")}
     assert META["torch"].startswith("2.13.0")
     assert paths == {f"path/{name}/{leaf}" for name in META["cases"] for leaf in LEAVES}
-    assert {key for key in GOLDEN if key.startswith("rate/")} == {f"rate/{name}" for name in META["schedules"]}
-    assert all(value.dtype == np.float64 and np.isfinite(value).all() for key, value in GOLDEN.items() if key != "meta")
+    assert {key for key in GOLDEN if key.startswith("rate/")} == {
+        f"rate/{name}" for name in META["schedules"]
+    }
+    assert all(
+        value.dtype == np.float64 and np.isfinite(value).all()
+        for key, value in GOLDEN.items()
+        if key != "meta"
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +150,9 @@ def test_golden_file_is_whole():
     ],
 )
 def test_torch_defaults(kind, method):
-    explicit = TORCH[kind](GRADS["w"], START["w"], lambda step: LR, {"kwargs": META["defaults"][kind]})
+    explicit = TORCH[kind](
+        GRADS["w"], START["w"], lambda step: LR, {"kwargs": META["defaults"][kind]}
+    )
     close(method(GRADS["w"], START["w"], LR, convention="torch"), explicit)
 
 
@@ -140,9 +162,18 @@ G, X = GRADS, START
 OPTAX = {
     "sgd": (lambda: optax.sgd(LR), lambda g, x: ref.sgd(g, x, LR)),
     "momentum": (lambda: optax.sgd(LR, 0.9), lambda g, x: ref.momentum(g, x, LR, 0.9)),
-    "momentum_fading": (lambda: optax.sgd(fading, 0.9), lambda g, x: ref.momentum(g, x, fading, 0.9)),
-    "nesterov": (lambda: optax.sgd(LR, 0.9, nesterov=True), lambda g, x: ref.nesterov(g, x, LR, 0.9)),
-    "ema": (lambda: optax.chain(optax.ema(0.9), optax.scale(-LR)), lambda g, x: ref.ema(g, x, LR, 0.9)),
+    "momentum_fading": (
+        lambda: optax.sgd(fading, 0.9),
+        lambda g, x: ref.momentum(g, x, fading, 0.9),
+    ),
+    "nesterov": (
+        lambda: optax.sgd(LR, 0.9, nesterov=True),
+        lambda g, x: ref.nesterov(g, x, LR, 0.9),
+    ),
+    "ema": (
+        lambda: optax.chain(optax.ema(0.9), optax.scale(-LR)),
+        lambda g, x: ref.ema(g, x, LR, 0.9),
+    ),
     "ema_biased": (
         lambda: optax.chain(optax.ema(0.9, debias=False), optax.scale(-LR)),
         lambda g, x: ref.ema(g, x, LR, 0.9, debias=False),
@@ -176,8 +207,14 @@ OPTAX = {
         lambda g, x: ref.rmsprop(g, x, LR, bias_correction=True),
     ),
     "adam": (lambda: optax.adam(LR), lambda g, x: ref.adam(g, x, LR)),
-    "adam_fading": (lambda: optax.adam(fading, b2=0.95), lambda g, x: ref.adam(g, x, fading, b2=0.95)),
-    "adam_eps_root": (lambda: optax.adam(LR, eps_root=1e-4), lambda g, x: ref.adam(g, x, LR, eps_root=1e-4)),
+    "adam_fading": (
+        lambda: optax.adam(fading, b2=0.95),
+        lambda g, x: ref.adam(g, x, fading, b2=0.95),
+    ),
+    "adam_eps_root": (
+        lambda: optax.adam(LR, eps_root=1e-4),
+        lambda g, x: ref.adam(g, x, LR, eps_root=1e-4),
+    ),
     "adam_without_correction": (
         lambda: optax.chain(
             optax.scale_by_amsgrad(b2=1 - 1e-9, bias_correction_mu=False, bias_correction_nu=False),
@@ -197,13 +234,17 @@ OPTAX = {
     ),
     "amsgrad": (lambda: optax.amsgrad(LR, b2=0.95), lambda g, x: ref.amsgrad(g, x, LR, b2=0.95)),
     "amsgrad_half_corrected": (
-        lambda: optax.chain(optax.scale_by_amsgrad(b2=0.95, bias_correction_nu=False), optax.scale(-LR)),
+        lambda: optax.chain(
+            optax.scale_by_amsgrad(b2=0.95, bias_correction_nu=False), optax.scale(-LR)
+        ),
         lambda g, x: ref.amsgrad(g, x, LR, b2=0.95, bias_correction_nu=False),
     ),
     "amsgrad_paper": (
         lambda: optax.chain(
             # eps must be positive for the leaf whose gradients are all zero
-            optax.scale_by_amsgrad(b2=0.95, eps=1e-300, bias_correction_mu=False, bias_correction_nu=False),
+            optax.scale_by_amsgrad(
+                b2=0.95, eps=1e-300, bias_correction_mu=False, bias_correction_nu=False
+            ),
             optax.scale(-LR),
         ),
         lambda g, x: ref.amsgrad(g, x, LR, b2=0.95, convention="paper"),
@@ -222,8 +263,12 @@ OPTAX = {
     ),
     "ademamix": (lambda: optax.contrib.ademamix(LR), lambda g, x: ref.ademamix(g, x, LR)),
     "ademamix_ramps": (
-        lambda: optax.contrib.ademamix(LR, b3=lambda n: 0.9 + 0.001 * n, alpha=lambda n: 0.2 * n, weight_decay=0.1),
-        lambda g, x: ref.ademamix(g, x, LR, b3=lambda n: 0.9 + 0.001 * n, alpha=lambda n: 0.2 * n, weight_decay=0.1),
+        lambda: optax.contrib.ademamix(
+            LR, b3=lambda n: 0.9 + 0.001 * n, alpha=lambda n: 0.2 * n, weight_decay=0.1
+        ),
+        lambda g, x: ref.ademamix(
+            g, x, LR, b3=lambda n: 0.9 + 0.001 * n, alpha=lambda n: 0.2 * n, weight_decay=0.1
+        ),
     ),
 }
 
@@ -281,7 +326,9 @@ def test_keras_file_is_whole():
 @pytest.mark.parametrize("leaf", LEAVES)
 @pytest.mark.parametrize("name", KERAS_CASES)
 def test_keras_path(name, leaf):
-    limit = 1e-6 if name.startswith("adafactor") else 1e-12  # some of Keras' numbers there are float32
+    limit = (
+        1e-6 if name.startswith("adafactor") else 1e-12
+    )  # some of Keras' numbers there are float32
     close(KERAS_CASES[name](GRADS[leaf], START[leaf]), KERAS[f"path/{name}/{leaf}"], limit)
 
 
@@ -338,7 +385,10 @@ def test_keras_nesterov_visits_the_lookahead_points_when_the_rate_changes():
     x0 = np.array([2.0, -1.0])
     x = ref.nesterov_lookahead(lambda p: p**3, x0, fading, 0.9, steps=30)
     before = np.concatenate([x0[None], x[:-1]])
-    close(ref.nesterov(lambda p: p**3, x0, fading, 0.9, convention="keras", steps=30), x + 0.9 * (x - before))
+    close(
+        ref.nesterov(lambda p: p**3, x0, fading, 0.9, convention="keras", steps=30),
+        x + 0.9 * (x - before),
+    )
 
 
 def test_heavy_ball_is_polyaks_two_step_recurrence():
@@ -354,8 +404,14 @@ def test_constant_gradient_closed_forms():
     grads, x0 = np.tile(g, (steps, 1)), np.zeros(2)
     t = np.arange(1, steps + 1)[:, None]
     close(ref.ema(grads, x0, 0.1, 0.9), -0.1 * t * g)
-    close(np.diff(ref.ema(grads, x0, 0.1, 0.9, debias=False), axis=0, prepend=0), -0.1 * (1 - 0.9**t) * g)
-    close(ref.adagrad(grads, x0, 0.1, convention="paper"), -0.1 * np.sign(g) * np.cumsum(1 / np.sqrt(t), axis=0))
+    close(
+        np.diff(ref.ema(grads, x0, 0.1, 0.9, debias=False), axis=0, prepend=0),
+        -0.1 * (1 - 0.9**t) * g,
+    )
+    close(
+        ref.adagrad(grads, x0, 0.1, convention="paper"),
+        -0.1 * np.sign(g) * np.cumsum(1 / np.sqrt(t), axis=0),
+    )
     close(ref.adam(grads, x0, 0.1, eps=0.0), -0.1 * t * np.sign(g))
     close(ref.adamax(grads, x0, 0.1, convention="paper"), -0.1 * t * np.sign(g))
     mean_square = np.cumsum(np.sign(g) / np.sqrt(1 - 0.9**t), axis=0)
@@ -373,7 +429,9 @@ def test_dozats_average_is_unbiased_for_a_constant_gradient():
     product, x, expected = 1.0, 0.0, []
     for t in range(steps):
         product *= mu[t]
-        m_hat = mu[t + 1] * (1 - product) * g / (1 - product * mu[t + 1]) + (1 - mu[t]) * g / (1 - product)
+        m_hat = mu[t + 1] * (1 - product) * g / (1 - product * mu[t + 1]) + (1 - mu[t]) * g / (
+            1 - product
+        )
         x -= 0.1 * m_hat / (math.sqrt(b2) * g + 1e-8)
         expected.append([x])
     close(ref.nadam(np.full((steps, 1), g), np.zeros(1), 0.1, b1, b2, convention="paper"), expected)
@@ -382,11 +440,16 @@ def test_dozats_average_is_unbiased_for_a_constant_gradient():
 def test_keras_epsilon_is_the_paper_epsilon_over_the_correction():
     one = GRADS["w"][:1]
     scaled = 1e-3 / math.sqrt(1 - 0.999)
-    close(ref.adam(one, X["w"], LR, eps=1e-3, convention="keras"), ref.adam(one, X["w"], LR, eps=scaled))
+    close(
+        ref.adam(one, X["w"], LR, eps=1e-3, convention="keras"),
+        ref.adam(one, X["w"], LR, eps=scaled),
+    )
 
 
 def test_paper_adamw_decays_by_the_schedule_alone():
-    paper = ref.adamw(G["w"], X["w"], LR, weight_decay=0.1 * LR, eta=lambda n: 0.9**n, convention="paper")
+    paper = ref.adamw(
+        G["w"], X["w"], LR, weight_decay=0.1 * LR, eta=lambda n: 0.9**n, convention="paper"
+    )
     close(paper, ref.adamw(G["w"], X["w"], fading, weight_decay=0.1))
 
 
@@ -404,7 +467,10 @@ def test_no_optax_flag_gives_the_amsgrad_of_torch():
 
 def test_moving_average_starts_at_its_first_value_only_when_corrected():
     values = np.array([[2.0, -1.0], [4.0, 0.0]])
-    close(ref.moving_average(values, 0.9), [[2.0, -1.0], [(0.18 * 2 + 0.2 * 4) / 0.38, -0.09 * 2 / 0.38]])
+    close(
+        ref.moving_average(values, 0.9),
+        [[2.0, -1.0], [(0.18 * 2 + 0.2 * 4) / 0.38, -0.09 * 2 / 0.38]],
+    )
     close(ref.moving_average(values, 0.9, debias=False), [[0.2, -0.1], [0.58, -0.09]])
     close(ref.moving_average(values, 0.5, debias=False, initial=1.0)[0], [1.5, 0.0])
 
@@ -444,17 +510,26 @@ def torch_rates(name):
         ("step", lambda n, lr, k: ref.step_decay(n, lr, k["gamma"], k["step_size"])),
         (
             "multistep",
-            lambda n, lr, k: ref.piecewise_constant_schedule(n, lr, dict.fromkeys(k["milestones"], k["gamma"])),
+            lambda n, lr, k: ref.piecewise_constant_schedule(
+                n, lr, dict.fromkeys(k["milestones"], k["gamma"])
+            ),
         ),
         ("exponential", lambda n, lr, k: ref.exponential_decay(n, lr, 1, k["gamma"])),
         (
             "linear",
-            lambda n, lr, k: ref.linear_schedule(n, lr * k["start_factor"], lr * k["end_factor"], k["total_iters"]),
+            lambda n, lr, k: ref.linear_schedule(
+                n, lr * k["start_factor"], lr * k["end_factor"], k["total_iters"]
+            ),
         ),
-        ("polynomial", lambda n, lr, k: ref.polynomial_schedule(n, lr, 0.0, k["power"], k["total_iters"])),
+        (
+            "polynomial",
+            lambda n, lr, k: ref.polynomial_schedule(n, lr, 0.0, k["power"], k["total_iters"]),
+        ),
         (
             "cosine",
-            lambda n, lr, k: ref.cosine_decay_schedule(n, lr, k["T_max"], k["eta_min"] / lr, convention="torch"),
+            lambda n, lr, k: ref.cosine_decay_schedule(
+                n, lr, k["T_max"], k["eta_min"] / lr, convention="torch"
+            ),
         ),
     ],
 )
@@ -495,16 +570,40 @@ OPTAX_SCHEDULES = {
         {"init_value": 0.3, "transition_steps": 5, "decay_rate": 0.5, "end_value": 0.05},
         {"init_value": 0.3, "transition_steps": 5, "decay_rate": 1.5, "end_value": 0.9},
     ],
-    "piecewise_constant_schedule": [{"init_value": 0.3, "boundaries_and_scales": {20: 0.5, 5: 0.1}}],
+    "piecewise_constant_schedule": [
+        {"init_value": 0.3, "boundaries_and_scales": {20: 0.5, 5: 0.1}}
+    ],
     "polynomial_schedule": [
-        {"init_value": 0.3, "end_value": 0.1, "power": 2.5, "transition_steps": 20, "transition_begin": 4},
+        {
+            "init_value": 0.3,
+            "end_value": 0.1,
+            "power": 2.5,
+            "transition_steps": 20,
+            "transition_begin": 4,
+        },
         {"init_value": 0.3, "end_value": 0.1, "power": 2, "transition_steps": 0},
     ],
-    "linear_schedule": [{"init_value": 0.1, "end_value": 0.7, "transition_steps": 11, "transition_begin": -3}],
-    "cosine_decay_schedule": [{"init_value": 0.3, "decay_steps": 20, "alpha": 0.1, "exponent": 1.5}],
+    "linear_schedule": [
+        {"init_value": 0.1, "end_value": 0.7, "transition_steps": 11, "transition_begin": -3}
+    ],
+    "cosine_decay_schedule": [
+        {"init_value": 0.3, "decay_steps": 20, "alpha": 0.1, "exponent": 1.5}
+    ],
     "warmup_cosine_decay_schedule": [
-        {"init_value": 0.1, "peak_value": 0.7, "warmup_steps": 6, "decay_steps": 25, "end_value": 0.02},
-        {"init_value": 0.1, "peak_value": 0.7, "warmup_steps": 0, "decay_steps": 25, "exponent": 2.0},
+        {
+            "init_value": 0.1,
+            "peak_value": 0.7,
+            "warmup_steps": 6,
+            "decay_steps": 25,
+            "end_value": 0.02,
+        },
+        {
+            "init_value": 0.1,
+            "peak_value": 0.7,
+            "warmup_steps": 0,
+            "decay_steps": 25,
+            "exponent": 2.0,
+        },
     ],
 }
 
@@ -526,7 +625,14 @@ def test_optax_schedule(name, arguments):
     [
         {"factor": 0.5, "patience": 3, "rtol": 0.01},
         {"factor": 0.5, "patience": 2, "rtol": 0.01, "cooldown": 2},
-        {"factor": 0.1, "patience": 1, "rtol": 0.0, "atol": 0.05, "cooldown": 1, "min_scale": 0.005},
+        {
+            "factor": 0.1,
+            "patience": 1,
+            "rtol": 0.0,
+            "atol": 0.05,
+            "cooldown": 1,
+            "min_scale": 0.005,
+        },
     ],
 )
 def test_optax_plateau(arguments):
@@ -546,12 +652,18 @@ def test_plateau_waits_one_value_longer_in_torch():
     optax_scale = ref.reduce_on_plateau(flat, 0.5, patience=2)
     close(optax_scale, [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125])
     close(ref.reduce_on_plateau(flat, 0.5, patience=1, convention="torch"), optax_scale)
-    close(ref.reduce_on_plateau(flat, 0.5, patience=2, convention="torch"), [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25])
+    close(
+        ref.reduce_on_plateau(flat, 0.5, patience=2, convention="torch"),
+        [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25],
+    )
 
 
 def test_plateau_cooldown_is_one_value_shorter_in_keras():
     flat, arguments = np.ones(9), {"factor": 0.5, "patience": 2, "rtol": 0.0, "atol": 1e-4}
-    close(ref.reduce_on_plateau(flat, cooldown=2, **arguments), [1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25])
+    close(
+        ref.reduce_on_plateau(flat, cooldown=2, **arguments),
+        [1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25],
+    )
     keras = ref.reduce_on_plateau(flat, cooldown=2, convention="keras", **arguments)
     close(keras, [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125])
 
@@ -564,20 +676,27 @@ def test_plateau_patience_of_zero_is_one(convention):
 
 def test_schedules_of_the_textbook():
     for step in (0, 1, 7, 100):
-        close(ref.natural_exponential(step, 0.3, 0.05), ref.exponential_decay(step, 0.3, 1, math.exp(-0.05)))
-        close(ref.step_decay(step, 0.3, 0.5, 7), ref.exponential_decay(step, 0.3, 7, 0.5, staircase=True))
+        close(
+            ref.natural_exponential(step, 0.3, 0.05),
+            ref.exponential_decay(step, 0.3, 1, math.exp(-0.05)),
+        )
+        close(
+            ref.step_decay(step, 0.3, 0.5, 7),
+            ref.exponential_decay(step, 0.3, 7, 0.5, staircase=True),
+        )
     close([ref.inverse_sqrt(step, 0.6) for step in (0, 3, 8)], [0.6, 0.3, 0.2])
     close([ref.inverse_time(step, 0.6, 0.5) for step in (0, 2, 10)], [0.6, 0.3, 0.1])
     scales = {5: 0.1}
     assert [ref.piecewise_constant_schedule(n, 1.0, scales) for n in (4, 5, 6)] == [1.0, 0.1, 0.1]
-    assert [ref.piecewise_constant_schedule(n, 1.0, scales, convention="keras") for n in (4, 5, 6)] == [
-        1.0,
-        1.0,
-        0.1,
-    ]
+    assert [
+        ref.piecewise_constant_schedule(n, 1.0, scales, convention="keras") for n in (4, 5, 6)
+    ] == [1.0, 1.0, 0.1]
     optax_rates = [ref.warmup_cosine_decay_schedule(n, 0.0, 1.0, 4, 20) for n in range(30)]
     close(
-        [ref.warmup_cosine_decay_schedule(n, 0.0, 1.0, 4, 16, convention="keras") for n in range(30)],
+        [
+            ref.warmup_cosine_decay_schedule(n, 0.0, 1.0, 4, 16, convention="keras")
+            for n in range(30)
+        ],
         optax_rates,
     )
     assert optax_rates[4] == 1.0
@@ -587,8 +706,12 @@ def test_schedules_of_the_textbook():
 def test_ademamix_ramps_end_at_their_targets():
     assert ref.ademamix_alpha(0, 5.0, 100) == 0.05
     assert ref.ademamix_alpha(99, 5.0, 100) == ref.ademamix_alpha(500, 5.0, 100) == 5.0
-    half_lives = [-math.log(2) / math.log(ref.ademamix_b3(n, 0.9999, 0.9, 100)) for n in range(-1, 100)]
+    half_lives = [
+        -math.log(2) / math.log(ref.ademamix_b3(n, 0.9999, 0.9, 100)) for n in range(-1, 100)
+    ]
     # the paper derives the ramp of b3 so that the half-life grows linearly
-    np.testing.assert_allclose(np.diff(half_lives), (half_lives[-1] - half_lives[0]) / 100, rtol=1e-8)
+    np.testing.assert_allclose(
+        np.diff(half_lives), (half_lives[-1] - half_lives[0]) / 100, rtol=1e-8
+    )
     assert ref.ademamix_b3(99, 0.9999, 0.9, 100) == ref.ademamix_b3(500, 0.9999, 0.9, 100) == 0.9999
     close(ref.ademamix_b3(-1, 0.9999, 0.9, 100), 0.9)

@@ -26,7 +26,11 @@ CASES = {
     "sgd_dampening": ("SGD", {"lr": 0.05, "momentum": 0.9, "dampening": 0.5}, 1.0),
     "sgd_nesterov": ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True}, 1.0),
     "adagrad": ("Adagrad", {"lr": 0.1}, 1.0),
-    "adagrad_initial": ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.1}, 1.0),
+    "adagrad_initial": (
+        "Adagrad",
+        {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.1},
+        1.0,
+    ),
     "adadelta": ("Adadelta", {"lr": 1.0, "rho": 0.9, "eps": 1e-6}, 1.0),
     "rmsprop": ("RMSprop", RMS, 1.0),
     "rmsprop_centered": ("RMSprop", {**RMS, "centered": True}, 1.0),
@@ -39,7 +43,11 @@ CASES = {
     "adamax": ("Adamax", ADAM, 1.0),
     "nadam": ("NAdam", ADAM, 1.0),
     "nadam_l2": ("NAdam", {**ADAM, "weight_decay": 0.1}, 1.0),
-    "nadam_decoupled": ("NAdam", {**ADAM, "weight_decay": 0.1, "decoupled_weight_decay": True}, 1.0),
+    "nadam_decoupled": (
+        "NAdam",
+        {**ADAM, "weight_decay": 0.1, "decoupled_weight_decay": True},
+        1.0,
+    ),
 }
 
 SCHEDULE_STEPS = 30
@@ -71,10 +79,14 @@ def inputs():
     for leaf, shape in SHAPES.items():
         start[leaf] = rng.standard_normal(shape)
         scale = 10.0 ** rng.uniform(-3, 2, shape)
-        grads[leaf] = rng.standard_normal((STEPS, *shape)) * scale * fading.reshape(-1, *(1 for _ in shape))
+        grads[leaf] = (
+            rng.standard_normal((STEPS, *shape)) * scale * fading.reshape(-1, *(1 for _ in shape))
+        )
     grads["w"][:, 0, 0] = 0.0
     grads["b"][:4, 0] = 0.0
-    values = np.abs(2.0 * np.exp(-np.arange(SCHEDULE_STEPS) / 4.0) + 0.1 * rng.standard_normal(SCHEDULE_STEPS))
+    values = np.abs(
+        2.0 * np.exp(-np.arange(SCHEDULE_STEPS) / 4.0) + 0.1 * rng.standard_normal(SCHEDULE_STEPS)
+    )
     return start, grads, values
 
 
@@ -130,7 +142,9 @@ def golden():
     arrays |= {f"grads/{leaf}": value for leaf, value in grads.items()}
     arrays["plateau_values"] = values
     meta = {"torch": torch.__version__, "seed": SEED, "steps": STEPS, "cases": {}, "schedules": {}}
-    meta["defaults"] = {kind: defaults(kind) for kind in sorted({case[0] for case in CASES.values()})}
+    meta["defaults"] = {
+        kind: defaults(kind) for kind in sorted({case[0] for case in CASES.values()})
+    }
     for name in CASES:
         points, meta["cases"][name] = path(name, start, grads)
         arrays |= {f"path/{name}/{leaf}": value for leaf, value in points.items()}

@@ -30,7 +30,12 @@ CASES = {
     "adam_amsgrad": ("Adam", {**ADAM, "amsgrad": True}, {}, 1.0),
     "adamw_scheduled": ("AdamW", {**ADAM, "weight_decay": 0.1}, {}, 0.9),
     "adamw_amsgrad": ("AdamW", {**ADAM, "weight_decay": 0.1, "amsgrad": True}, {}, 1.0),
-    "adamw_groups": ("AdamW", {**ADAM, "weight_decay": 0.1}, {"weight_decay": 0.0, "lr": 0.02}, 1.0),
+    "adamw_groups": (
+        "AdamW",
+        {**ADAM, "weight_decay": 0.1},
+        {"weight_decay": 0.0, "lr": 0.02},
+        1.0,
+    ),
     "nadam": ("NAdam", ADAM, {}, 1.0),
     "radam": ("RAdam", ADAM, {}, 1.0),
     "rmsprop": ("RMSprop", {"lr": 0.02}, {}, 1.0),
@@ -43,7 +48,8 @@ def inputs():
     fading = np.exp(-np.arange(BEFORE + AFTER) / 6.0)
     start = {leaf: rng.standard_normal(shape) for leaf, shape in SHAPES.items()}
     grads = {
-        leaf: rng.standard_normal((BEFORE + AFTER, *shape)) * fading.reshape(-1, *(1 for _ in shape))
+        leaf: rng.standard_normal((BEFORE + AFTER, *shape))
+        * fading.reshape(-1, *(1 for _ in shape))
         for leaf, shape in SHAPES.items()
     }
     return start, grads
@@ -53,17 +59,33 @@ def run(name, start, grads):
     """The arrays of one case, and its parameter groups."""
     kind, arguments, bias, factor = CASES[name]
     leaves = {leaf: torch.nn.Parameter(torch.tensor(value)) for leaf, value in start.items()}
-    groups = [{"params": [leaves["weight"]]}, {"params": [leaves["bias"]], **bias}] if bias else leaves.values()
+    groups = (
+        [{"params": [leaves["weight"]]}, {"params": [leaves["bias"]], **bias}]
+        if bias
+        else leaves.values()
+    )
     optimizer = getattr(torch.optim, kind)(groups, foreach=False, **arguments)
     rates = [group["lr"] for group in optimizer.param_groups]
     arrays, points = {}, {leaf: [] for leaf in leaves}
     for step in range(BEFORE + AFTER):
         if step == BEFORE:
             saved = optimizer.state_dict()
-            arrays |= {f"at/{name}/{leaf}": parameter.detach().numpy().copy() for leaf, parameter in leaves.items()}
+            arrays |= {
+                f"at/{name}/{leaf}": parameter.detach().numpy().copy()
+                for leaf, parameter in leaves.items()
+            }
             for index, entry in saved["state"].items():
-                arrays |= {f"state/{name}/{index}/{key}": x.numpy().copy() for key, x in entry.items() if x is not None}
-            meta = {"optimizer": kind, "param_groups": saved["param_groups"], "lr_factor": factor, "rates": rates}
+                arrays |= {
+                    f"state/{name}/{index}/{key}": x.numpy().copy()
+                    for key, x in entry.items()
+                    if x is not None
+                }
+            meta = {
+                "optimizer": kind,
+                "param_groups": saved["param_groups"],
+                "lr_factor": factor,
+                "rates": rates,
+            }
             meta = json.loads(json.dumps(meta))
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor**step

@@ -16,8 +16,13 @@ def problem(dtype, steps=STEPS, seed=0, shapes=SHAPES):
     """The start, and a loss of (params, step): a quadratic about a point that jitters, so that no gradient stays zero."""
     rng = np.random.default_rng(seed)
     start = {k: jnp.asarray(rng.standard_normal(shape), dtype) for k, shape in shapes.items()}
-    scale = {k: jnp.asarray(10 ** rng.uniform(-1, 0.5, shape), dtype) for k, shape in shapes.items()}
-    jitter = {k: jnp.asarray(rng.standard_normal((steps, *shape)) * 0.5, dtype) for k, shape in shapes.items()}
+    scale = {
+        k: jnp.asarray(10 ** rng.uniform(-1, 0.5, shape), dtype) for k, shape in shapes.items()
+    }
+    jitter = {
+        k: jnp.asarray(rng.standard_normal((steps, *shape)) * 0.5, dtype)
+        for k, shape in shapes.items()
+    }
 
     def loss(params, step):
         terms = [jnp.sum(scale[k] * (params[k] - jitter[k][step]) ** 2) for k in shapes]

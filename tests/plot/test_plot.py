@@ -59,10 +59,16 @@ def test_a_path_is_what_the_loop_visits():
 
 def test_a_path_takes_a_gradient_an_optax_pair_and_what_needs_the_loss():
     points = plot.path(
-        gx.sgd(1.0), bowl, [0.0, 0.0], 3, gradient=lambda point, step: jnp.ones(2) * (step + 1).astype(jnp.float32)
+        gx.sgd(1.0),
+        bowl,
+        [0.0, 0.0],
+        3,
+        gradient=lambda point, step: jnp.ones(2) * (step + 1).astype(jnp.float32),
     )
     np.testing.assert_allclose(points[:, 0], [0, -1, -3, -6])
-    np.testing.assert_allclose(plot.path(optax.sgd(0.1), bowl, [1.0, 0.0], 1)[1], [0.8, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(
+        plot.path(optax.sgd(0.1), bowl, [1.0, 0.0], 1)[1], [0.8, 0.0], rtol=1e-6
+    )
     polyak = plot.path(gx.polyak_sgd(10.0), bowl, [1.0, 0.0], 1)  # f / ‖g‖² = 1/4: half of the way
     np.testing.assert_allclose(polyak[1], [0.5, 0.0], rtol=1e-5)
 
@@ -85,7 +91,12 @@ def test_a_path_refuses(change, words):
 def test_a_contour_has_the_paths_the_levels_and_the_minimum():
     track = plot.path(gx.sgd(0.1), bowl, [2.5, 1.5], 20)
     figure = plot.contour(
-        bowl, {"sgd": track, "still": track[:1]}, **WINDOW, minimum=(0, 0), title="A bowl", xlabel="w"
+        bowl,
+        {"sgd": track, "still": track[:1]},
+        **WINDOW,
+        minimum=(0, 0),
+        title="A bowl",
+        xlabel="w",
     )
     (ax,) = figure.axes
     lines = by_label(ax)
@@ -121,7 +132,10 @@ def test_a_contour_in_given_axes():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"paths": {"a": np.ones((3, 3))}}, r"paths\['a'\] must be an array \[steps \+ 1, 2\]; got shape \(3, 3\)"),
+        (
+            {"paths": {"a": np.ones((3, 3))}},
+            r"paths\['a'\] must be an array \[steps \+ 1, 2\]; got shape \(3, 3\)",
+        ),
         ({"paths": {"a": np.ones(2)}}, r"paths\['a'\]"),
         ({"xlim": (1, 0)}, r"xlim must be \(low, high\)"),
         ({"f": lambda x: x}, "f must map an array"),
@@ -150,7 +164,9 @@ def _at(picture, i):
 
 def test_an_animation_has_its_frames_and_shows_itself(tmp_path):
     track = plot.path(gx.sgd(0.05), bowl, [2.5, 1.5], 50)
-    animation = plot.animate(bowl, {"sgd": track, "short": track[:3]}, **WINDOW, frames=8, fps=10, minimum=(0, 0))
+    animation = plot.animate(
+        bowl, {"sgd": track, "short": track[:3]}, **WINDOW, frames=8, fps=10, minimum=(0, 0)
+    )
     picture, frames = gif(animation)
     assert len(frames) == 8
     assert picture.info["loop"] == 0
@@ -163,7 +179,14 @@ def test_an_animation_has_its_frames_and_shows_itself(tmp_path):
 
 
 def test_an_animation_has_no_more_frames_than_steps():
-    assert len(gif(plot.animate(bowl, {"sgd": plot.path(gx.sgd(0.1), bowl, [2.0, 1.0], 4)}, **WINDOW))[1]) == 5
+    assert (
+        len(
+            gif(plot.animate(bowl, {"sgd": plot.path(gx.sgd(0.1), bowl, [2.0, 1.0], 4)}, **WINDOW))[
+                1
+            ]
+        )
+        == 5
+    )
 
 
 def test_an_animation_refuses():
@@ -179,7 +202,11 @@ def test_an_animation_refuses():
 def test_curves_have_the_mean_and_the_spread():
     seeds = np.array([[1.0, 2.0, 4.0], [3.0, 2.0, 0.5]])
     figure = plot.curves(
-        {"sgd": seeds, "adam": [3.0, 2.0, 1.0]}, target=1.5, title="Loss", ylabel="loss (nats)", log=True
+        {"sgd": seeds, "adam": [3.0, 2.0, 1.0]},
+        target=1.5,
+        title="Loss",
+        ylabel="loss (nats)",
+        log=True,
     )
     (ax,) = figure.axes
     lines = by_label(ax)
@@ -195,7 +222,9 @@ def test_curves_have_the_mean_and_the_spread():
 
 
 def test_a_curve_that_diverges_ends_in_a_cross():
-    (ax,) = plot.curves({"sgd": [[1.0, 2.0, 9.0, 9.0], [1.0, 4.0, np.inf, np.nan]]}, x=[10, 20, 30, 40]).axes
+    (ax,) = plot.curves(
+        {"sgd": [[1.0, 2.0, 9.0, 9.0], [1.0, 4.0, np.inf, np.nan]]}, x=[10, 20, 30, 40]
+    ).axes
     (cross,) = [line for line in ax.get_lines() if line.get_marker() == "x"]
     np.testing.assert_allclose(cross.get_xydata(), [[20, 3]])
 
@@ -236,9 +265,13 @@ def test_sensitivity_sorts_the_rates_and_crosses_what_diverged():
     lines = by_label(ax)
     np.testing.assert_allclose(lines["sgd"].get_data(), [[0.01, 0.1, 1.0], [2.0, 1.0, np.nan]])
     np.testing.assert_allclose(lines["adam"].get_ydata(), [1.0, np.nan, 2.0])
-    crosses = [line for line in ax.get_lines() if line.get_marker() == "x" and len(line.get_xdata())]
+    crosses = [
+        line for line in ax.get_lines() if line.get_marker() == "x" and len(line.get_xdata())
+    ]
     assert [tuple(line.get_xdata()) for line in crosses] == [(1.0,), (0.1,)]
-    assert all(0.9 < y < 1 for line in crosses for y in line.get_ydata())  # at the top, in shares of the height
+    assert all(
+        0.9 < y < 1 for line in crosses for y in line.get_ydata()
+    )  # at the top, in shares of the height
     assert [line.get_color() for line in crosses] == list(PALETTE[:2])
     dots = next(line for line in ax.get_lines() if line.get_marker() == ".")
     assert len(dots.get_xdata()) == 6
@@ -249,7 +282,9 @@ def test_sensitivity_sorts_the_rates_and_crosses_what_diverged():
 
 
 def test_one_explosion_does_not_flatten_the_rest():
-    (ax,) = plot.sensitivity(np.geomspace(1e-3, 1, 20), {"sgd": [*np.linspace(1, 2, 19), 1e30]}, log=False).axes
+    (ax,) = plot.sensitivity(
+        np.geomspace(1e-3, 1, 20), {"sgd": [*np.linspace(1, 2, 19), 1e30]}, log=False
+    ).axes
     assert ax.get_ylim()[1] < 10
     assert ax.get_yscale() == "linear"
     assert upper_limit(np.array([1.0, 2.0]), log=True) == 2.0
@@ -266,9 +301,15 @@ def test_sensitivity_refuses():
 
 
 def test_schedules_share_an_axes_or_have_panels():
-    some = {"linear": gx.linear_schedule(1.0, 0.0, 4), "number": 0.5, "function": lambda step: 1 / (1 + step)}
+    some = {
+        "linear": gx.linear_schedule(1.0, 0.0, 4),
+        "number": 0.5,
+        "function": lambda step: 1 / (1 + step),
+    }
     (ax,) = plot.schedules(some, 5, log=False).axes
-    np.testing.assert_allclose(by_label(ax)["linear"].get_data(), [np.arange(5), [1, 0.75, 0.5, 0.25, 0]])
+    np.testing.assert_allclose(
+        by_label(ax)["linear"].get_data(), [np.arange(5), [1, 0.75, 0.5, 0.25, 0]]
+    )
     np.testing.assert_allclose(by_label(ax)["number"].get_ydata(), 0.5)
     np.testing.assert_allclose(by_label(ax)["function"].get_ydata()[:2], [1, 0.5])
     many = {f"step {i}": gx.step_decay(1.0, 0.5, i + 1) for i in range(7)}
@@ -292,10 +333,16 @@ def test_ratios_are_measured_by_path_under_jit():
         "rest": jnp.zeros(1),
         "frozen": jnp.ones(1),
     }
-    updates = {"dense": {"kernel": jnp.full((2, 2), 0.2), "bias": jnp.ones(2)}, "rest": jnp.zeros(1), "frozen": None}
+    updates = {
+        "dense": {"kernel": jnp.full((2, 2), 0.2), "bias": jnp.ones(2)},
+        "rest": jnp.zeros(1),
+        "frozen": None,
+    }
     found = jax.jit(plot.ratios)(updates, params)
     assert sorted(found) == ["dense/bias", "dense/kernel", "rest"]
-    np.testing.assert_allclose([found["dense/kernel"], found["dense/bias"], found["rest"]], [0.1, np.inf, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        [found["dense/kernel"], found["dense/bias"], found["rest"]], [0.1, np.inf, 0], rtol=1e-6
+    )
 
 
 def test_update_ratios_show_median_and_spread_per_layer():
@@ -336,10 +383,17 @@ def test_the_legend_hides_no_data():
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
-    for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib" or n == "gradxform.plot.picture"]:
+    for name in [
+        n
+        for n in sys.modules
+        if n.partition(".")[0] == "matplotlib" or n == "gradxform.plot.picture"
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ModuleNotFoundError, match=r'gradxform.plot needs matplotlib.*pip install "gradxform\[cli\]"'):
+    with pytest.raises(
+        ModuleNotFoundError,
+        match=r'gradxform.plot needs matplotlib.*pip install "gradxform\[cli\]"',
+    ):
         plot.curves({"a": [1.0, 2.0]})
 
 

@@ -22,7 +22,10 @@ def optax_sgd(*parts):
 
 PAIRS = {
     "clip_by_block_rms": (sgd(gx.clip_by_block_rms(0.2)), optax_sgd(optax.clip_by_block_rms(0.2))),
-    "adaptive_grad_clip": (sgd(gx.adaptive_grad_clip(0.3)), optax_sgd(optax.adaptive_grad_clip(0.3))),
+    "adaptive_grad_clip": (
+        sgd(gx.adaptive_grad_clip(0.3)),
+        optax_sgd(optax.adaptive_grad_clip(0.3)),
+    ),
     "adaptive_grad_clip_axis": (
         lambda: gx.chain(gx.adaptive_grad_clip(0.3, 1e-2, axis=()), gx.scale(-0.05)),
         lambda: optax.chain(optax.adaptive_grad_clip(0.3, 1e-2, axis=()), optax.scale(-0.05)),
@@ -45,7 +48,9 @@ def test_follows_optax(name, dtype):
     assert distance(*PAIRS[name], dtype) < RTOL[dtype]
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (1, 7), (4, 5), (3, 4, 5), (2, 3, 4, 5), (2, 2, 3, 4, 5)])
+@pytest.mark.parametrize(
+    "shape", [(), (5,), (1, 7), (4, 5), (3, 4, 5), (2, 3, 4, 5), (2, 2, 3, 4, 5)]
+)
 def test_units_are_those_of_optax(shape):
     from optax.transforms import _clipping
 
@@ -93,7 +98,9 @@ def test_dpsgd_draws_and_steps_as_optax(momentum):
     for _ in range(3):
         updates, state = ours.update(grads, state, params)
         expected, other = theirs.update(grads, other, params)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), updates, expected)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), updates, expected
+        )
 
 
 def test_examples_without_an_axis_are_an_error_that_names_the_leaves():
@@ -107,8 +114,12 @@ def test_examples_without_an_axis_are_an_error_that_names_the_leaves():
 def test_zclip_follows_its_paper(max_norm, x64):
     rng = np.random.default_rng(3)
     grads = rng.standard_normal((120, 6)) * (1 + 9 * (rng.uniform(size=(120, 1)) > 0.9))
-    expected = ref.zclip(grads, np.zeros(6), 0.1, threshold=2.0, decay=0.9, warmup_steps=10, max_norm=max_norm)
-    tx = gx.chain(gx.zclip(2.0, 0.9, 10, max_norm if np.isfinite(max_norm) else None), gx.scale(-0.1))
+    expected = ref.zclip(
+        grads, np.zeros(6), 0.1, threshold=2.0, decay=0.9, warmup_steps=10, max_norm=max_norm
+    )
+    tx = gx.chain(
+        gx.zclip(2.0, 0.9, 10, max_norm if np.isfinite(max_norm) else None), gx.scale(-0.1)
+    )
     assert np.max(np.abs(run(tx, grads) - expected)) < 1e-12
     assert ref.zclip.spikes > 3
 
@@ -133,7 +144,13 @@ def test_adagc_follows_its_paper(x64):
 
 
 @pytest.mark.parametrize(
-    "tx", [gx.zclip(warmup_steps=2), gx.adagc(warmup_steps=2), gx.clip_by_block_rms(0.5), gx.adaptive_grad_clip(0.1)]
+    "tx",
+    [
+        gx.zclip(warmup_steps=2),
+        gx.adagc(warmup_steps=2),
+        gx.clip_by_block_rms(0.5),
+        gx.adaptive_grad_clip(0.1),
+    ],
 )
 def test_a_clip_never_lengthens_nor_turns(tx):
     rng = np.random.default_rng(5)
@@ -178,7 +195,12 @@ def test_monitors_measure_where_they_stand():
         gx.sgd(0.1, 0.9),
         gx.snapshot("before", gx.global_norm),
         gx.clip_by_global_norm(0.05),
-        gx.monitor({"after": gx.global_norm, "often": gx.measure_with_ema(lambda u: gx.global_norm(u) > 0.04, 0.9)}),
+        gx.monitor(
+            {
+                "after": gx.global_norm,
+                "often": gx.measure_with_ema(lambda u: gx.global_norm(u) > 0.04, 0.9),
+            }
+        ),
     )
     other = optax.chain(optax.sgd(0.1, 0.9), optax.clip_by_global_norm(0.05))
     params = jnp.array([1.0, 2.0, 3.0])

@@ -60,7 +60,10 @@ def oracle(
     for value in values:
         seen.append(-float(value) if mode == "max" else float(value))
         if len(seen) == accumulation_size:
-            mean, seen = math.fsum(seen) / len(seen) if all(map(math.isfinite, seen)) else math.nan, []
+            mean, seen = (
+                math.fsum(seen) / len(seen) if all(map(math.isfinite, seen)) else math.nan,
+                [],
+            )
             margin = (rtol * abs(best) if math.isfinite(best) else 0.0) + atol
             better = math.isfinite(mean) and mean < best - margin
             if better:
@@ -97,7 +100,13 @@ ARGUMENTS = {
     "both margins": {"factor": 0.5, "patience": 1, "rtol": 0.02, "atol": 0.05},
     "bounded": {"factor": 0.25, "patience": 1, "min_scale": 0.1},
     "means of 3": {"factor": 0.5, "patience": 1, "rtol": 0.01, "accumulation_size": 3},
-    "means of 4, cooldown": {"factor": 0.5, "patience": 1, "cooldown": 2, "accumulation_size": 4, "min_scale": 0.2},
+    "means of 4, cooldown": {
+        "factor": 0.5,
+        "patience": 1,
+        "cooldown": 2,
+        "accumulation_size": 4,
+        "min_scale": 0.2,
+    },
     "factor 1": {"factor": 1.0, "patience": 1},
     "factor 0": {"factor": 0.0, "patience": 3},
 }
@@ -110,7 +119,10 @@ def test_against_the_equation_with_branches(name, mode, convention):
     arguments = {**ARGUMENTS[name], "mode": mode, "convention": convention}
     for shape, values in VALUES.items():
         values32 = values.astype(np.float32)
-        got, expected = scales(gx.reduce_on_plateau(**arguments), values32), oracle(values32, **arguments)
+        got, expected = (
+            scales(gx.reduce_on_plateau(**arguments), values32),
+            oracle(values32, **arguments),
+        )
         np.testing.assert_allclose(got, expected, rtol=1e-5, err_msg=shape)
 
 
@@ -137,7 +149,9 @@ def test_max_of_values_is_min_of_their_negatives():
 
 
 @pytest.mark.parametrize("convention", ["optax", "torch"])
-@pytest.mark.parametrize("name", ["plain", "patience 0", "cooldown", "absolute", "both margins", "bounded"])
+@pytest.mark.parametrize(
+    "name", ["plain", "patience 0", "cooldown", "absolute", "both margins", "bounded"]
+)
 def test_against_the_reference_of_the_oracles(name, convention):
     """For positive values, where its margin has the right sign."""
     for values in (VALUES["falling"], VALUES["flat"], VALUES["large"], GOLDEN["plateau_values"]):
@@ -177,13 +191,16 @@ def test_against_optax(name, standard_promotion):
 
     values = jnp.asarray(VALUES["falling"], jnp.float32)
     _, expected = jax.jit(lambda values: jax.lax.scan(body, tx.init(ONE), values))(values)
-    np.testing.assert_allclose(scales(gx.reduce_on_plateau(**arguments), values), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        scales(gx.reduce_on_plateau(**arguments), values), expected, rtol=1e-5
+    )
 
 
 def test_the_conventions_differ_by_one_value():
     flat = np.ones(9)
     np.testing.assert_array_equal(
-        scales(gx.reduce_on_plateau(0.5, 2), flat), [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.0625]
+        scales(gx.reduce_on_plateau(0.5, 2), flat),
+        [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.0625],
     )
     torch = scales(gx.reduce_on_plateau(0.5, 2, convention="torch"), flat)
     np.testing.assert_array_equal(torch, [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25])
@@ -205,7 +222,9 @@ def test_a_value_that_is_not_finite_is_not_better(bad, mode):
     sign = 1.0 if mode == "min" else -1.0
     tx = gx.reduce_on_plateau(0.5, 2, 0.01, mode=mode)
     one_bad = sign * np.array([3.0, 2.0, 1.0, bad, 0.9, 0.8, 0.7, 0.6, 0.5])
-    np.testing.assert_array_equal(scales(tx, one_bad), 1.0)  # no harm: the values after it are better
+    np.testing.assert_array_equal(
+        scales(tx, one_bad), 1.0
+    )  # no harm: the values after it are better
     all_bad = np.full(6, bad)
     np.testing.assert_array_equal(scales(tx, all_bad), [1, 0.5, 0.5, 0.25, 0.25, 0.125])
     first = sign * np.array([bad, 3.0, 2.0, 1.0, 1.0, 1.0, 1.0])
@@ -215,9 +234,12 @@ def test_a_value_that_is_not_finite_is_not_better(bad, mode):
 def test_a_mean_over_a_value_that_is_not_finite_is_not_better_and_passes():
     for bad in (math.nan, math.inf):
         values = np.array([3.0, 3.0, 2.0, bad, 2.0, 2.0, 1.0, 1.0])
-        np.testing.assert_array_equal(scales(gx.reduce_on_plateau(0.5, 2, accumulation_size=2), values), 1.0)
         np.testing.assert_array_equal(
-            scales(gx.reduce_on_plateau(0.5, 1, accumulation_size=2), values), [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5]
+            scales(gx.reduce_on_plateau(0.5, 2, accumulation_size=2), values), 1.0
+        )
+        np.testing.assert_array_equal(
+            scales(gx.reduce_on_plateau(0.5, 1, accumulation_size=2), values),
+            [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.5],
         )
 
 
@@ -257,7 +279,9 @@ def test_a_new_number_retraces_nothing():
 def test_patience_may_be_a_schedule():
     patience = gx.manual_schedule((1.0, 3.0), (4,))
     got = scales(gx.reduce_on_plateau(0.5, patience), np.ones(10))
-    np.testing.assert_array_equal(got, [1, 0.5, 0.25, 0.125, 0.125, 0.125, 0.0625, 0.0625, 0.0625, 0.03125])
+    np.testing.assert_array_equal(
+        got, [1, 0.5, 0.25, 0.125, 0.125, 0.125, 0.0625, 0.0625, 0.0625, 0.03125]
+    )
 
 
 def test_after_an_optimizer_it_scales_the_step():

@@ -27,8 +27,14 @@ OPTAX = {
         gx.piecewise_interpolate_schedule("cosine", 1.0, SCALES),
         optax.piecewise_interpolate_schedule("cosine", 1.0, SCALES),
     ),
-    "linear_onecycle": (gx.linear_onecycle_schedule(37, 0.2, 0.31), optax.linear_onecycle_schedule(37, 0.2, 0.31)),
-    "cosine_onecycle": (gx.cosine_onecycle_schedule(37, 0.2, 0.31), optax.cosine_onecycle_schedule(37, 0.2, 0.31)),
+    "linear_onecycle": (
+        gx.linear_onecycle_schedule(37, 0.2, 0.31),
+        optax.linear_onecycle_schedule(37, 0.2, 0.31),
+    ),
+    "cosine_onecycle": (
+        gx.cosine_onecycle_schedule(37, 0.2, 0.31),
+        optax.cosine_onecycle_schedule(37, 0.2, 0.31),
+    ),
     "sgdr": (gx.sgdr_schedule(CYCLES), optax.sgdr_schedule(CYCLES)),
 }
 
@@ -78,7 +84,10 @@ ORACLES = {
         gx.wsd_schedule(0.3, 5, 10, 8, 0.1, 0.01, "sqrt"),
         lambda t: ref.wsd(t, 0.3, 5, 10, 8, 0.1, 0.01, "sqrt"),
     ),
-    "wsd_cosine": (gx.wsd_schedule(0.3, 5, 10, 8, shape="cosine"), lambda t: ref.wsd(t, 0.3, 5, 10, 8, shape="cosine")),
+    "wsd_cosine": (
+        gx.wsd_schedule(0.3, 5, 10, 8, shape="cosine"),
+        lambda t: ref.wsd(t, 0.3, 5, 10, 8, shape="cosine"),
+    ),
     "wsd_power": (
         gx.wsd_schedule(0.3, 5, 10, 8, shape="power", power=0.5),
         lambda t: ref.wsd(t, 0.3, 5, 10, 8, shape="power", power=0.5),
@@ -90,10 +99,20 @@ ORACLES = {
         lambda t: 1 + ref.wsd(t, 0.3, 5, 10, 8, shape="sqrt"),
     ),
     "difference": (1 - gx.rex_schedule(0.3, 20) / 2, lambda t: 1 - ref.rex(t, 0.3, 20) / 2),
-    "product": (gx.rex_schedule(0.3, 20) * gx.warmup(5), lambda t: ref.rex(t, 0.3, 20) * min(t / 5, 1)),
+    "product": (
+        gx.rex_schedule(0.3, 20) * gx.warmup(5),
+        lambda t: ref.rex(t, 0.3, 20) * min(t / 5, 1),
+    ),
     "stretch": (
-        gx.stretch(gx.rex_schedule(1.0, 20, 0.5), 10) >> (gx.constant(5, 0.4) >> gx.linear_schedule(0.3, 0.0, 5)),
-        lambda t: ref.rex(t, 1.0, 20, 0.5) if t < 10 else 0.4 if t < 15 else 0.3 * (1 - min((t - 15) / 5, 1)),
+        gx.stretch(gx.rex_schedule(1.0, 20, 0.5), 10)
+        >> (gx.constant(5, 0.4) >> gx.linear_schedule(0.3, 0.0, 5)),
+        lambda t: (
+            ref.rex(t, 1.0, 20, 0.5)
+            if t < 10
+            else 0.4
+            if t < 15
+            else 0.3 * (1 - min((t - 15) / 5, 1))
+        ),
     ),
 }
 ALL = {name: s for name, (s, _) in (OPTAX | ORACLES).items()} | TORCH
@@ -107,7 +126,9 @@ def curve(schedule, steps):
 def test_equals_optax(name, x64, standard_promotion):
     """Optax computes in float32 unless the step is float64, also in double precision."""
     ours, theirs = OPTAX[name]
-    np.testing.assert_allclose(curve(ours, 45), [theirs(jnp.float64(t)) for t in range(45)], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(
+        curve(ours, 45), [theirs(jnp.float64(t)) for t in range(45)], rtol=1e-12, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -119,7 +140,9 @@ def test_equals_torch(name, x64):
 @pytest.mark.parametrize("name", ORACLES)
 def test_equals_its_oracle(name, x64):
     ours, oracle = ORACLES[name]
-    np.testing.assert_allclose(curve(ours, 50), [oracle(t) for t in range(50)], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        curve(ours, 50), [oracle(t) for t in range(50)], rtol=1e-12, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -152,7 +175,9 @@ def test_the_algebra_prints_what_was_written():
 def test_peaks_and_lengths_of_the_algebra_are_leaves():
     s = 3e-4 * (gx.warmup(100) >> gx.constant(500) >> gx.cooldown(200))
     assert jax.tree.leaves(s)[:2] == [3e-4, 100.0]
-    slope = jax.grad(lambda n: (gx.warmup(n) >> gx.constant(10) >> gx.cooldown(10))(15.0 + 0 * n))(8.0)
+    slope = jax.grad(lambda n: (gx.warmup(n) >> gx.constant(10) >> gx.cooldown(10))(15.0 + 0 * n))(
+        8.0
+    )
     assert slope == 0  # on the plateau no length matters
     slope = jax.grad(lambda n: (gx.warmup(n) >> gx.constant(10) >> gx.cooldown(10))(23))(8.0)
     np.testing.assert_allclose(slope, 0.1, rtol=1e-5)  # one step later, a tenth less far down

@@ -13,12 +13,16 @@ assert jax.device_count() >= 8, (
     "these tests need eight devices; tests/conftest.py asks for them unless XLA_FLAGS is set"
 )
 
-TX = gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(gx.linear_schedule(1e-2, 0.0, 10), weight_decay=0.1))
+TX = gx.chain(
+    gx.clip_by_global_norm(0.5), gx.adamw(gx.linear_schedule(1e-2, 0.0, 10), weight_decay=0.1)
+)
 
 
 def make_mesh(kind):
     return Mesh(
-        np.array(jax.devices()[:8]), ("x",), axis_types=(AxisType.Auto if kind == "auto" else AxisType.Explicit,)
+        np.array(jax.devices()[:8]),
+        ("x",),
+        axis_types=(AxisType.Auto if kind == "auto" else AxisType.Explicit,),
     )
 
 
@@ -51,8 +55,12 @@ def mesh(request):
 
 
 def assert_sharded_alike(got, expected):
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True):
-        assert x.sharding.is_equivalent_to(y.sharding, x.ndim), f"{jax.tree_util.keystr(path)}: {x.sharding}"
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True
+    ):
+        assert x.sharding.is_equivalent_to(y.sharding, x.ndim), (
+            f"{jax.tree_util.keystr(path)}: {x.sharding}"
+        )
 
 
 def train(params, grads, state=None, update=TX.update, steps=3):
@@ -92,7 +100,9 @@ def test_a_step_equals_the_unsharded_one_and_keeps_the_layout(mesh, how):
         expected, expected_state = train(tree(0), tree(1))
     for name in params:
         np.testing.assert_allclose(got[name], expected[name], rtol=2e-6, atol=2e-6)
-    for a, b in zip(jax.tree.leaves(moments(state)), jax.tree.leaves(moments(expected_state)), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(moments(state)), jax.tree.leaves(moments(expected_state)), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
 
 
@@ -110,7 +120,10 @@ def bytes_per_device(state):
     """The bytes of the moments on the first device, counted where they lie."""
     device = jax.devices()[0]
     return sum(
-        s.data.nbytes for x in jax.tree.leaves(moments(state)) for s in x.addressable_shards if s.device == device
+        s.data.nbytes
+        for x in jax.tree.leaves(moments(state))
+        for s in x.addressable_shards
+        if s.device == device
     )
 
 
@@ -158,12 +171,15 @@ def test_inside_shard_map_with_averaged_gradients():
 
     def step(params, state, x):
         grads = jax.tree.map(
-            lambda g: jax.lax.pmean(g, "x"), jax.grad(loss)(jax.lax.pcast(params, "x", to="varying"), x)
+            lambda g: jax.lax.pmean(g, "x"),
+            jax.grad(loss)(jax.lax.pcast(params, "x", to="varying"), x),
         )
         updates, state = tx.update(grads, state, params)
         return gx.apply_updates(params, updates), state
 
-    mapped = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), P(), P("x")), out_specs=(P(), P())))
+    mapped = jax.jit(
+        jax.shard_map(step, mesh=mesh, in_specs=(P(), P(), P("x")), out_specs=(P(), P()))
+    )
     got, state = params, tx.init(params)
     expected, plain_state = params, tx.init(params)
     for _ in range(3):
@@ -186,7 +202,9 @@ def test_inside_shard_map_on_sharded_parameters():
             params = gx.apply_updates(params, updates)
         return params, state["adamw"]["ema"].slots["m"]
 
-    mapped = jax.jit(jax.shard_map(two_steps, mesh=mesh, in_specs=(P("x"), P("x")), out_specs=(P("x"), P("x"))))
+    mapped = jax.jit(
+        jax.shard_map(two_steps, mesh=mesh, in_specs=(P("x"), P("x")), out_specs=(P("x"), P("x")))
+    )
     for got, expected in zip(mapped(params, grads), two_steps(params, grads), strict=True):
         np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-6)
         assert got.sharding.spec[0] == "x"
@@ -200,7 +218,11 @@ def test_an_abstract_state_takes_the_layout_of_explicit_parameters():
         abstract = jax.eval_shape(TX.init, params)
         for slots in moments(abstract):
             for name, x in slots.items():
-                assert x.sharding.spec == params[name].sharding.spec or x.ndim == 0 or x.sharding.spec[0] == "x"
+                assert (
+                    x.sharding.spec == params[name].sharding.spec
+                    or x.ndim == 0
+                    or x.sharding.spec[0] == "x"
+                )
         in_jit = jax.jit(TX.init)(params)
         for slots in moments(in_jit):
             assert_sharded_alike(slots, params)
@@ -210,6 +232,8 @@ def test_init_in_jit_needs_out_shardings_in_auto_mode():
     """The documented cure for a whole state on the first device."""
     mesh = make_mesh("auto")
     params = jax.device_put(tree(0), shardings(mesh))
-    layout = jax.tree.map(lambda x: NamedSharding(mesh, P("x") if x.ndim else P()), jax.eval_shape(TX.init, params))
+    layout = jax.tree.map(
+        lambda x: NamedSharding(mesh, P("x") if x.ndim else P()), jax.eval_shape(TX.init, params)
+    )
     for slots in moments(jax.jit(TX.init, out_shardings=layout)(params)):
         assert_sharded_alike(slots, params)

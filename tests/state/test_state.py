@@ -11,7 +11,10 @@ from instances import TRANSFORMATIONS
 
 import gradxform as gx
 
-PARAMS = {"block": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "head": jnp.ones(4, jnp.bfloat16)}
+PARAMS = {
+    "block": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
+    "head": jnp.ones(4, jnp.bfloat16),
+}
 RATE = gx.linear_schedule(0.1, 0.0, 10)
 
 
@@ -56,7 +59,9 @@ def test_6_the_number_used_is_found_also_when_scheduled():
         tx = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(RATE))
         state = after(tx, k)
         np.testing.assert_allclose(gx.get(state, "learning_rate"), expected, rtol=1e-6)
-        np.testing.assert_allclose(gx.numbers(tx, state)["adamw/learning_rate"], expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            gx.numbers(tx, state)["adamw/learning_rate"], expected, rtol=1e-6
+        )
         tunable = gx.tunable(gx.adamw(RATE))
         np.testing.assert_allclose(gx.get(after(tunable, k), "learning_rate"), expected, rtol=1e-6)
         chained = gx.chain(gx.clip(1.0), tunable)
@@ -65,7 +70,11 @@ def test_6_the_number_used_is_found_also_when_scheduled():
     np.testing.assert_allclose(jitted, 0.08, rtol=1e-6)
 
 
-STEP_SIZES = {"rprop", "rprop_torch", "scale_by_rprop"}  # their learning rate is where the steps of their own begin
+STEP_SIZES = {
+    "rprop",
+    "rprop_torch",
+    "scale_by_rprop",
+}  # their learning rate is where the steps of their own begin
 
 
 def used(tx):
@@ -78,7 +87,12 @@ def used(tx):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, e in TRANSFORMATIONS.items() if "learning_rate" in getattr(e.make(), "arguments", ())]
+    "name",
+    [
+        n
+        for n, e in TRANSFORMATIONS.items()
+        if "learning_rate" in getattr(e.make(), "arguments", ())
+    ],
 )
 def test_every_optimizer_with_a_learning_rate_records_it(name):
     entry = TRANSFORMATIONS[name]
@@ -100,9 +114,19 @@ def test_the_record_is_there_whatever_the_learning_rate_is():
     """A number, an array, a schedule: the same structure and types; a table: a tree like the parameters."""
     params = {"a": jnp.ones((2, 3)), "b": None, "c": jnp.ones((), jnp.bfloat16)}
     states = []
-    for rate in (0.1, np.float32(0.1), jnp.float32(0.1), gx.constant_schedule(0.1), lambda step: 0.1):
+    for rate in (
+        0.1,
+        np.float32(0.1),
+        jnp.float32(0.1),
+        gx.constant_schedule(0.1),
+        lambda step: 0.1,
+    ):
         tx = gx.chain(gx.trace(0.9), gx.scale_by_learning_rate(rate))
-        for state in (tx.init(params), after(tx, 2, params), jax.jit(lambda tx=tx: after(tx, 2, params))()):
+        for state in (
+            tx.init(params),
+            after(tx, 2, params),
+            jax.jit(lambda tx=tx: after(tx, 2, params))(),
+        ):
             states.append(jax.tree.map(jax.typeof, state))
             np.testing.assert_allclose(gx.get(state, "learning_rate"), 0.1, rtol=1e-6)
     assert all(state == states[0] for state in states)
@@ -146,7 +170,9 @@ def test_a_record_cannot_be_set():
     for rate in (0.1, RATE, gx.by_path({"head": 0.1, "**": RATE})):
         state = after(gx.chain(gx.clip(1.0), gx.adam(rate)), 2)
         for name in ("learning_rate", "adam/scale_by_learning_rate/learning_rate"):
-            with pytest.raises(ValueError, match=r"records what the last update used.* tunable\(tx\)"):
+            with pytest.raises(
+                ValueError, match=r"records what the last update used.* tunable\(tx\)"
+            ):
                 gx.set(state, name, 0.5)
     with pytest.raises(ValueError, match="learning_rate/head records what"):
         gx.set(state, "learning_rate/head", 0.5)
@@ -161,8 +187,13 @@ def test_a_tunable_state_gives_its_own_number_and_each_schedule_at_its_own_step(
     ):
         state = gx.set(after(gx.tunable(tx), 1), "learning_rate", 0.3)
         assert gx.get(state, "learning_rate") == jnp.float32(0.3)
-    for tx in (gx.accumulate(gx.adam(RATE), 2), gx.chain(gx.clip(1.0), gx.accumulate(gx.adamw(RATE), 2))):
-        np.testing.assert_allclose(gx.get(after(gx.tunable(tx), 5), "learning_rate"), 0.09, rtol=1e-6)
+    for tx in (
+        gx.accumulate(gx.adam(RATE), 2),
+        gx.chain(gx.clip(1.0), gx.accumulate(gx.adamw(RATE), 2)),
+    ):
+        np.testing.assert_allclose(
+            gx.get(after(gx.tunable(tx), 5), "learning_rate"), 0.09, rtol=1e-6
+        )
         np.testing.assert_allclose(gx.get(after(tx, 5), "learning_rate"), 0.09, rtol=1e-6)
 
 
@@ -187,7 +218,8 @@ def test_numbers_are_those_of_the_last_update_each_at_its_own_step():
         gx.scale(gx.linear_schedule(1.0, 0.0, 10)),
         gx.accumulate(gx.chain(gx.scale_by_rms(0.9), gx.scale_by_learning_rate(RATE)), 2),
         gx.partition(
-            {"a": gx.sgd(0.1, 0.9), "b": gx.params_ema(gx.sgd(RATE), 0.5)}, gx.by_path({"head": "a", "**": "b"})
+            {"a": gx.sgd(0.1, 0.9), "b": gx.params_ema(gx.sgd(RATE), 0.5)},
+            gx.by_path({"head": "a", "**": "b"}),
         ),
         gx.add_decayed_weights(gx.by_path({"head": 0.0, "**": RATE})),
     )
@@ -202,7 +234,9 @@ def test_numbers_are_those_of_the_last_update_each_at_its_own_step():
     }
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, rtol=1e-6, err_msg=name)
-    np.testing.assert_allclose(got["add_decayed_weights/weight_decay"].values, [0.0, 0.06], rtol=1e-6)
+    np.testing.assert_allclose(
+        got["add_decayed_weights/weight_decay"].values, [0.0, 0.06], rtol=1e-6
+    )
     assert gx.get(after(tx, 5), "a/learning_rate", tx) == 0.1
 
 
@@ -230,14 +264,18 @@ def test_an_unknown_or_ambiguous_name_lists_what_there_is():
 
 def test_set_changes_one_thing_and_no_types():
     state = after(gx.adam(0.1), 2)
-    for name, value in (("step", 0), ("m", 0.0), ("v/head", 2.0), ("ema/m", jax.tree.map(jnp.zeros_like, PARAMS))):
+    for name, value in (
+        ("step", 0),
+        ("m", 0.0),
+        ("v/head", 2.0),
+        ("ema/m", jax.tree.map(jnp.zeros_like, PARAMS)),
+    ):
         changed = gx.set(state, name, value)
         assert jax.tree.map(jax.typeof, changed) == jax.tree.map(jax.typeof, state)
-        assert sum(x is not y for x, y in zip(jax.tree.leaves(changed), jax.tree.leaves(state), strict=True)) == {
-            "step": 3,
-            "m": 3,
-            "ema/m": 3,
-        }.get(name, 1)
+        assert sum(
+            x is not y
+            for x, y in zip(jax.tree.leaves(changed), jax.tree.leaves(state), strict=True)
+        ) == {"step": 3, "m": 3, "ema/m": 3}.get(name, 1)
     np.testing.assert_array_equal(gx.get(gx.set(state, "v/head", 2.0), "v")["head"], 2.0)
     with pytest.raises(ValueError, match="m/head has shape"):
         gx.set(state, "m/head", jnp.ones(3))
@@ -256,7 +294,9 @@ def test_6_a_number_in_the_state_is_set_and_a_schedule_is_not_overridden():
     assert len(traces) == 1
     with pytest.raises(ValueError, match=r"learning_rate must lie in \[0, inf\); got -1.0"):
         gx.set(state, "learning_rate", -1.0)
-    with pytest.raises(ValueError, match=r"learning_rate is linear_schedule.* and cannot become 0.5"):
+    with pytest.raises(
+        ValueError, match=r"learning_rate is linear_schedule.* and cannot become 0.5"
+    ):
         gx.set(gx.tunable(gx.adam(RATE)).init(PARAMS), "learning_rate", 0.5)
     inside = gx.tunable(gx.accumulate(gx.adam(0.1), 2)).init(PARAMS)
     assert gx.get(gx.set(inside, "learning_rate", 0.3), "learning_rate") == jnp.float32(0.3)
@@ -319,7 +359,9 @@ def test_a_state_survives_a_new_part():
         gx.tunable(old),
     ):
         state = gx.migrate(
-            saved, new.init(PARAMS), strict=not isinstance(new, type(gx.tunable(old))) and new.name != "skip_nonfinite"
+            saved,
+            new.init(PARAMS),
+            strict=not isinstance(new, type(gx.tunable(old))) and new.name != "skip_nonfinite",
         )
         expected, _ = old.update(ones(PARAMS), saved, PARAMS)
         got, _ = new.update(ones(PARAMS), state, PARAMS)
@@ -344,14 +386,19 @@ def test_what_does_not_fit_is_listed():
         gx.migrate(saved, gx.sgd(0.1).init(PARAMS))
     with pytest.raises(ValueError, match=r"without a saved value: .*'scale_by_rms/v/head'"):
         gx.migrate(after(gx.ema(0.9), 2), gx.adam(0.1).init(PARAMS))
-    with pytest.raises(ValueError, match=r"shapes that differ: \['ema/m/head: \(4,\) saved, \(5,\) here"):
+    with pytest.raises(
+        ValueError, match=r"shapes that differ: \['ema/m/head: \(4,\) saved, \(5,\) here"
+    ):
         gx.migrate(saved, gx.adam(0.1).init(PARAMS | {"head": jnp.ones(5)}))
     loose = gx.migrate(saved, gx.amsgrad(0.1).init(PARAMS), strict=False)
     same(gx.get(loose, "m"), gx.get(saved, "m"))
 
 
 def test_describe_has_a_row_for_each_parameter():
-    tx = gx.freeze("head", gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(RATE, weight_decay=0.1, mask="**/kernel")))
+    tx = gx.freeze(
+        "head",
+        gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(RATE, weight_decay=0.1, mask="**/kernel")),
+    )
     table = gx.describe(tx, PARAMS)
     assert [row.path for row in table.rows] == ["block/bias", "block/kernel", "head"]
     bias, kernel, head = table.rows
@@ -375,7 +422,8 @@ def test_describe_needs_shapes_alone_and_counts_every_byte():
     for tx in (
         gx.accumulate(gx.params_ema(gx.adam(0.1)), 2),
         gx.partition(
-            {"a": gx.schedule_free_adamw(0.1), "b": gx.lawa(gx.sgd(0.1, 0.9), 3)}, gx.by_path({"head": "a", "**": "b"})
+            {"a": gx.schedule_free_adamw(0.1), "b": gx.lawa(gx.sgd(0.1, 0.9), 3)},
+            gx.by_path({"head": "a", "**": "b"}),
         ),
         gx.sam(gx.adamw(0.1), gx.sgd(0.1)),
         gx.tunable(gx.adagrad(0.1)),
@@ -385,7 +433,9 @@ def test_describe_needs_shapes_alone_and_counts_every_byte():
         table = gx.describe(tx, shapes)
         assert repr(table) == repr(gx.describe(tx, PARAMS))
         total = sum(sum(row.slots.values()) for row in table.rows) + sum(table.shared.values())
-        assert total == sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(tx.init, shapes)))
+        assert total == sum(
+            x.size * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(tx.init, shapes))
+        )
     assert "lawa" in str(gx.describe(gx.lawa(gx.sgd(0.1), 2), PARAMS))
     assert gx.describe(gx.adam(0.1), {"a": jnp.ones(2), "b": None}).rows[-1].path == "a"
     assert pickle.loads(pickle.dumps(table)) == table
@@ -403,7 +453,11 @@ def test_setting_the_step_sets_every_counter():
     """The counters of a chain run together, nested or not, and bias corrections read each its own."""
     tx, params = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3)), {"w": jnp.ones(3)}
     state = gx.set(tx.init(params), "step", 100)
-    counters = [x for path, x in jax.tree_util.tree_leaves_with_path(state) if getattr(path[-1], "name", "") == "step"]
+    counters = [
+        x
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+        if getattr(path[-1], "name", "") == "step"
+    ]
     assert len(counters) > 3
     assert all(int(x) == 100 for x in counters)
     one = gx.set(tx.init(params), "ema/step", 7)

@@ -14,7 +14,9 @@ ADAM = gx.adam(1e-1)
 
 def loss(params, batch, key, *, l2=0.0):
     """Squared error with L2."""
-    return jnp.mean(jnp.square(batch["x"] @ params["w"] - batch["y"])) + l2 * jnp.sum(jnp.square(params["w"]))
+    return jnp.mean(jnp.square(batch["x"] @ params["w"] - batch["y"])) + l2 * jnp.sum(
+        jnp.square(params["w"])
+    )
 
 
 def init(key, *, scale=1.0):

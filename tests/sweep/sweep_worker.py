@@ -5,11 +5,21 @@ import time
 
 import jax
 
-out, processes, index, port, delay = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], float(sys.argv[5])
+out, processes, index, port, delay = (
+    sys.argv[1],
+    int(sys.argv[2]),
+    int(sys.argv[3]),
+    sys.argv[4],
+    float(sys.argv[5]),
+)
 jax.config.update("jax_num_cpu_devices", 1)
 if processes > 1:
     jax.distributed.initialize(
-        f"127.0.0.1:{port}", processes, index, initialization_timeout=60, heartbeat_timeout_seconds=10
+        f"127.0.0.1:{port}",
+        processes,
+        index,
+        initialization_timeout=60,
+        heartbeat_timeout_seconds=10,
     )
 
 from sweep_problems import paced  # noqa: E402  (devices must be set up first)
@@ -32,5 +42,9 @@ SPACE = grid(learning_rate=[0.01, 0.03, 0.1, 0.3, 1.0], b1=[0.8, 0.9], seed=rang
 halving = Halving((4,), 0.5) if len(sys.argv) > 6 else None
 result = sweep(paced, SPACE, chunk=2, out=out, progress=Slow(), halving=halving, patience=60)
 print(
-    "best", result.best.index, result.history["loss"].tobytes().hex(), result.params(3)["w"].tobytes().hex(), flush=True
+    "best",
+    result.best.index,
+    result.history["loss"].tobytes().hex(),
+    result.params(3)["w"].tobytes().hex(),
+    flush=True,
 )

@@ -90,7 +90,11 @@ def test_evolve_copies_and_perturbs_leaf_by_leaf():
     np.testing.assert_array_equal(new["step"], parents)
     untouched = [i for i in range(10) if i not in (0, 3)]
     np.testing.assert_array_equal(changed["lr"][jnp.array(untouched)], np.float32(0.1))
-    assert np.all(np.isin(np.round(changed["lr"][jnp.array([0, 3])], 6), np.round(np.float32([0.08, 0.125]), 6)))
+    assert np.all(
+        np.isin(
+            np.round(changed["lr"][jnp.array([0, 3])], 6), np.round(np.float32([0.08, 0.125]), 6)
+        )
+    )
     assert float(changed["decay"].max()) <= np.float32(0.95)
 
 
@@ -99,7 +103,9 @@ def test_a_population_moves_towards_what_works():
     space = grid(learning_rate=[1e-5] * 6 + [0.3] * 2)
     still = sweep(fitted(), space, devices=1)
     found = sweep(fitted(), space, population=Population(2, share=0.25), devices=1)
-    assert found.scores.max() < still.scores.max() or (found.scores < still.scores * 0.99).sum() >= 2
+    assert (
+        found.scores.max() < still.scores.max() or (found.scores < still.scores * 0.99).sum() >= 2
+    )
     rates = [found.optimizer(i).learning_rate for i in range(8)]
     assert sum(rate > 0.1 for rate in rates) > 2
     assert found.optimizer(0).b1 == 0.9

@@ -18,4 +18,6 @@ def test_a_default_key_is_folded_with_the_seed():
     result = sweep(train, grid(scale=[1.0, 2.0]), metric="loss", mode="min")
     np.testing.assert_allclose(result.best.score, drawn(0), rtol=1e-6)
     seeds = sweep(train, grid(scale=[1.0], seed=[0, 1, 2]), metric="loss", mode="min")
-    np.testing.assert_allclose([row["loss"] for row in seeds.rows()], [drawn(seed) for seed in range(3)], rtol=1e-6)
+    np.testing.assert_allclose(
+        [row["loss"] for row in seeds.rows()], [drawn(seed) for seed in range(3)], rtol=1e-6
+    )

@@ -32,13 +32,17 @@ def start(out, processes, delay=0.0, *more):
 def finish(workers):
     """Their outputs by lines; every one must succeed."""
     outputs = [worker.communicate(timeout=180) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * len(workers), "\n".join(err[-2000:] for _, err in outputs)
+    assert [worker.returncode for worker in workers] == [0] * len(workers), "\n".join(
+        err[-2000:] for _, err in outputs
+    )
     return [out.splitlines() for out, _ in outputs]
 
 
 def trained(lines, word="done"):
     """The members of every chunk that these processes report."""
-    return sorted(int(i) for some in lines for line in some if line.startswith(word) for i in line.split()[2:])
+    return sorted(
+        int(i) for some in lines for line in some if line.startswith(word) for i in line.split()[2:]
+    )
 
 
 @pytest.mark.parametrize("more", [(), ("halving",)])

@@ -17,7 +17,12 @@ def groups_of(train, space):
 
 def test_grid_zip_and_nesting():
     """The last axis turns fastest; zip goes side by side; spaces multiply and add."""
-    assert list(grid(a=[1, 2], b=[3, 4])) == [{"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
+    assert list(grid(a=[1, 2], b=[3, 4])) == [
+        {"a": 1, "b": 3},
+        {"a": 1, "b": 4},
+        {"a": 2, "b": 3},
+        {"a": 2, "b": 4},
+    ]
     assert list(zip(a=[1, 2], b=[3, 4])) == [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
     nested = grid(zip(a=[1, 2], b=[3, 4]), {"ema.decay": [0.5]}, seed=range(3))
     assert len(nested) == 6
@@ -58,7 +63,14 @@ def test_mistakes_are_named(make, message):
 
 def test_numbers_share_a_program_and_structure_splits():
     """Floats batch; an int argument, a method, a static option and another schedule are groups of their own."""
-    assert len(groups_of(line, grid(learning_rate=[0.1, 0.2], b1=[0.8, 0.9], l2=[0.0, 1e-3], seed=range(2)))) == 1
+    assert (
+        len(
+            groups_of(
+                line, grid(learning_rate=[0.1, 0.2], b1=[0.8, 0.9], l2=[0.0, 1e-3], seed=range(2))
+            )
+        )
+        == 1
+    )
     assert len(groups_of(line, grid(steps=[3, 4], b1=[0.8, 0.9]))) == 2
     assert len(groups_of(line, grid(nesterov=[False, True], b1=[0.8, 0.9]))) == 2
     methods = grid(tx=[gx.adam(0.1), gx.sgd(0.1)], learning_rate=[0.1, 0.2, 0.3])
@@ -76,7 +88,14 @@ def test_names_reach_every_number():
         gx.ema(0.9),
         gx.scale_by_learning_rate(gx.by_path({"w": gx.linear_schedule(1.0, 0.0, 10)})),
     )
-    names = ["ema.decay", "init_value", "transition_steps", "w.end_value", "max_norm", "tx.ema.decay"]
+    names = [
+        "ema.decay",
+        "init_value",
+        "transition_steps",
+        "w.end_value",
+        "max_norm",
+        "tx.ema.decay",
+    ]
     for name in names:
         (one,) = groups_of(lambda tx=tx, key=None: {"loss": 0.0}, grid({name: [0.25, 0.5]}))
         assert len(one.varying) == 1, name

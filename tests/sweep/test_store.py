@@ -47,19 +47,32 @@ def test_it_goes_on_where_it_was(tmp_path):
 
 
 CHANGES = {
-    "numbers": lambda out: sweep(line, grid(learning_rate=[0.01, 0.1, 0.4], seed=range(2)), chunk=2, out=out),
-    "data": lambda out: sweep(
-        lambda tx=ADAM, key=None, data=DATA | {"y": DATA["y"] + 1}: line(tx, key, data=data), SPACE, out=out
+    "numbers": lambda out: sweep(
+        line, grid(learning_rate=[0.01, 0.1, 0.4], seed=range(2)), chunk=2, out=out
     ),
-    "program": lambda out: sweep(lambda tx=ADAM, key=None, data=DATA: line(tx, key, data=data, l2=0.5), SPACE, out=out),
-    "base": lambda out: sweep(lambda tx=OTHER, key=None, data=DATA: line(tx, key, data=data), SPACE, out=out),
+    "data": lambda out: sweep(
+        lambda tx=ADAM, key=None, data=DATA | {"y": DATA["y"] + 1}: line(tx, key, data=data),
+        SPACE,
+        out=out,
+    ),
+    "program": lambda out: sweep(
+        lambda tx=ADAM, key=None, data=DATA: line(tx, key, data=data, l2=0.5), SPACE, out=out
+    ),
+    "base": lambda out: sweep(
+        lambda tx=OTHER, key=None, data=DATA: line(tx, key, data=data), SPACE, out=out
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_sweep_is_refused(tmp_path, change):
     """Other settings, other data, other code, another optimizer: the folder is named, and left alone."""
-    sweep(lambda tx=ADAM, key=None, data=DATA: line(tx, key, data=data), SPACE, chunk=2, out=tmp_path / "s")
+    sweep(
+        lambda tx=ADAM, key=None, data=DATA: line(tx, key, data=data),
+        SPACE,
+        chunk=2,
+        out=tmp_path / "s",
+    )
     before = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*.*")}
     with pytest.raises(Unsound, match="holds another sweep"):
         CHANGES[change](tmp_path / "s")

@@ -26,14 +26,22 @@ def test_members_are_as_alone(result):
     for i in (0, 7, 23):
         setting = result.setting(i)
         tx = gx.adam(setting["learning_rate"], setting["b1"])
-        params, metrics = jax.jit(functools.partial(line, l2=setting["l2"]))(tx, jax.random.key(setting["seed"]))
+        params, metrics = jax.jit(functools.partial(line, l2=setting["l2"]))(
+            tx, jax.random.key(setting["seed"])
+        )
         np.testing.assert_allclose(result.history["loss"][i], metrics["loss"], rtol=2e-5)
         np.testing.assert_allclose(result.params(i)["w"], params["w"], rtol=2e-5, atol=1e-6)
         assert result.optimizer(i) == tx
 
 
 @pytest.mark.parametrize(
-    "options", [{"chunk": 1, "devices": 1}, {"chunk": 5, "devices": 1}, {"chunk": 7, "devices": 2}, {"devices": 1}]
+    "options",
+    [
+        {"chunk": 1, "devices": 1},
+        {"chunk": 5, "devices": 1},
+        {"chunk": 7, "devices": 2},
+        {"devices": 1},
+    ],
 )
 def test_batches_do_not_matter(result, options):
     """Alone or in any batch, on one device or several, to float tolerance."""
@@ -71,7 +79,12 @@ def test_one_compilation_per_structure():
         traces.append(steps)
         return line(tx, key, steps=steps)
 
-    found = sweep(train, grid(steps=[3, 4], learning_rate=[0.1, 0.2, 0.3, 0.4], seed=range(3)), chunk=5, devices=1)
+    found = sweep(
+        train,
+        grid(steps=[3, 4], learning_rate=[0.1, 0.2, 0.3, 0.4], seed=range(3)),
+        chunk=5,
+        devices=1,
+    )
     assert sorted(traces) == [3, 4]
     assert [n for n, _ in found.groups] == [12, 12]
     assert "steps=3" in found.groups[0][1]
@@ -100,7 +113,13 @@ class Tape(Progress):
 def test_metrics_stream_and_the_grouping_is_said():
     """Progress hears of every few steps of every chunk, and how members are grouped."""
     tape = Tape()
-    sweep(paced, grid(learning_rate=[0.1, 0.2, 0.3], nesterov=[True, False]), chunk=2, every=4, progress=tape)
+    sweep(
+        paced,
+        grid(learning_rate=[0.1, 0.2, 0.3], nesterov=[True, False]),
+        chunk=2,
+        every=4,
+        progress=tape,
+    )
     assert tape.steps == [(4, (2,)), (8, (2,)), (12, (2,)), (4, (1,)), (8, (1,)), (12, (1,))] * 2
     assert tape.members == 6
     assert tape.notes[0].startswith("2 structures")
@@ -115,7 +134,11 @@ def test_fit_helper_stops_early_and_ends_when_all_have():
             steps.append(step)
 
     found = sweep(
-        fitted(stopping=gx.EarlyStopping(1)), grid(learning_rate=[0.0, 3e38]), every=1, devices=1, progress=Count()
+        fitted(stopping=gx.EarlyStopping(1)),
+        grid(learning_rate=[0.0, 3e38]),
+        every=1,
+        devices=1,
+        progress=Count(),
     )
     assert found.steps.tolist() == [2, 1]
     assert found.diverged.tolist() == [False, True]
@@ -138,7 +161,10 @@ def test_fit_helper_equals_fit():
 def test_what_train_may_return():
     """A scalar, metrics, or parameters and metrics; anything else is an error that says so."""
     assert sweep(lambda x, key: x * 2, grid(x=[1.0, 3.0])).scores.tolist() == [2, 6]
-    assert sweep(lambda x: {"loss": x, "train_loss": jnp.stack([x, x])}, grid(x=[1.0])).metric == "loss"
+    assert (
+        sweep(lambda x: {"loss": x, "train_loss": jnp.stack([x, x])}, grid(x=[1.0])).metric
+        == "loss"
+    )
     with pytest.raises(TypeError, match="'loss' is"):
         sweep(lambda x: {"loss": jnp.zeros((2, 2))}, grid(x=[1.0]))
     with pytest.raises(KeyError, match="accuracy"):
@@ -153,7 +179,16 @@ def test_best_table_and_sensitivity(result):
     """The best comes first; the importance of a name that matters is larger than that of one that does not."""
     table = result.table()
     assert table["member"][0] == result.best.index == int(np.argmin(result.scores))
-    assert set(table.columns) == {"member", "learning_rate", "b1", "l2", "seed", "loss", "steps", "diverged"}
+    assert set(table.columns) == {
+        "member",
+        "learning_rate",
+        "b1",
+        "l2",
+        "seed",
+        "loss",
+        "steps",
+        "diverged",
+    }
     found = result.sensitivity()
     assert next(iter(found)) == "learning_rate"
     assert found["learning_rate"]["importance"] > 0.5 > found["seed"]["importance"]
@@ -212,7 +247,9 @@ def test_bfloat16_keys_and_none_in_results(tmp_path):
         assert params["a"].dtype == jnp.bfloat16
         assert params["a"].tolist() == [1.5] * 3
         assert params["n"] is None
-        assert jnp.array_equal(jax.random.key_data(params["k"]), jax.random.key_data(jax.random.key(0)))
+        assert jnp.array_equal(
+            jax.random.key_data(params["k"]), jax.random.key_data(jax.random.key(0))
+        )
 
 
 def test_mixed_structures_keep_their_order():
@@ -227,6 +264,8 @@ def test_mixed_structures_keep_their_order():
 
 def test_a_paced_training_needs_no_active():
     """The least a Paced can say: init, step, steps."""
-    found = sweep(lambda x: Paced(lambda: x, lambda c: (c * 0.5, {"loss": c}), 3), grid(x=[1.0, 2.0]))
+    found = sweep(
+        lambda x: Paced(lambda: x, lambda c: (c * 0.5, {"loss": c}), 3), grid(x=[1.0, 2.0])
+    )
     assert found.history["loss"].tolist() == [[1, 0.5, 0.25], [2, 1, 0.5]]
     assert float(found.params(0)) == 0.125

@@ -36,7 +36,10 @@ def test_every_example_once_with_its_target_and_the_last_batch_is_smaller():
 
 
 def test_last_batch_is_dropped_on_request():
-    kept, dropped = list(batches(KEY, make_data(22), 5)), list(batches(KEY, make_data(22), 5, drop_last=True))
+    kept, dropped = (
+        list(batches(KEY, make_data(22), 5)),
+        list(batches(KEY, make_data(22), 5, drop_last=True)),
+    )
     assert len(dropped) == 4
     assert_same(kept[:4], dropped)
 
@@ -47,7 +50,9 @@ def test_the_order_is_that_of_the_key():
     assert seen(batches(None, make_data(22), 5)) == list(range(22))
 
 
-@pytest.mark.parametrize("key", [None, KEY, jax.random.PRNGKey(7)], ids=["in order", "key", "raw key"])
+@pytest.mark.parametrize(
+    "key", [None, KEY, jax.random.PRNGKey(7)], ids=["in order", "key", "raw key"]
+)
 @pytest.mark.parametrize(
     ("n", "batch_size", "drop_last"), [(22, 5, False), (22, 5, True), (20, 5, False), (3, 5, False)]
 )
@@ -55,7 +60,9 @@ def test_scan_sees_the_batches_of_the_iterator(n, batch_size, drop_last, key):
     data = make_data(n)
 
     def step(carry, batch):
-        weights = 1.0 + jnp.arange(len(batch["x"]), dtype=jnp.float32)  # the order within a batch counts too
+        weights = 1.0 + jnp.arange(
+            len(batch["x"]), dtype=jnp.float32
+        )  # the order within a batch counts too
         total = jnp.sum(weights * batch["x"][:, 2]) + jnp.sum(batch["y"][0]).astype(jnp.float32)
         return carry * 0.5 + total, {"total": total, "carry": carry}
 
@@ -73,12 +80,16 @@ def test_scan_in_a_vmap_over_keys_equals_each_key_alone_and_copies_no_data():
     data, keys = make_data(22, jnp), jax.random.split(KEY, 3)
 
     def order(key):
-        return scan_batches(lambda c, b: (c, jnp.sum(b["x"] * b["x"][0, 0])), None, data, 5, key=key)[1]
+        return scan_batches(
+            lambda c, b: (c, jnp.sum(b["x"] * b["x"][0, 0])), None, data, 5, key=key
+        )[1]
 
     assert_same(jax.vmap(order)(keys), jnp.stack([order(key) for key in keys]))
     text = str(jax.make_jaxpr(jax.vmap(order))(keys))
     assert "f32[3,5,3]" in text, "the rows of one batch for each member"
-    assert not any(shape in text for shape in ("f32[3,22,3]", "f32[3,20,3]")), "the data set copied for each member"
+    assert not any(shape in text for shape in ("f32[3,22,3]", "f32[3,20,3]")), (
+        "the data set copied for each member"
+    )
 
 
 def test_shuffle_is_the_order_of_the_batches():
@@ -90,7 +101,9 @@ def test_shuffle_is_the_order_of_the_batches():
 
 def test_numpy_stays_numpy_and_jax_stays_jax():
     for key in (None, KEY):
-        kinds = {type(leaf) for part in batches(key, make_data(7), 3) for leaf in jax.tree.leaves(part)}
+        kinds = {
+            type(leaf) for part in batches(key, make_data(7), 3) for leaf in jax.tree.leaves(part)
+        }
         assert kinds == {np.ndarray}
         part = next(batches(key, make_data(7, jnp), 3))
         assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(part))
@@ -131,7 +144,10 @@ def test_count():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"x": np.ones((4, 2)), "y": np.ones(3)}, r"disagree on the number of examples: 'x' has 4, 'y' has 3"),
+        (
+            {"x": np.ones((4, 2)), "y": np.ones(3)},
+            r"disagree on the number of examples: 'x' has 4, 'y' has 3",
+        ),
         ((np.ones(4), [np.ones(4), np.ones(5)]), r"'0' has 4, '1/0' has 4, '1/1' has 5"),
         ({"x": np.ones(4), "scale": np.float32(2)}, r"'scale' is a scalar"),
         ({"x": np.ones((0, 2))}, r"0 examples"),
@@ -139,7 +155,12 @@ def test_count():
     ],
 )
 def test_bad_data_is_named(data, message):
-    for call in (count, lambda d: shuffle(KEY, d), lambda d: batches(KEY, d, 2), lambda d: partition(d, 2)):
+    for call in (
+        count,
+        lambda d: shuffle(KEY, d),
+        lambda d: batches(KEY, d, 2),
+        lambda d: partition(d, 2),
+    ):
         with pytest.raises(ValueError, match=message):
             call(data)
     with pytest.raises(ValueError, match=message):
@@ -169,7 +190,9 @@ def test_an_output_per_example_cannot_be_stacked():
     def step(carry, batch):
         return carry, {"sum": jnp.sum(batch["x"]), "rows": batch["x"][:, 0]}
 
-    with pytest.raises(ValueError, match=r"out 'rows' depends on the size of the batch: \(5,\) .* \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"out 'rows' depends on the size of the batch: \(5,\) .* \(2,\)"
+    ):
         scan_batches(step, None, make_data(22), 5)
     outs = scan_batches(step, None, make_data(22), 5, drop_last=True)[1]
     assert outs["rows"].shape == (4, 5)

@@ -37,7 +37,9 @@ def test_it_is_shaped_like_the_optimizer_and_equals_finite_differences(mode):
         assert float(value) == pytest.approx(float(final(TX)), rel=1e-9)
         for name in ("b1", "b2"):
             h, x = 1e-5, getattr(TX, name)
-            slope = (final(TX.replace(**{name: x + h})) - final(TX.replace(**{name: x - h}))) / (2 * h)
+            slope = (final(TX.replace(**{name: x + h})) - final(TX.replace(**{name: x - h}))) / (
+                2 * h
+            )
             assert float(getattr(gradient, name)) == pytest.approx(float(slope), rel=2e-3)
         assert float(jax.tree.leaves(gradient.learning_rate)[0]) != 0
 
@@ -48,7 +50,9 @@ def test_reverse_and_forward_agree():
         lambda tx: (
             hypergradient(final, tx),
             hypergradient(final, tx, mode="forward"),
-            hypergradient(lambda tx: paced(tx, KEY), tx, loss=lambda params: loss(params, DATA, None)),
+            hypergradient(
+                lambda tx: paced(tx, KEY), tx, loss=lambda params: loss(params, DATA, None)
+            ),
         )
     )(TX)
     for other in (forward, through):
@@ -73,7 +77,9 @@ def test_checkpointed_scan_is_scan(length):
         return scan(lambda c, x: (c * a + x, c), a, xs)
 
     for mine, theirs in zip(
-        jax.tree.leaves((run(checkpointed_scan, 0.9), jax.grad(lambda a: run(checkpointed_scan, a)[0])(0.9))),
+        jax.tree.leaves(
+            (run(checkpointed_scan, 0.9), jax.grad(lambda a: run(checkpointed_scan, a)[0])(0.9))
+        ),
         jax.tree.leaves((run(jax.lax.scan, 0.9), jax.grad(lambda a: run(jax.lax.scan, a)[0])(0.9))),
         strict=True,
     ):

@@ -29,7 +29,10 @@ def upwards(params, batch, key):
 
 
 def distance(target):
-    return lambda params, data: {"loss": (params["w"] - target) ** 2, "closeness": -jnp.abs(params["w"] - target)}
+    return lambda params, data: {
+        "loss": (params["w"] - target) ** 2,
+        "closeness": -jnp.abs(params["w"] - target),
+    }
 
 
 regress = functools.partial(fit, squared, params=PARAMS, data=DATA, key=KEY, batch_size=5)
@@ -80,7 +83,8 @@ def test_an_epoch_at_a_time_is_the_same_run():
         losses.append(metrics["train_loss"])
     whole = regress(gx.sgd(0.1), epochs=3)
     assert_close(
-        training.result(carry, {"train_loss": jnp.stack(losses)})._replace(history={}), whole._replace(history={})
+        training.result(carry, {"train_loss": jnp.stack(losses)})._replace(history={}),
+        whole._replace(history={}),
     )
     np.testing.assert_allclose(losses, whole.history["train_loss"], rtol=1e-5)
     halfway, _ = training.run(training.init(PARAMS, KEY), DATA, epochs=2)
@@ -93,7 +97,14 @@ def test_every_batch_has_its_own_key_and_evaluation_has_none():
         return params["w"] ** 2, {"draw": draw, "square": draw**2}
 
     history = fit(
-        noisy, gx.sgd(0.1), {"w": jnp.ones(())}, np.zeros(6), key=KEY, epochs=3, batch_size=3, validation=np.zeros(2)
+        noisy,
+        gx.sgd(0.1),
+        {"w": jnp.ones(())},
+        np.zeros(6),
+        key=KEY,
+        epochs=3,
+        batch_size=3,
+        validation=np.zeros(2),
     ).history
     means, squares = history["train_draw"], history["train_square"]
     assert len(set(means.tolist())) == 3, "each epoch draws anew"
@@ -106,18 +117,30 @@ def test_order_is_kept_without_shuffle():
         return params["w"] * 0, {"first": batch[0]}
 
     run = functools.partial(
-        fit, first, gx.sgd(0.1), {"w": jnp.ones(())}, np.arange(9.0), key=KEY, epochs=1, batch_size=3
+        fit,
+        first,
+        gx.sgd(0.1),
+        {"w": jnp.ones(())},
+        np.arange(9.0),
+        key=KEY,
+        epochs=1,
+        batch_size=3,
     )
     assert run(shuffle=False).history["train_first"][0] == 3.0 != run().history["train_first"][0]
 
 
 def test_the_optimizer_and_the_plateau_get_the_values():
     recorder = SimpleNamespace(
-        init=lambda params: jnp.zeros(()), update=lambda u, state, params=None, *, value, **extra: (u, value)
+        init=lambda params: jnp.zeros(()),
+        update=lambda u, state, params=None, *, value, **extra: (u, value),
     )
     result = climb(recorder, epochs=2, plateau=recorder, validation=0.0, evaluate=distance(7.0))
-    np.testing.assert_allclose(result.state, -result.last_params["w"] - 1.0)  # the loss before the last step
-    plain = SimpleNamespace(init=lambda params: (), update=lambda updates, state, params=None: (updates, state))
+    np.testing.assert_allclose(
+        result.state, -result.last_params["w"] - 1.0
+    )  # the loss before the last step
+    plain = SimpleNamespace(
+        init=lambda params: (), update=lambda updates, state, params=None: (updates, state)
+    )
     assert climb(plain, epochs=2).params["w"] == -2.0
 
 
@@ -130,7 +153,13 @@ def test_early_stopping_restores_the_best_parameters():
     assert result.stopped
     assert not result.diverged
     rising = climb(
-        gx.sgd(1.0), epochs=9, patience=1, mode="max", watch="closeness", validation=0.0, evaluate=distance(2.0)
+        gx.sgd(1.0),
+        epochs=9,
+        patience=1,
+        mode="max",
+        watch="closeness",
+        validation=0.0,
+        evaluate=distance(2.0),
     )
     assert (float(rising.params["w"]), int(rising.epochs_run)) == (2.0, 3)
 
@@ -155,7 +184,9 @@ def test_plateau_scales_every_update_of_the_next_epochs():
     plateau = gx.reduce_on_plateau(factor=0.5, patience=1)
     result = climb(gx.sgd(1.0), epochs=4, plateau=plateau, validation=0.0, evaluate=flat)
     np.testing.assert_allclose(result.history["val_w"], np.cumsum([1.0, 1.0, 0.5, 0.25]))
-    falling = climb(gx.sgd(1.0), epochs=4, plateau=plateau)  # without validation it reads the training loss
+    falling = climb(
+        gx.sgd(1.0), epochs=4, plateau=plateau
+    )  # without validation it reads the training loss
     assert falling.params["w"] == 4.0
 
 
@@ -163,7 +194,9 @@ def test_plateau_scales_every_update_of_the_next_epochs():
 def test_a_diverged_member_changes_nothing_for_the_others(patience):
     @jax.jit
     def sweep(tx):
-        return jax.vmap(lambda tx: regress(tx, epochs=8, validation=VALIDATION, patience=patience))(tx)
+        return jax.vmap(lambda tx: regress(tx, epochs=8, validation=VALIDATION, patience=patience))(
+            tx
+        )
 
     rates, wild = [0.02, 0.05, 0.1], [0.02, 1e35, 0.1]
     calm, mixed = (sweep(gx.stack([gx.sgd(rate) for rate in row])) for row in (rates, wild))
@@ -172,7 +205,9 @@ def test_a_diverged_member_changes_nothing_for_the_others(patience):
     for i in (0, 2):
         assert_same(member(mixed, i), member(calm, i))
         assert_close(
-            member(mixed, i), regress(gx.sgd(rates[i]), epochs=8, validation=VALIDATION, patience=patience), 1e-4
+            member(mixed, i),
+            regress(gx.sgd(rates[i]), epochs=8, validation=VALIDATION, patience=patience),
+            1e-4,
         )
     lost = member(mixed, 1)
     ran = int(lost.epochs_run)
@@ -184,7 +219,9 @@ def test_a_diverged_member_changes_nothing_for_the_others(patience):
         "the optimizer's step count: five batches an epoch, and then no more"
     )
     if patience:
-        assert_same(lost.params, PARAMS)  # the best ones: here none was good, so those it began with
+        assert_same(
+            lost.params, PARAMS
+        )  # the best ones: here none was good, so those it began with
 
 
 @pytest.mark.parametrize("where", ["training", "validation"])
@@ -193,11 +230,24 @@ def test_a_loss_that_is_not_finite_ends_the_run_wherever_it_is(where):
         return upwards(params, batch, key) * jnp.where(params["w"] < 2, 1.0, jnp.nan)
 
     def evaluate(params, data):
-        return {"loss": jnp.where(params["w"] < 3, -params["w"], jnp.inf) if where == "validation" else jnp.zeros(())}
+        return {
+            "loss": jnp.where(params["w"] < 3, -params["w"], jnp.inf)
+            if where == "validation"
+            else jnp.zeros(())
+        }
 
     loss = broken if where == "training" else upwards
     watched = {"evaluate": evaluate, "validation": 0.0, "patience": 9}
-    result = fit(loss, gx.sgd(1.0), {"w": jnp.zeros(())}, np.zeros(4), key=KEY, epochs=9, batch_size=4, **watched)
+    result = fit(
+        loss,
+        gx.sgd(1.0),
+        {"w": jnp.zeros(())},
+        np.zeros(4),
+        key=KEY,
+        epochs=9,
+        batch_size=4,
+        **watched,
+    )
     assert int(result.epochs_run) == 3
     assert result.stopped
     assert result.diverged
@@ -237,11 +287,19 @@ def test_members_with_their_own_keys_and_parameters_equal_each_alone():
 def test_gradients_through_training():
     def after(tx, start):
         return fit(
-            lambda p, b, k: 0.5 * p["w"] ** 2, tx, {"w": start}, np.zeros(4), key=KEY, epochs=3, batch_size=4
+            lambda p, b, k: 0.5 * p["w"] ** 2,
+            tx,
+            {"w": start},
+            np.zeros(4),
+            key=KEY,
+            epochs=3,
+            batch_size=4,
         ).params["w"]
 
     by_tx, by_start = jax.jit(jax.grad(after, argnums=(0, 1)))(gx.sgd(0.1), jnp.float32(2.0))
-    np.testing.assert_allclose(jax.tree.leaves(by_tx), [-3 * 0.9**2 * 2.0], rtol=1e-5)  # w₃ = (1 - lr)³ w₀
+    np.testing.assert_allclose(
+        jax.tree.leaves(by_tx), [-3 * 0.9**2 * 2.0], rtol=1e-5
+    )  # w₃ = (1 - lr)³ w₀
     np.testing.assert_allclose(by_start, 0.9**3, rtol=1e-5)
 
     def outcome(tx):
@@ -258,7 +316,17 @@ def test_new_numbers_retrace_nothing():
         return squared(params, batch, key)
 
     for rate in (0.1, 0.2):
-        fit(counted, gx.sgd(rate), PARAMS, DATA, key=KEY, epochs=2, batch_size=5, validation=VALIDATION, patience=2)
+        fit(
+            counted,
+            gx.sgd(rate),
+            PARAMS,
+            DATA,
+            key=KEY,
+            epochs=2,
+            batch_size=5,
+            validation=VALIDATION,
+            patience=2,
+        )
         assert len(traces) == 3, "the full batch, the last one, the validation data"
     training = Training(counted, gx.sgd(0.1), 5)
     carry = training.init(PARAMS, KEY)
@@ -280,7 +348,15 @@ def test_complex_parameters_go_downhill():
     def loss(params, batch, key):
         return jnp.abs(params["z"] - (1 + 2j)) ** 2
 
-    result = fit(loss, gx.sgd(0.2), {"z": jnp.zeros((), jnp.complex64)}, np.zeros(4), key=KEY, epochs=20, batch_size=4)
+    result = fit(
+        loss,
+        gx.sgd(0.2),
+        {"z": jnp.zeros((), jnp.complex64)},
+        np.zeros(4),
+        key=KEY,
+        epochs=20,
+        batch_size=4,
+    )
     np.testing.assert_allclose(result.params["z"], 1 + 2j, atol=1e-3)
 
 
@@ -322,9 +398,15 @@ def renamed(params, batch, key):
         ({"patience": 2}, "needs validation data"),
         ({"patience": 0, "validation": VALIDATION}, "patience must be at least 1"),
         ({"mode": "max"}, "needs patience"),
-        ({"watch": "accuracy", "patience": 2, "validation": VALIDATION}, r"watch='accuracy' .*\['loss', 'mae'\]"),
+        (
+            {"watch": "accuracy", "patience": 2, "validation": VALIDATION},
+            r"watch='accuracy' .*\['loss', 'mae'\]",
+        ),
         ({"evaluate": lambda p, d: jnp.zeros(()), "validation": VALIDATION}, "must return a dict"),
-        ({"evaluate": lambda p, d: {"loss": p["w"]}, "validation": VALIDATION}, r"evaluate: 'loss' .*shape \(3,\)"),
+        (
+            {"evaluate": lambda p, d: {"loss": p["w"]}, "validation": VALIDATION},
+            r"evaluate: 'loss' .*shape \(3,\)",
+        ),
         ({"loss": vector}, r"loss: 'loss' must be a scalar; got shape \(5,\)"),
         ({"loss": renamed}, 'dict of metrics but "loss"'),
         ({"data": {"x": INPUTS, "y": INPUTS[:3]}}, "'x' has 22, 'y' has 3"),

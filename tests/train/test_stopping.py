@@ -11,7 +11,11 @@ PARAMS = {"w": jnp.zeros(2), "half": jnp.zeros((), jnp.bfloat16), "absent": None
 
 
 def params_at(epoch):
-    return {"w": jnp.full(2, epoch, jnp.float32), "half": jnp.asarray(epoch, jnp.bfloat16), "absent": None}
+    return {
+        "w": jnp.full(2, epoch, jnp.float32),
+        "half": jnp.asarray(epoch, jnp.bfloat16),
+        "absent": None,
+    }
 
 
 def drive(stopping, values):
@@ -50,7 +54,11 @@ def test_against_the_reference(patience, min_delta, mode):
         states = drive(EarlyStopping(patience, min_delta, mode), values)
         for n, state in enumerate(states):
             best, best_epoch, stopped = reference(values[:n], patience, min_delta, mode)
-            assert (float(state.best), int(state.best_epoch), bool(state.stopped)) == (best, best_epoch, stopped)
+            assert (float(state.best), int(state.best_epoch), bool(state.stopped)) == (
+                best,
+                best_epoch,
+                stopped,
+            )
             np.testing.assert_array_equal(state.best_params["w"], params_at(best_epoch)["w"])
         outcomes.add(stopped)
     assert any(outcomes), "no run stopped: the comparison would show nothing"
@@ -120,13 +128,17 @@ def test_new_numbers_retrace_nothing_and_the_state_keeps_its_types():
     assert narrow.best.dtype == state.best.dtype
 
 
-@pytest.mark.parametrize("init", [EarlyStopping.init, jax.jit(EarlyStopping.init)], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    "init", [EarlyStopping.init, jax.jit(EarlyStopping.init)], ids=["eager", "jit"]
+)
 def test_the_state_shares_no_buffer_with_the_parameters(init):
     params = params_at(1)
     state = init(EarlyStopping(2), params)
 
     def step(params, state):
-        return jax.tree.map(jnp.negative, params), EarlyStopping(2).update(state, jnp.float32(1), params, 0)
+        return jax.tree.map(jnp.negative, params), EarlyStopping(2).update(
+            state, jnp.float32(1), params, 0
+        )
 
     buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((params, state))]
     assert len(set(buffers)) == len(buffers)

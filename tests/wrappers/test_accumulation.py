@@ -53,7 +53,9 @@ def accumulated_adam(start, k, steps, mean, lr, b1=0.9, b2=0.999, eps=1e-8):
                 g = (np.mean if mean else np.sum)([each[name] for each in collected], axis=0)
                 m[name] = b1 * m[name] + (1 - b1) * g
                 v[name] = b2 * v[name] + (1 - b2) * g * g
-                step_size = m[name] / (1 - b1 ** (t + 1)) / (np.sqrt(v[name] / (1 - b2 ** (t + 1))) + eps)
+                step_size = (
+                    m[name] / (1 - b1 ** (t + 1)) / (np.sqrt(v[name] / (1 - b2 ** (t + 1))) + eps)
+                )
                 params[name] = params[name] - lr(t) * step_size
             collected, t = [], t + 1
         path.append(dict(params))
@@ -64,7 +66,9 @@ def accumulated_adam(start, k, steps, mean, lr, b1=0.9, b2=0.999, eps=1e-8):
 @pytest.mark.parametrize("mean", [True, False])
 def test_accumulate_is_its_reference(mean):
     rate = gx.linear_schedule(0.1, 0.01, 30)
-    expected = accumulated_adam(PARAMS, lambda t: 3, 100, mean, lambda t: max(0.1 + (0.01 - 0.1) * t / 30, 0.01))
+    expected = accumulated_adam(
+        PARAMS, lambda t: 3, 100, mean, lambda t: max(0.1 + (0.01 - 0.1) * t / 30, 0.01)
+    )
     got, state = train(gx.accumulate(gx.adam(rate), 3, mean=mean), in_float64(), 100)
     close(got, expected, 1e-10)
     assert (int(state.mini_step), int(state.step), int(state.dropped)) == (1, 33, 0)
@@ -73,7 +77,9 @@ def test_accumulate_is_its_reference(mean):
 @pytest.mark.usefixtures("x64")
 def test_k_may_follow_a_schedule_of_optimizer_steps():
     expected = accumulated_adam(PARAMS, lambda t: 1 if t < 4 else 3, 40, True, lambda t: 0.1)
-    got, state = train(gx.accumulate(gx.adam(0.1), lambda step: jnp.where(step < 4, 1, 3)), in_float64(), 40)
+    got, state = train(
+        gx.accumulate(gx.adam(0.1), lambda step: jnp.where(step < 4, 1, 3)), in_float64(), 40
+    )
     close(got, expected, 1e-10)
     assert int(state.step) == 4 + 36 // 3
 
@@ -81,18 +87,26 @@ def test_k_may_follow_a_schedule_of_optimizer_steps():
 @pytest.mark.usefixtures("x64", "standard_promotion")
 @pytest.mark.parametrize("mean", [True, False])
 def test_accumulate_follows_optax(mean):
-    theirs = optax.MultiSteps(optax.adamw(0.05, weight_decay=0.1), 4, mean, accumulator_dtype=jnp.float64)
+    theirs = optax.MultiSteps(
+        optax.adamw(0.05, weight_decay=0.1), 4, mean, accumulator_dtype=jnp.float64
+    )
     mine = gx.MultiSteps(gx.adamw(0.05, weight_decay=0.1), 4, mean)
     close(train(mine, in_float64(), 200)[0], train(theirs, in_float64(), 200)[0], 1e-9)
     assert mine.gradient_transformation() is mine
     state = mine.init(in_float64())
     assert not bool(mine.has_updated(state))
     assert bool(mine.has_updated(state._replace(step=state.step + 1)))
-    assert not bool(mine.has_updated(state._replace(step=state.step + 1, mini_step=state.mini_step + 1)))
+    assert not bool(
+        mine.has_updated(state._replace(step=state.step + 1, mini_step=state.mini_step + 1))
+    )
     params = PARAMS
     with jax.enable_x64(False):
         theirs = optax.MultiSteps(optax.sgd(0.05, 0.9), 4, mean)
-        close(train(gx.MultiSteps(gx.sgd(0.05, 0.9), 4, mean), params, 200)[0], train(theirs, params, 200)[0], 1e-5)
+        close(
+            train(gx.MultiSteps(gx.sgd(0.05, 0.9), 4, mean), params, 200)[0],
+            train(theirs, params, 200)[0],
+            1e-5,
+        )
 
 
 def counting(calls):
@@ -111,7 +125,9 @@ def test_5_the_inner_optimizer_runs_only_at_every_kth_step():
     for library, expected in ((optax, 8), (gx, 2)):
         calls = []
         inner = counting(calls)
-        tx = library.MultiSteps(optax.GradientTransformation(*inner) if library is optax else inner, 4)
+        tx = library.MultiSteps(
+            optax.GradientTransformation(*inner) if library is optax else inner, 4
+        )
         step = jax.jit(tx.update)
         state = tx.init(PARAMS)
         for _ in range(8):
@@ -133,7 +149,15 @@ def test_5_a_micro_batch_that_is_not_finite_is_dropped():
 
     tx = gx.MultiSteps(gx.sgd(0.1), 2)
     state = tx.init(PARAMS)
-    for grads, expected in ((GOOD, 0.0), (BAD, 0.0), (GOOD, -0.1), (BAD, 0.0), (BAD, 0.0), (GOOD, 0.0), (GOOD, -0.1)):
+    for grads, expected in (
+        (GOOD, 0.0),
+        (BAD, 0.0),
+        (GOOD, -0.1),
+        (BAD, 0.0),
+        (BAD, 0.0),
+        (GOOD, 0.0),
+        (GOOD, -0.1),
+    ):
         updates, state = tx.update(grads, state, PARAMS)
         np.testing.assert_allclose(updates["b"], expected * GOOD["b"], rtol=1e-6)
     assert (int(state.dropped), int(state.step)) == (3, 2)
@@ -192,7 +216,11 @@ def test_microbatch_follows_optax():
     kinds = optax.microbatching.AccumulationType
     fun = lambda x: (x + 1, jnp.sum(3 * x), jnp.mean(x))  # noqa: E731
     args = (0, 2, (kinds.CONCAT, kinds.SUM, kinds.MEAN))
-    close(gx.microbatch(fun, *args)(jnp.arange(6.0)), optax.microbatch(fun, *args)(jnp.arange(6.0)), 1e-6)
+    close(
+        gx.microbatch(fun, *args)(jnp.arange(6.0)),
+        optax.microbatch(fun, *args)(jnp.arange(6.0)),
+        1e-6,
+    )
 
 
 def test_microbatch_scans():
@@ -205,7 +233,11 @@ def test_microbatch_scans():
 
     def temporary(fun):
         return (
-            jax.jit(fun).lower(jnp.ones((64, 512)), jnp.ones((512, 64))).compile().memory_analysis().temp_size_in_bytes
+            jax.jit(fun)
+            .lower(jnp.ones((64, 512)), jnp.ones((512, 64)))
+            .compile()
+            .memory_analysis()
+            .temp_size_in_bytes
         )
 
     small = temporary(gx.microbatch(grad, 1, 8, "mean"))
@@ -214,7 +246,9 @@ def test_microbatch_scans():
 
 
 @pytest.mark.parametrize("vmapped", [False, True])
-@pytest.mark.parametrize("make", [lambda: gx.skip_nonfinite(gx.adam(0.1)), lambda: gx.skip_spikes(gx.adam(0.1))])
+@pytest.mark.parametrize(
+    "make", [lambda: gx.skip_nonfinite(gx.adam(0.1)), lambda: gx.skip_spikes(gx.adam(0.1))]
+)
 def test_a_bad_step_changes_nothing_but_the_counts(make, vmapped):
     tx = make()
     update = tx.update
@@ -242,14 +276,19 @@ def test_a_bad_step_changes_nothing_but_the_counts(make, vmapped):
 @pytest.mark.usefixtures("standard_promotion")
 def test_skip_nonfinite_follows_optax():
     pattern = [GOOD, BAD, GOOD, BAD, BAD, BAD, GOOD, BAD, BAD]
-    mine, theirs = gx.apply_if_finite(gx.sgd(0.1, 0.9), 2), optax.apply_if_finite(optax.sgd(0.1, 0.9), 2)
+    mine, theirs = (
+        gx.apply_if_finite(gx.sgd(0.1, 0.9), 2),
+        optax.apply_if_finite(optax.sgd(0.1, 0.9), 2),
+    )
     s, t = mine.init(PARAMS), theirs.init(PARAMS)
     for i, grads in enumerate(pattern):
         u, s = mine.update(grads, s, PARAMS)
         w, t = theirs.update(grads, t, PARAMS)
         close(u, w, 1e-6)
         assert int(s.consecutive) == int(t.notfinite_count)
-        assert np.isfinite(u["b"][1]) == (i not in (5, 6))  # the third in a row was let through, and shows
+        assert np.isfinite(u["b"][1]) == (
+            i not in (5, 6)
+        )  # the third in a row was let through, and shows
     assert int(t.total_notfinite) == 6
     assert int(s.skipped) == 5  # those that were really skipped
 
@@ -319,7 +358,9 @@ def test_spikes_are_those_of_the_reference(by, threshold):
     state, step, got = tx.init(PARAMS), jax.jit(tx.update), []
     direction = jnp.array([0.6, 0.8])
     for norm in norms:
-        updates, state = step({"w": jnp.zeros((2, 3)), "b": jnp.float32(norm) * direction}, state, PARAMS)
+        updates, state = step(
+            {"w": jnp.zeros((2, 3)), "b": jnp.float32(norm) * direction}, state, PARAMS
+        )
         got.append(not np.any(updates["b"]))
     assert got == expected
     assert int(state.skipped) == sum(expected)
@@ -331,7 +372,11 @@ def test_spikes_say_how():
 
 
 def test_a_state_of_another_transformation_is_refused():
-    for tx in (gx.accumulate(gx.sgd(0.1), 2), gx.skip_nonfinite(gx.sgd(0.1)), gx.skip_spikes(gx.sgd(0.1))):
+    for tx in (
+        gx.accumulate(gx.sgd(0.1), 2),
+        gx.skip_nonfinite(gx.sgd(0.1)),
+        gx.skip_spikes(gx.sgd(0.1)),
+    ):
         with pytest.raises(ValueError, match="belongs to another transformation"):
             tx.update(PARAMS, gx.sgd(0.1).init(PARAMS), PARAMS)
     table = gx.by_path({"**": 2})

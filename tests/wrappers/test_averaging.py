@@ -29,7 +29,9 @@ def train(tx, params, steps=STEPS, evaluate=gx.eval_params):
         params = optax.apply_updates(params, updates)
         return (params, state), (params, evaluate(state, params))
 
-    (_, state), (path, to_evaluate) = jax.lax.scan(body, (params, tx.init(params)), jnp.arange(steps))
+    (_, state), (path, to_evaluate) = jax.lax.scan(
+        body, (params, tx.init(params)), jnp.arange(steps)
+    )
     return path, to_evaluate, state
 
 
@@ -46,7 +48,9 @@ def sgd_path(lr=0.1, momentum=0.9, steps=STEPS):
     path = [{name: np.asarray(p, np.float64) for name, p in PARAMS.items()}]
     v = {name: np.zeros_like(p) for name, p in path[0].items()}
     for step in range(steps):
-        v = {name: momentum * v[name] + np.cos(3 * p + step) + p / 2 for name, p in path[-1].items()}
+        v = {
+            name: momentum * v[name] + np.cos(3 * p + step) + p / 2 for name, p in path[-1].items()
+        }
         path.append({name: p - lr * v[name] for name, p in path[-1].items()})
     return path
 
@@ -67,7 +71,9 @@ def mean_from(path, start, period):
     """Before `start` the parameters; then the mean of those at start, start + period, …"""
     return [
         {
-            name: np.mean([path[i][name] for i in range(start, t + 1, period)], axis=0) if t >= start else path[t][name]
+            name: np.mean([path[i][name] for i in range(start, t + 1, period)], axis=0)
+            if t >= start
+            else path[t][name]
             for name in path[0]
         }
         for t in range(1, len(path))
@@ -87,7 +93,10 @@ def latest(path, window, period):
     ("make", "reference"),
     [
         (lambda tx: gx.params_ema(tx, 0.9), lambda path: exponential(path, 0.9, True)),
-        (lambda tx: gx.params_ema(tx, 0.9, debias=False), lambda path: exponential(path, 0.9, False)),
+        (
+            lambda tx: gx.params_ema(tx, 0.9, debias=False),
+            lambda path: exponential(path, 0.9, False),
+        ),
         (lambda tx: gx.swa(tx, 7, 3), lambda path: mean_from(path, 7, 3)),
         (gx.swa, lambda path: mean_from(path, 0, 1)),
         (lambda tx: gx.lawa(tx, 4, 3), lambda path: latest(path, 4, 3)),
@@ -136,14 +145,20 @@ def test_8_lookahead_can_be_donated():
     """In Optax slow and fast parameters begin as one buffer, which cannot be donated twice."""
     theirs = optax.lookahead(optax.sgd(0.1), 2, 0.5)
     params = optax.LookaheadParams.init_synced(jax.tree.map(jnp.array, PARAMS))
-    step = jax.jit(lambda params, state: theirs.update(params.fast, state, params), donate_argnums=(0, 1))
+    step = jax.jit(
+        lambda params, state: theirs.update(params.fast, state, params), donate_argnums=(0, 1)
+    )
     with pytest.raises(jax.errors.JaxRuntimeError, match="donate the same buffer twice"):
         step(params, theirs.init(params))
     tx, params = gx.lookahead(gx.sgd(0.1), 2, 0.5), jax.tree.map(jnp.array, PARAMS)
-    jax.jit(lambda params, state: tx.update(params, state, params), donate_argnums=(0, 1))(params, tx.init(params))
+    jax.jit(lambda params, state: tx.update(params, state, params), donate_argnums=(0, 1))(
+        params, tx.init(params)
+    )
 
 
-def schedule_free_reference(rate, steps, b1=0.9, b2=None, eps=1e-8, weight_decay=0.0, power=2.0, c=None):
+def schedule_free_reference(
+    rate, steps, b1=0.9, b2=None, eps=1e-8, weight_decay=0.0, power=2.0, c=None
+):
     """The paper's three sequences, all of them kept, in NumPy; with b2, its AdamW. `c`: a constant share (GPA)."""
     x = {name: np.asarray(p, np.float64) for name, p in PARAMS.items()}
     z, y = dict(x), dict(x)
@@ -241,7 +256,11 @@ def test_schedule_free_follows_optax(mine, theirs, precise):
     evaluate = contrib.schedule_free_eval_params
     close(train(mine, PARAMS, 200)[:2], train(theirs, PARAMS, 200, evaluate)[:2], 1e-5)
     with jax.enable_x64(True):
-        close(train(mine, in_float64(), 200)[:2], train(precise or theirs, in_float64(), 200, evaluate)[:2], 1e-9)
+        close(
+            train(mine, in_float64(), 200)[:2],
+            train(precise or theirs, in_float64(), 200, evaluate)[:2],
+            1e-9,
+        )
 
 
 @pytest.mark.usefixtures("x64")
@@ -262,7 +281,13 @@ def test_gpa_is_its_equations_and_nesterov_where_both_shares_agree():
 
 
 def test_eval_params_is_the_identity_where_nothing_is_averaged():
-    for tx in (gx.adamw(0.1), gx.chain(), gx.accumulate(gx.sgd(0.1), 2), gx.tunable(gx.adam(0.1)), optax.adam(0.1)):
+    for tx in (
+        gx.adamw(0.1),
+        gx.chain(),
+        gx.accumulate(gx.sgd(0.1), 2),
+        gx.tunable(gx.adam(0.1)),
+        optax.adam(0.1),
+    ):
         got = gx.eval_params(tx.init(PARAMS), PARAMS)
         close(got, PARAMS, 0)
     params = {"w": jnp.ones(2, jnp.bfloat16), "none": None}
@@ -292,7 +317,8 @@ AVERAGES = {
 
 @pytest.mark.parametrize(
     ("average", "around"),
-    [("ema", name) for name in NESTED] + [(name, "two of them") for name in AVERAGES if name != "ema"],
+    [("ema", name) for name in NESTED]
+    + [(name, "two of them") for name in AVERAGES if name != "ema"],
 )
 def test_eval_params_finds_an_average_wherever_it_is(average, around):
     expected = train(AVERAGES[average](), PARAMS, 8)
@@ -303,7 +329,8 @@ def test_eval_params_finds_an_average_wherever_it_is(average, around):
 
 def test_eval_params_of_groups_and_frozen_leaves():
     tx = gx.partition(
-        {"averaged": gx.params_ema(gx.sgd(0.1), 0.5), "plain": gx.sgd(0.2)}, {"w": "averaged", "b": "plain"}
+        {"averaged": gx.params_ema(gx.sgd(0.1), 0.5), "plain": gx.sgd(0.2)},
+        {"w": "averaged", "b": "plain"},
     )
     path, to_evaluate, _ = train(tx, PARAMS, 5)
     alone = train(gx.params_ema(gx.sgd(0.1), 0.5), {"w": PARAMS["w"]}, 5)
@@ -331,8 +358,12 @@ def test_of_two_averages_the_outermost_is_evaluated():
         else:
             inner_path = train(inner(base), PARAMS, 9)[0]
             close(path, inner_path, 1e-6)
-            full = [PARAMS] + [jax.tree.map(lambda p, i=i: np.asarray(p[i]), inner_path) for i in range(9)]
-            reference = mean_from(full, 0, 1) if outer(base).name == "swa" else exponential(full, 0.5, True)
+            full = [PARAMS] + [
+                jax.tree.map(lambda p, i=i: np.asarray(p[i]), inner_path) for i in range(9)
+            ]
+            reference = (
+                mean_from(full, 0, 1) if outer(base).name == "swa" else exponential(full, 0.5, True)
+            )
             close(to_evaluate, stacked(reference), 1e-5)
 
 
@@ -354,12 +385,16 @@ def test_bfloat16_parameters_are_averaged_in_float32():
 def test_eval_params_of_an_nnx_model():
     """Flax wraps the leaves of the state one way and those of the model another; paths tell which belongs to which."""
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, gx.accumulate(gx.params_ema(gx.sgd(0.1), 0.5), 1), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(
+        model, gx.accumulate(gx.params_ema(gx.sgd(0.1), 0.5), 1), wrt=nnx.Param
+    )
     before = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     optimizer.update(model, nnx.grad(lambda model: jnp.sum(model(jnp.ones(3))))(model))
     after = nnx.state(model, nnx.Param)
     got = gx.eval_params(optimizer.opt_state, after)
-    close(nnx.to_pure_dict(got), nnx.to_pure_dict(after), 1e-6)  # the first corrected average is the first new value
+    close(
+        nnx.to_pure_dict(got), nnx.to_pure_dict(after), 1e-6
+    )  # the first corrected average is the first new value
     assert not np.allclose(nnx.to_pure_dict(got)["kernel"], before["kernel"])
     with pytest.raises(ValueError, match=r"no leaf for \['other'\]"):
         gx.eval_params(gx.params_ema(gx.sgd(0.1)).init(PARAMS), {"other": jnp.ones(2)})
@@ -379,11 +414,13 @@ def test_numbers_out_of_range_and_missing_parameters():
 
 def test_a_sweep_over_averages():
     """Decays, windows' periods and look-ahead steps batch like every number."""
-    decays = jax.vmap(lambda decay: train(gx.params_ema(gx.sgd(0.1), decay), PARAMS, 5)[1]["b"][-1])(
-        jnp.array([0.0, 0.9])
-    )
+    decays = jax.vmap(
+        lambda decay: train(gx.params_ema(gx.sgd(0.1), decay), PARAMS, 5)[1]["b"][-1]
+    )(jnp.array([0.0, 0.9]))
     np.testing.assert_allclose(decays[0], train(gx.sgd(0.1), PARAMS, 5)[0]["b"][-1], rtol=1e-6)
     periods = jax.vmap(lambda tx: train(tx, PARAMS, 6)[1]["b"][-1])(
         gx.stack([gx.lookahead(gx.sgd(0.1), k, 0.5) for k in (2, 3)])
     )
-    np.testing.assert_allclose(periods[1], train(gx.lookahead(gx.sgd(0.1), 3, 0.5), PARAMS, 6)[1]["b"][-1], rtol=1e-5)
+    np.testing.assert_allclose(
+        periods[1], train(gx.lookahead(gx.sgd(0.1), 3, 0.5), PARAMS, 6)[1]["b"][-1], rtol=1e-5
+    )

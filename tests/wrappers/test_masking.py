@@ -36,7 +36,11 @@ def train(tx, params, steps=6, given=True):
     state = tx.init(params)
     step = jax.jit(tx.update)
     for t in range(steps):
-        updates, state = step(gradients(jnp.asarray(t, params_dtype(params)), params), state, params if given else None)
+        updates, state = step(
+            gradients(jnp.asarray(t, params_dtype(params)), params),
+            state,
+            params if given else None,
+        )
         params = optax.apply_updates(params, updates)
     return params, state
 
@@ -78,7 +82,9 @@ def test_frozen_means_zero_update_and_no_state(mask):
 
 def test_freeze_alone_zeroes_updates_and_the_rest_passes():
     tx = gx.chain(gx.sgd(0.1), gx.freeze("block"))
-    with pytest.raises(ValueError, match=r"pattern 'block' matches no leaf; the leaves are \['block/bias'"):
+    with pytest.raises(
+        ValueError, match=r"pattern 'block' matches no leaf; the leaves are \['block/bias'"
+    ):
         tx.init(PARAMS)
     params, _ = train(gx.chain(gx.sgd(0.1), gx.freeze("block/**")), PARAMS)
     close(params["block"], PARAMS["block"], rtol=0)
@@ -88,7 +94,9 @@ def test_freeze_alone_zeroes_updates_and_the_rest_passes():
 def test_10_masked_around_an_optimizer_warns_and_freeze_freezes():
     """Optax lets the raw gradient of a masked leaf through, silently; here it is said, with what was probably meant."""
     mask = {"embed": True, "block": False}
-    theirs = optax.masked(optax.sgd(0.1), {"embed": True, "block": {"kernel": False, "bias": False}})
+    theirs = optax.masked(
+        optax.sgd(0.1), {"embed": True, "block": {"kernel": False, "bias": False}}
+    )
     grads = gradients(0.0, PARAMS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -108,13 +116,18 @@ def test_10_masked_around_an_optimizer_warns_and_freeze_freezes():
     gx.masked(gx.add_decayed_weights(0.1), mask)  # a part of a chain: no warning
     tx = gx.freeze({"embed": False, "block": True}, gx.sgd(0.1))
     updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
-    close(updates, {"embed": -0.1 * grads["embed"], "block": jax.tree.map(jnp.zeros_like, grads["block"])})
+    close(
+        updates,
+        {"embed": -0.1 * grads["embed"], "block": jax.tree.map(jnp.zeros_like, grads["block"])},
+    )
 
 
 LABELS = {
     "tree": {"embed": "slow", "block": {"kernel": "fast", "bias": "slow"}},
     "table": gx.by_path({"**/kernel": "fast", "**": "slow"}),
-    "function": lambda params: jax.tree.map(lambda p: "fast" if p.shape == (2, 2) else "slow", params),
+    "function": lambda params: jax.tree.map(
+        lambda p: "fast" if p.shape == (2, 2) else "slow", params
+    ),
     "predicate": lambda path, leaf: "fast" if path.endswith("kernel") else "slow",
 }
 
@@ -122,7 +135,10 @@ LABELS = {
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
 @pytest.mark.parametrize("make", [gx.partition, gx.multi_transform])
 def test_a_group_behaves_as_if_run_alone(make, labels):
-    groups = {"fast": gx.chain(gx.clip_by_global_norm(0.5), gx.adam(0.1)), "slow": gx.sgd(0.01, 0.9)}
+    groups = {
+        "fast": gx.chain(gx.clip_by_global_norm(0.5), gx.adam(0.1)),
+        "slow": gx.sgd(0.01, 0.9),
+    }
     params, state = train(make(groups, labels), PARAMS)
     kernel = {"embed": None, "block": {"kernel": PARAMS["block"]["kernel"], "bias": None}}
     rest = {"embed": PARAMS["embed"], "block": {"kernel": None, "bias": PARAMS["block"]["bias"]}}
@@ -140,17 +156,24 @@ def test_partition_masked_and_freeze_follow_optax():
     mask = MASKS["tree"]
     mine = gx.chain(
         gx.masked(gx.add_decayed_weights(0.1), mask),
-        gx.multi_transform({"fast": gx.adamw(0.02, weight_decay=0.1), "slow": gx.sgd(0.01, 0.9)}, labels),
+        gx.multi_transform(
+            {"fast": gx.adamw(0.02, weight_decay=0.1), "slow": gx.sgd(0.01, 0.9)}, labels
+        ),
     )
     theirs = optax.chain(
         optax.masked(optax.add_decayed_weights(0.1), mask),
-        optax.multi_transform({"fast": optax.adamw(0.02, weight_decay=0.1), "slow": optax.sgd(0.01, 0.9)}, labels),
+        optax.multi_transform(
+            {"fast": optax.adamw(0.02, weight_decay=0.1), "slow": optax.sgd(0.01, 0.9)}, labels
+        ),
     )
     close(train(mine, in_float64(), 200)[0], train(theirs, in_float64(), 200)[0], rtol=1e-9)
     mine = gx.selective_transform(gx.adam(0.02), freeze_mask=mask)
     theirs = optax.selective_transform(optax.adam(0.02), freeze_mask=mask)
     close(train(mine, in_float64(), 200)[0], train(theirs, in_float64(), 200)[0], rtol=1e-9)
-    mine, theirs = gx.chain(gx.sgd(0.1), gx.freeze(mask)), optax.chain(optax.sgd(0.1), optax.freeze(mask))
+    mine, theirs = (
+        gx.chain(gx.sgd(0.1), gx.freeze(mask)),
+        optax.chain(optax.sgd(0.1), optax.freeze(mask)),
+    )
     close(train(mine, in_float64(), 50)[0], train(theirs, in_float64(), 50)[0], rtol=1e-9)
 
 
@@ -159,7 +182,9 @@ def test_float32_follows_optax():
     with jax.numpy_dtype_promotion("standard"):
         theirs = optax.partition({"fast": optax.adam(0.02), "slow": optax.sgd(0.01, 0.9)}, labels)
         expected = train(theirs, PARAMS, 200)[0]
-    got = train(gx.partition({"fast": gx.adam(0.02), "slow": gx.sgd(0.01, 0.9)}, labels), PARAMS, 200)[0]
+    got = train(
+        gx.partition({"fast": gx.adam(0.02), "slow": gx.sgd(0.01, 0.9)}, labels), PARAMS, 200
+    )[0]
     close(got, expected, rtol=1e-5)
 
 
@@ -195,7 +220,9 @@ def test_15_labels_see_parameters_and_may_be_a_callable_pytree():
         tx = library.partition({"half": library.sgd(0.5), "full": library.sgd(0.25)}, by_dtype)
         updates, _ = tx.update(grads, tx.init(params), params)
         assert seen[-1] == ({"float32"} if library is optax else {"bfloat16"})
-        np.testing.assert_allclose(np.asarray(updates["w"], np.float32), -0.25 if library is optax else -0.5)
+        np.testing.assert_allclose(
+            np.asarray(updates["w"], np.float32), -0.25 if library is optax else -0.5
+        )
 
     model, labels = Model(jnp.ones(2), jnp.ones(3)), Model("fast", "slow")
     theirs = optax.partition({"fast": optax.sgd(0.5), "slow": optax.sgd(0.25)}, labels)
@@ -213,17 +240,24 @@ def test_16_one_global_clip_stays_global():
     """In Optax as here a clip inside `partition` sees its group. A table by path keeps one optimizer, and one clip."""
     params = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([30.0, 40.0])}
     norm = lambda tree: float(optax.tree.norm(tree))  # noqa: E731
-    theirs = optax.partition({k: optax.clip_by_global_norm(1.0) for k in "ab"}, {"a": "a", "b": "b"})
+    theirs = optax.partition(
+        {k: optax.clip_by_global_norm(1.0) for k in "ab"}, {"a": "a", "b": "b"}
+    )
     assert norm(theirs.update(params, theirs.init(params))[0]) == pytest.approx(2**0.5, rel=1e-6)
     mine = gx.partition({k: gx.clip_by_global_norm(1.0) for k in "ab"}, {"a": "a", "b": "b"})
     assert norm(mine.update(params, mine.init(params))[0]) == pytest.approx(2**0.5, rel=1e-6)
-    tx = gx.chain(gx.clip_by_global_norm(1.0), gx.scale_by_learning_rate(gx.by_path({"a": 1.0, "b": 0.5})))
+    tx = gx.chain(
+        gx.clip_by_global_norm(1.0), gx.scale_by_learning_rate(gx.by_path({"a": 1.0, "b": 0.5}))
+    )
     updates, _ = tx.update(params, tx.init(params), params)
     assert norm({"a": updates["a"], "b": 2 * updates["b"]}) == pytest.approx(1.0, rel=1e-6)
     before = gx.chain(
-        gx.clip_by_global_norm(1.0), gx.partition({"a": gx.sgd(1.0), "b": gx.sgd(1.0)}, {"a": "a", "b": "b"})
+        gx.clip_by_global_norm(1.0),
+        gx.partition({"a": gx.sgd(1.0), "b": gx.sgd(1.0)}, {"a": "a", "b": "b"}),
     )
-    assert norm(before.update(params, before.init(params), params)[0]) == pytest.approx(1.0, rel=1e-6)
+    assert norm(before.update(params, before.init(params), params)[0]) == pytest.approx(
+        1.0, rel=1e-6
+    )
 
 
 def test_what_is_not_chosen_is_listed():
@@ -232,13 +266,21 @@ def test_what_is_not_chosen_is_listed():
         lambda: gx.partition(
             {"x": sgd}, {"embed": "x", "block": "y"}
         ): r"no transformation for the labels \['y'\] of \['block/bias', 'block/kernel'\]",
-        lambda: gx.partition({"x": sgd}, {"embed": "x"}): r"no label for the leaves \['block/bias', 'block/kernel'\]",
+        lambda: gx.partition(
+            {"x": sgd}, {"embed": "x"}
+        ): r"no label for the leaves \['block/bias', 'block/kernel'\]",
         lambda: gx.partition(
             {"x": sgd}, gx.by_path({"embed": "x"})
         ): r"no pattern of \['embed'\] covers \['block/bias', 'block/kernel'\]",
-        lambda: gx.partition({"x": sgd}, gx.by_path({"head": "x", "**": "x"})): r"pattern 'head' matches no leaf",
-        lambda: gx.freeze("**/kernels", sgd): r"pattern '\*\*/kernels' matches no leaf; the leaves are",
-        lambda: gx.freeze({"embed": True, "block": False, "head": True}, sgd): r"labels for \['head'\]",
+        lambda: gx.partition(
+            {"x": sgd}, gx.by_path({"head": "x", "**": "x"})
+        ): r"pattern 'head' matches no leaf",
+        lambda: gx.freeze(
+            "**/kernels", sgd
+        ): r"pattern '\*\*/kernels' matches no leaf; the leaves are",
+        lambda: gx.freeze(
+            {"embed": True, "block": False, "head": True}, sgd
+        ): r"labels for \['head'\]",
     }.items():
         with pytest.raises(ValueError, match=message):
             make().init(PARAMS)
@@ -257,18 +299,28 @@ def test_what_is_not_chosen_is_listed():
 def test_the_laws_hold_where_a_choice_is_real(law):
     table = gx.by_path({"a/**": "fast", "**": "slow"})
     check_law(law, gx.partition({"fast": gx.adam(0.1), "slow": gx.sgd(0.2, 0.9)}, table))
-    check_law(law, gx.chain(gx.ema(0.9), gx.masked(gx.scale_by_rms(0.9), "a/*"), gx.freeze("a/*", gx.sgd(0.1))))
+    check_law(
+        law,
+        gx.chain(
+            gx.ema(0.9), gx.masked(gx.scale_by_rms(0.9), "a/*"), gx.freeze("a/*", gx.sgd(0.1))
+        ),
+    )
 
 
 def test_the_gradient_is_divided_with_the_updates():
     """After a direction, a masked preconditioner measures the gradient of its own leaves, as if it stood there alone."""
-    tx = gx.chain(gx.ema(0.9, debias=False), gx.masked(gx.scale_by_rms(0.9), "embed"), gx.scale(-0.1))
+    tx = gx.chain(
+        gx.ema(0.9, debias=False), gx.masked(gx.scale_by_rms(0.9), "embed"), gx.scale(-0.1)
+    )
     params, _ = train(tx, PARAMS)
     alone, _ = train(
-        gx.chain(gx.ema(0.9, debias=False), gx.scale_by_rms(0.9), gx.scale(-0.1)), {"embed": PARAMS["embed"]}
+        gx.chain(gx.ema(0.9, debias=False), gx.scale_by_rms(0.9), gx.scale(-0.1)),
+        {"embed": PARAMS["embed"]},
     )
     np.testing.assert_array_equal(params["embed"], alone["embed"])
-    other, _ = train(gx.chain(gx.ema(0.9, debias=False), gx.scale(-0.1)), {"block": PARAMS["block"]})
+    other, _ = train(
+        gx.chain(gx.ema(0.9, debias=False), gx.scale(-0.1)), {"block": PARAMS["block"]}
+    )
     close(params["block"], other["block"], rtol=0)
 
 
@@ -288,7 +340,10 @@ def test_extra_arguments_are_handed_on_and_may_be_divided():
 
 
 def test_labels_print_as_the_tree_they_came_from():
-    assert repr(Labels((("a/b", "x"), ("a/c", "y"), ("d", "x")))) == "{'a': {'b': 'x', 'c': 'y'}, 'd': 'x'}"
+    assert (
+        repr(Labels((("a/b", "x"), ("a/c", "y"), ("d", "x"))))
+        == "{'a': {'b': 'x', 'c': 'y'}, 'd': 'x'}"
+    )
     assert (
         repr(gx.partition({"x": gx.sgd(0.1)}, "x"))
         == "partition(transforms={'x': sgd(learning_rate=0.1)}, param_labels='x')"

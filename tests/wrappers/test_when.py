@@ -51,9 +51,12 @@ def small(step, *, value, **extra):
 @pytest.mark.parametrize("name", ["conditionally_mask", "conditionally_transform"])
 def test_conditions_follow_optax(name):
     both = [
-        getattr(library, name)(library.chain(library.clip(0.5), library.adam(0.05)), even) for library in (gx, optax)
+        getattr(library, name)(library.chain(library.clip(0.5), library.adam(0.05)), even)
+        for library in (gx, optax)
     ]
-    both = [library.chain(tx, library.scale(0.5)) for library, tx in zip((gx, optax), both, strict=True)]
+    both = [
+        library.chain(tx, library.scale(0.5)) for library, tx in zip((gx, optax), both, strict=True)
+    ]
     close(*(train(tx, in_float64(), 200)[0] for tx in both), 1e-9)
     for value, runs in ((0.5, True), (2.0, False)):
         states = []
@@ -68,9 +71,13 @@ def test_every_runs_on_the_gradient_of_its_step():
     tx = gx.every(3, gx.sgd(gx.linear_schedule(1.0, 0.0, 2)))
     state, got = tx.init(PARAMS), []
     for step in range(7):
-        updates, state = tx.update({"w": jnp.zeros((2, 3)), "b": jnp.full(2, float(step))}, state, PARAMS)
+        updates, state = tx.update(
+            {"w": jnp.zeros((2, 3)), "b": jnp.full(2, float(step))}, state, PARAMS
+        )
         got.append(float(updates["b"][0]))
-    np.testing.assert_allclose(got, [0, 0, 0, -1.5, 0, 0, 0])  # rate 1 at step 0, 1/2 at step 3, 0 at step 6
+    np.testing.assert_allclose(
+        got, [0, 0, 0, -1.5, 0, 0, 0]
+    )  # rate 1 at step 0, 1/2 at step 3, 0 at step 6
     assert int(gx.get(state, "scale_by_learning_rate/step")) == 3
 
 
@@ -92,7 +99,9 @@ def test_a_skipped_step_is_not_computed():
 @pytest.mark.usefixtures("x64", "standard_promotion")
 @pytest.mark.parametrize("k", [1, 3])
 def test_apply_every_follows_optax(k):
-    mine, theirs = (library.chain(library.adam(0.05), library.apply_every(k)) for library in (gx, optax))
+    mine, theirs = (
+        library.chain(library.adam(0.05), library.apply_every(k)) for library in (gx, optax)
+    )
     close(train(mine, in_float64(), 200)[0], train(theirs, in_float64(), 200)[0], 1e-9)
 
 
@@ -194,7 +203,13 @@ def test_sam_follows_optax(sync_period, reset_state):
         f(lib.sgd(0.05, 0.9), adversaries(lib, 0.1), sync_period, reset_state, True)
         for f, lib in ((gx.sam, gx), (contrib.sam, optax))
     ]
-    close(*(train(tx, in_float64(), 200, grad_fn=lambda params, i: gradient(params, i))[0] for tx in opaque), 1e-9)
+    close(
+        *(
+            train(tx, in_float64(), 200, grad_fn=lambda params, i: gradient(params, i))[0]
+            for tx in opaque
+        ),
+        1e-9,
+    )
 
 
 def test_sam_says_what_it_needs():
@@ -218,7 +233,9 @@ INNER = gx.chain(gx.ema(0.9, debias=False), gx.reduce_on_plateau(0.5, 1))
 
 @cache
 def unwrapped():
-    return train(gx.chain(INNER, gx.scale_by_rms(0.9), gx.scale(-0.1)), PARAMS, 6, value=jnp.float32(1.0))[0]
+    return train(
+        gx.chain(INNER, gx.scale_by_rms(0.9), gx.scale(-0.1)), PARAMS, 6, value=jnp.float32(1.0)
+    )[0]
 
 
 @pytest.mark.parametrize(

@@ -33,31 +33,48 @@ def _compare_arguments(compare: argparse.ArgumentParser) -> None:
         "--data",
         default="digits",
         metavar="DATA",
-        help="digits (default), breast_cancer, wine, diabetes, a .csv with a header, or a .npz with arrays "
+        help="digits (default), breast_cancer, wine, diabetes, a .csv with a header, or a .npz "
+        "with arrays "
         "x (or X) and y; images are rows × height × width (× channels)",
     )
-    data.add_argument("--target", metavar="COLUMN", help="the column of a .csv to predict; the last one by default")
+    data.add_argument(
+        "--target",
+        metavar="COLUMN",
+        help="the column of a .csv to predict; the last one by default",
+    )
     data.add_argument(
         "--task",
         metavar="TASK",
-        help="classification or regression; by default, regression if the target is numeric and not whole numbers",
+        help=(
+            "classification or regression; by default, regression if the target is numeric and "
+            "not whole numbers"
+        ),
     )
     model = compare.add_argument_group("model")
     model.add_argument(
         "--model",
         default="mlp",
         metavar="MODEL",
-        help="linear, mlp (default), cnn, or module:factory, a function that is called with outputs=N "
+        help="linear, mlp (default), cnn, or module:factory, a function that is called with "
+        "outputs=N "
         "and returns a flax.linen.Module taking (x) or (x, train), x as the data has it",
     )
-    model.add_argument("--hidden", metavar="WIDTHS", help="hidden layers of mlp and cnn (default: 64,64)")
+    model.add_argument(
+        "--hidden", metavar="WIDTHS", help="hidden layers of mlp and cnn (default: 64,64)"
+    )
     model.add_argument(
         "--init",
         default="default",
         metavar="INIT",
         help="default (LeCun), zeros, constant (0.1), xavier or he, for all kernels",
     )
-    model.add_argument("--dropout", type=float, default=0.0, metavar="P", help="after each hidden layer (default: 0)")
+    model.add_argument(
+        "--dropout",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="after each hidden layer (default: 0)",
+    )
     training = compare.add_argument_group("training")
     training.add_argument("--epochs", type=int, default=20, metavar="N", help="default: 20")
     training.add_argument(
@@ -70,7 +87,8 @@ def _compare_arguments(compare: argparse.ArgumentParser) -> None:
         "--schedule",
         default="none",
         metavar="NAME",
-        help="none (default), step (× 0.1 after each third), exponential (to 1 %%), inverse_time (to 10 %%), "
+        help="none (default), step (× 0.1 after each third), exponential (to 1 %%), inverse_time "
+        "(to 10 %%), "
         "inverse_sqrt, linear (to 0), cosine (to 0), warmup_cosine (a tenth of warmup)",
     )
     training.add_argument(
@@ -91,7 +109,9 @@ def _compare_arguments(compare: argparse.ArgumentParser) -> None:
         "--patience",
         type=int,
         metavar="N",
-        help="stop a member after N epochs without a better validation loss, and keep its best epoch",
+        help=(
+            "stop a member after N epochs without a better validation loss, and keep its best epoch"
+        ),
     )
     grid = compare.add_argument_group("what is compared")
     grid.add_argument(
@@ -103,7 +123,8 @@ def _compare_arguments(compare: argparse.ArgumentParser) -> None:
     grid.add_argument(
         "--learning-rates",
         metavar="RATES",
-        help="low:high:count, evenly spaced in the logarithm, or a comma-separated list, for all methods; by "
+        help="low:high:count, evenly spaced in the logarithm, or a comma-separated list, for all "
+        "methods; by "
         "default 9 in each method's own range",
     )
     grid.add_argument(
@@ -127,7 +148,11 @@ def _compare_arguments(compare: argparse.ArgumentParser) -> None:
         help="the same for the loss; by default, for regression, 1.1 × the best method's",
     )
     output = compare.add_argument_group("output")
-    output.add_argument("--out", metavar="DIR", help="where to write; by default a new folder compare-DATA-MODEL here")
+    output.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where to write; by default a new folder compare-DATA-MODEL here",
+    )
     output.add_argument(
         "--resume",
         action="store_true",
@@ -157,7 +182,9 @@ def _compare(arguments, command: str) -> int:
         l2=arguments.l2,
         patience=arguments.patience,
         seeds=arguments.seeds,
-        learning_rates=choices.parse_learning_rates(arguments.learning_rates) if arguments.learning_rates else None,
+        learning_rates=choices.parse_learning_rates(arguments.learning_rates)
+        if arguments.learning_rates
+        else None,
     ).check()
     names = choices.parse_methods(arguments.methods, METHODS)
     for module in ("flax", "rich", "matplotlib"):
@@ -180,12 +207,27 @@ def _compare(arguments, command: str) -> int:
         outcome = compare.run(experiment, methods, folder, shown)
     go_on = f"go on with {_resumed(command, path)}"
     if not outcome.results:
-        reason = "interrupted before the first method finished" if outcome.interrupted else _failures(outcome)
+        reason = (
+            "interrupted before the first method finished"
+            if outcome.interrupted
+            else _failures(outcome)
+        )
         print(f"gradxform: {reason}; {go_on}", file=sys.stderr)
         return 130 if outcome.interrupted else 1
-    context = write.write(experiment, outcome, methods, path, command, arguments.target_accuracy, arguments.target_loss)
+    context = write.write(
+        experiment,
+        outcome,
+        methods,
+        path,
+        command,
+        arguments.target_accuracy,
+        arguments.target_loss,
+    )
     write.print_table(context)
-    print(f"\nWritten to {path}{os.sep}: report.html, table.csv, members.csv, sensitivity.png, curves.png")
+    print(
+        f"\nWritten to {path}{os.sep}: report.html, table.csv, members.csv, sensitivity.png, "
+        "curves.png"
+    )
     if outcome.interrupted:
         print(f"gradxform: interrupted; what finished is kept: {go_on}", file=sys.stderr)
         return 130
@@ -206,7 +248,9 @@ def _check_target(arguments, dataset) -> None:
 
 
 def _default_folder(chosen, resume: bool) -> Path:
-    """`compare-digits-mlp`, then `compare-digits-mlp-2` and so on; with resume, the latest that exists."""
+    """`compare-digits-mlp`, then `compare-digits-mlp-2` and so on; with resume, the latest that
+    exists.
+    """
     stem = re.sub(r"[^\w.-]+", "-", f"compare-{Path(chosen.data).stem}-{chosen.model}")
     number = 1
     path = latest = Path(stem)
@@ -218,9 +262,15 @@ def _default_folder(chosen, resume: bool) -> Path:
 
 def _resumed(command: str, path: Path) -> str:
     words = [word for word in shlex.split(command) if word != "--resume"]
-    out = [] if any(word == "--out" or word.startswith("--out=") for word in words) else ["--out", str(path)]
+    out = (
+        []
+        if any(word == "--out" or word.startswith("--out=") for word in words)
+        else ["--out", str(path)]
+    )
     return shlex.join([*words, *out, "--resume"])
 
 
 def _failures(outcome) -> str:
-    return "; ".join(f"{name} could not be trained: {reason}" for name, reason in outcome.failed.items())
+    return "; ".join(
+        f"{name} could not be trained: {reason}" for name, reason in outcome.failed.items()
+    )

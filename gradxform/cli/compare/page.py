@@ -11,7 +11,9 @@ from gradxform.cli.page import document, figure, pairs
 
 
 def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) -> str:
-    """The whole page. `pictures` are PNGs by name, then by theme (light, dark) and shape (wide, narrow)."""
+    """The whole page. `pictures` are PNGs by name, then by theme (light, dark) and shape (wide,
+    narrow).
+    """
     goal, patience = context.goal, context.experiment.settings.patience
     title = f"Which optimizer for {Path(context.experiment.data.name).stem}?"
     body = [
@@ -26,18 +28,25 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
         "<h2>How much the learning rate matters</h2>",
         figure(
             pictures["sensitivity"],
-            f"Validation {wording.NAMES[goal.metric]} against learning rate, one panel for each method.",
-            "Each panel is one method; the grey lines behind are the others. Line: mean over the seeds; "
-            "dots: each seed. Diamond: the chosen learning rate. Shaded: the rates that work. Cross: a seed "
-            f"diverged at this rate. Look for {'high' if goal.metric == 'accuracy' else 'low'} and wide.",
+            f"Validation {wording.NAMES[goal.metric]} against learning rate, one panel for each "
+            "method.",
+            "Each panel is one method; the grey lines behind are the others. Line: mean over the "
+            "seeds; "
+            "dots: each seed. Diamond: the chosen learning rate. Shaded: the rates that work. "
+            "Cross: a seed "
+            f"diverged at this rate. Look for {'high' if goal.metric == 'accuracy' else 'low'} and "
+            "wide.",
         ),
         "<h2>How fast it learns</h2>",
         figure(
             pictures["curves"],
             "Training and validation loss against epoch, one panel for each method.",
-            "Each method at its chosen learning rate. Solid with circles: validation loss. Dashed with "
-            "squares: training loss, the mean over the batches of an epoch while the parameters moved (so it "
-            "lags, and includes dropout); it may leave the picture. Bands: from the lowest to the highest "
+            "Each method at its chosen learning rate. Solid with circles: validation loss. Dashed "
+            "with "
+            "squares: training loss, the mean over the batches of an epoch while the parameters "
+            "moved (so it "
+            "lags, and includes dropout); it may leave the picture. Bands: from the lowest to the "
+            "highest "
             "seed. Training that falls on while validation rises is overfitting."
             + (" A line ends where its first seed stopped." if patience else ""),
         ),
@@ -49,7 +58,8 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
         pairs(wording.facts(context)),
         f"<p>Command:</p><pre>{escape(context.command)}</pre>",
         f'<p class="faint">{escape(", ".join(map(" ".join, context.versions.items())))}. '
-        "The files beside this page hold the same numbers: table.csv, and members.csv with every member.</p>",
+        "The files beside this page hold the same numbers: table.csv, and members.csv with every "
+        "member.</p>",
     ]
     return document(title, body)
 
@@ -58,13 +68,21 @@ def _warnings(context: Context) -> str:
     lines = []
     if context.outcome.interrupted:
         done = {row.method for row in context.rows}
-        missing = [name for name in context.methods if name not in done and name not in context.outcome.failed]
+        missing = [
+            name
+            for name in context.methods
+            if name not in done and name not in context.outcome.failed
+        ]
         lines.append(
-            f"The comparison was interrupted: {', '.join(missing)} not trained yet. The same command with "
+            f"The comparison was interrupted: {', '.join(missing)} not trained yet. The same "
+            "command with "
             "--resume trains the rest."
         )
     if context.outcome.failed:
-        lines.append(f"Could not be trained: {', '.join(context.outcome.failed)}. The notes under the table say why.")
+        lines.append(
+            f"Could not be trained: {', '.join(context.outcome.failed)}. The notes under the table "
+            "say why."
+        )
     return "".join(f'<p class="warning">{escape(line)}</p>' for line in lines)
 
 
@@ -75,7 +93,11 @@ def _answer(sentences: list[str]) -> str:
 
 
 def _winner(context: Context) -> str:
-    return f"<pre>{escape(wording.winner_code(context))}</pre>" if math.isfinite(context.rows[0].validation) else ""
+    return (
+        f"<pre>{escape(wording.winner_code(context))}</pre>"
+        if math.isfinite(context.rows[0].validation)
+        else ""
+    )
 
 
 def _table(context: Context) -> str:
@@ -98,6 +120,8 @@ def _method(context: Context, name: str) -> str:
     method = context.methods[name]
     source = " ".join(str(method.source).split())
     return (
-        f"<details><summary><strong>{escape(name)}</strong> <span>{escape(method.title)}</span></summary>"
-        f'<pre>{escape(composition(method.make(1.0)))}</pre><p class="faint">{escape(source)}</p></details>'
+        f"<details><summary><strong>{escape(name)}</strong> "
+        f"<span>{escape(method.title)}</span></summary>"
+        f"<pre>{escape(composition(method.make(1.0)))}</pre><p "
+        f'class="faint">{escape(source)}</p></details>'
     )

@@ -1,8 +1,9 @@
 """The two pictures: a small panel per method with every other method in grey behind it.
 
-Fourteen coloured lines in one frame cannot be told apart by anyone; one dark line before thirteen grey ones
-can. Roles have a colour and a marker each (validation blue circles, training orange squares, the chosen rate
-a black diamond, divergence a vermilion cross), from the colour-blind-safe palette of Okabe and Ito.
+Fourteen coloured lines in one frame cannot be told apart by anyone; one dark line before thirteen
+grey ones can. Roles have a colour and a marker each (validation blue circles, training orange
+squares, the chosen rate a black diamond, divergence a vermilion cross), from the colour-blind-safe
+palette of Okabe and Ito.
 """
 
 import math
@@ -16,8 +17,12 @@ from gradxform.cli.problems import need
 from gradxform.plot.style import LIGHT, Theme, band, crosses, dress, png
 
 
-def sensitivity(goal: Goal, rows: list[Row], results: list[Result], theme: Theme = LIGHT, narrow=False) -> bytes:
-    """PNG: the final validation result against learning rate, a panel per method, ordered as the table."""
+def sensitivity(
+    goal: Goal, rows: list[Row], results: list[Result], theme: Theme = LIGHT, narrow=False
+) -> bytes:
+    """PNG: the final validation result against learning rate, a panel per method, ordered as the
+    table.
+    """
     by_name = {result.method: result for result in results}
     scale, label = _unit(goal)
     lines = {row.method: _over_rates(goal, by_name[row.method], scale) for row in rows}
@@ -35,7 +40,13 @@ def sensitivity(goal: Goal, rows: list[Row], results: list[Result], theme: Theme
                 "markersize": 4,
                 "label": "mean over seeds (dots: each seed)",
             },
-            {"color": theme.ink, "marker": "D", "linestyle": "", "markersize": 5, "label": "chosen rate"},
+            {
+                "color": theme.ink,
+                "marker": "D",
+                "linestyle": "",
+                "markersize": 5,
+                "label": "chosen rate",
+            },
             {"color": theme.works, "linewidth": 7, "alpha": 0.3, "label": "rates that work"},
             {
                 "color": theme.diverged,
@@ -55,7 +66,9 @@ def sensitivity(goal: Goal, rows: list[Row], results: list[Result], theme: Theme
                 axis.plot(rates, mean, color=theme.others, linewidth=0.8, zorder=1)
         rates, mean, members = lines[row.method]
         if math.isfinite(row.works_from):
-            widen = (rates[-1] / rates[0]) ** (0.35 / max(1, len(rates) - 1)) if len(rates) > 1 else 1.1
+            widen = (
+                (rates[-1] / rates[0]) ** (0.35 / max(1, len(rates) - 1)) if len(rates) > 1 else 1.1
+            )
             axis.axvspan(
                 row.works_from / widen,
                 row.works_to * widen,
@@ -78,17 +91,30 @@ def sensitivity(goal: Goal, rows: list[Row], results: list[Result], theme: Theme
         crosses(axis, lost, 0.06, theme.diverged)
         if math.isfinite(row.validation):
             best = float(np.clip(scale * row.validation, low, high))
-            axis.plot([row.learning_rate], [best], "D", color=theme.ink, markersize=5, zorder=5, clip_on=False)
+            axis.plot(
+                [row.learning_rate],
+                [best],
+                "D",
+                color=theme.ink,
+                markersize=5,
+                zorder=5,
+                clip_on=False,
+            )
         axis.set_xscale("log")
         axis.set_ylim(low, high)
     return png(figure)
 
 
-def curves(goal: Goal, rows: list[Row], results: list[Result], theme: Theme = LIGHT, narrow=False) -> bytes:
+def curves(
+    goal: Goal, rows: list[Row], results: list[Result], theme: Theme = LIGHT, narrow=False
+) -> bytes:
     """PNG: loss against epochs at the chosen rate, a panel per method, ordered as the table."""
     by_name = {result.method: result for result in results}
     chosen = {
-        row.method: {name: by_name[row.method].history[name][:, row.chosen] for name in ("train_loss", "val_loss")}
+        row.method: {
+            name: by_name[row.method].history[name][:, row.chosen]
+            for name in ("train_loss", "val_loss")
+        }
         for row in rows
     }
     unit = "cross-entropy, nats" if goal.metric == "accuracy" else "squared error ÷ target variance"
@@ -114,20 +140,34 @@ def curves(goal: Goal, rows: list[Row], results: list[Result], theme: Theme = LI
                 "markersize": 4,
                 "label": "training",
             },
-            {"color": theme.validation, "linewidth": 7, "alpha": 0.3, "label": "lowest to highest seed"},
+            {
+                "color": theme.validation,
+                "linewidth": 7,
+                "alpha": 0.3,
+                "label": "lowest to highest seed",
+            },
             {"color": theme.others, "linewidth": 1.2, "label": "validation of the other methods"},
         ],
     )
     ticker = need("matplotlib.ticker")
-    # The scale is that of validation: training loss goes to zero when a model can learn its data by heart.
-    values = np.concatenate([pair["val_loss"].ravel() for pair in chosen.values()]).astype(np.float64)
+    # The scale is that of validation: training loss goes to zero when a model can learn its data by
+    # heart.
+    values = np.concatenate([pair["val_loss"].ravel() for pair in chosen.values()]).astype(
+        np.float64
+    )
     values = values[np.isfinite(values) & (values > 0)]
     low, high = (values.min() / 3, np.quantile(values, 0.995)) if len(values) else (0.1, 1.0)
     for row, axis in zip(rows, axes, strict=False):
         for name, pair in chosen.items():
             if name != row.method:
                 epochs = np.arange(1, len(pair["val_loss"]) + 1)
-                axis.plot(epochs, pair["val_loss"].mean(axis=1), color=theme.others, linewidth=0.8, zorder=1)
+                axis.plot(
+                    epochs,
+                    pair["val_loss"].mean(axis=1),
+                    color=theme.others,
+                    linewidth=0.8,
+                    zorder=1,
+                )
         for name, style, color in (
             ("train_loss", "--s", theme.training),
             ("val_loss", "-o", theme.validation),
@@ -148,19 +188,27 @@ def curves(goal: Goal, rows: list[Row], results: list[Result], theme: Theme = LI
         axis.set_yscale("log")
         axis.set_ylim(low, high * 1.25)
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=4, steps=[1, 2, 5, 10]))
-        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
+        axis.yaxis.set_major_locator(
+            ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,))
+        )
         axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_locator(ticker.NullLocator())
     return png(figure)
 
 
 def _unit(goal: Goal) -> tuple[float, str]:
-    return (100.0, "accuracy (%)") if goal.metric == "accuracy" else (1.0, "squared error ÷ target variance")
+    return (
+        (100.0, "accuracy (%)")
+        if goal.metric == "accuracy"
+        else (1.0, "squared error ÷ target variance")
+    )
 
 
 def _over_rates(goal: Goal, result: Result, scale: float):
     """Rates [L], the mean over seeds [L] and each seed [L, S]; nan where a member diverged."""
-    members = scale * np.where(result.diverged, np.nan, result.final(f"val_{goal.metric}").astype(np.float64))
+    members = scale * np.where(
+        result.diverged, np.nan, result.final(f"val_{goal.metric}").astype(np.float64)
+    )
     return result.rates.astype(np.float64), members.mean(axis=1), members
 
 
@@ -176,7 +224,9 @@ def _limits(goal: Goal, values: list[np.ndarray], scale: float) -> tuple[float, 
 def _panels(
     rows: list[Row], theme: Theme, narrow: bool, ylabel: str, xlabel: str, legend: list[dict]
 ) -> tuple[Any, list]:
-    """A figure with a titled panel per row of the table, and its axes in that order. Lengths in inches."""
+    """A figure with a titled panel per row of the table, and its axes in that order. Lengths in
+    inches.
+    """
     columns = min(len(rows), 2 if narrow else 5 if len(rows) > 8 else 4)
     lines = math.ceil(len(rows) / columns)
     width = 4.6 if narrow else max(8.6, 2.2 * columns + 0.7)
@@ -206,7 +256,16 @@ def _panels(
         axis.set_title(rows[index].method, fontsize=9.5, color=theme.ink, loc="left", pad=4)
         axis.tick_params(which="both", labelbottom=index + columns >= len(rows))
     middle = (bottom + (height - top - bottom) / 2) / height
-    figure.text(0.12 / width, middle, ylabel, rotation=90, ha="left", va="center", fontsize=9.5, color=theme.ink)
+    figure.text(
+        0.12 / width,
+        middle,
+        ylabel,
+        rotation=90,
+        ha="left",
+        va="center",
+        fontsize=9.5,
+        color=theme.ink,
+    )
     figure.text(
         (left + (width - left - right) / 2) / width,
         0.1 / height,

@@ -1,4 +1,6 @@
-"""What is shown while methods train: live bars on a terminal, one line per method elsewhere, or nothing."""
+"""What is shown while methods train: live bars on a terminal, one line per method elsewhere, or
+nothing.
+"""
 
 import sys
 import time
@@ -44,7 +46,9 @@ class Quiet:
         """Seconds that remain, judged by the methods trained so far."""
         if not self.trained:
             return None
-        return (time.perf_counter() - self.began) / self.trained * (len(self.methods) - self.finished)
+        return (
+            (time.perf_counter() - self.began) / self.trained * (len(self.methods) - self.finished)
+        )
 
 
 class Plain(Quiet):
@@ -61,7 +65,8 @@ class Plain(Quiet):
         left = self.left()
         self._line(
             f"{name}: best validation {self.best}, {result.updates_per_second:,.0f} updates/s, "
-            f"{result.seconds:.1f} s ({result.compile_seconds:.1f} s compiling), about {left:.0f} s left"
+            f"{result.seconds:.1f} s ({result.compile_seconds:.1f} s compiling), about {left:.0f} "
+            "s left"
         )
 
     def kept(self, name):
@@ -74,7 +79,9 @@ class Plain(Quiet):
 
 
 class Live(Quiet):
-    """A row per method: a bar of epochs, the best result, the throughput; and the time left for all."""
+    """A row per method: a bar of epochs, the best result, the throughput; and the time left for
+    all.
+    """
 
     def __init__(self, methods, epochs):
         super().__init__(methods, epochs)
@@ -98,7 +105,13 @@ class Live(Quiet):
 
     def _all(self) -> None:
         left = self.left()
-        note = "" if left is None else f"about {left:.0f} s left" if self.finished < len(self.methods) else ""
+        note = (
+            ""
+            if left is None
+            else f"about {left:.0f} s left"
+            if self.finished < len(self.methods)
+            else ""
+        )
         self.bars.update(self.total, completed=self.finished, note=note)
 
     def begin(self, name):

@@ -1,4 +1,6 @@
-"""Results on disk: one file per finished method, written whole or not at all, and read back only if sound."""
+"""Results on disk: one file per finished method, written whole or not at all, and read back only if
+sound.
+"""
 
 import io
 import json
@@ -10,23 +12,33 @@ import numpy as np
 from gradxform.cli.files import write_atomically
 from gradxform.cli.problems import Problem
 
-FORMAT = 1  # raise it when a result of an older version can no longer be read as one of this version
+FORMAT = (
+    1  # raise it when a result of an older version can no longer be read as one of this version
+)
 
 
 ARRAYS = ("rates", "rows", "diverged", "epochs", "best")
 
 
 class Result(NamedTuple):
-    """One method, trained at each learning rate (L) with each seed (S) for E epochs; N rows of test data."""
+    """One method, trained at each learning rate (L) with each seed (S) for E epochs; N rows of test
+    data.
+    """
 
     method: str
     code: str  # the code that builds the transformation at learning rate 1.0
     rates: np.ndarray  # [L]
-    history: dict[str, np.ndarray]  # train_loss, val_loss and, for classes, val_accuracy: each [E, L, S]
+    history: dict[
+        str, np.ndarray
+    ]  # train_loss, val_loss and, for classes, val_accuracy: each [E, L, S]
     test: dict[str, np.ndarray]  # loss and, for classes, accuracy: each [L, S]
-    rows: np.ndarray  # [L, S, N] the goodness on each row of test data: right or wrong, or minus the squared error
+    rows: (
+        np.ndarray
+    )  # [L, S, N] the goodness on each row of test data: right or wrong, or minus the squared error
     diverged: np.ndarray  # [L, S] bool
-    epochs: np.ndarray  # [L, S] epochs trained, fewer where training stopped; later ones are nan in the history
+    epochs: (
+        np.ndarray
+    )  # [L, S] epochs trained, fewer where training stopped; later ones are nan in the history
     best: np.ndarray  # [L, S] index of the epoch whose parameters were kept: the last one, or the best with --patience
     seconds: float
     compile_seconds: float
@@ -49,7 +61,10 @@ class Folder:
             raise Problem(f"--out {self.path}: is a file, not a folder")
         settings = self.path / "settings.json"
         if settings.exists() and not resume:
-            raise Problem(f"--out {self.path}: holds results already; go on with --resume, or choose another folder")
+            raise Problem(
+                f"--out {self.path}: holds results already; go on with --resume, or choose another "
+                "folder"
+            )
         if resume and not settings.exists():
             raise Problem(f"--resume: {self.path} holds no comparison to go on with")
         if resume:
@@ -64,11 +79,19 @@ class Folder:
     def _same(self, settings: Path) -> None:
         try:
             before = json.loads(settings.read_text())
-            names = [name for name in {**before, **self.facts} if before.get(name) != self.facts.get(name)]
+            names = [
+                name
+                for name in {**before, **self.facts}
+                if before.get(name) != self.facts.get(name)
+            ]
         except (ValueError, OSError, TypeError, AttributeError) as error:
-            raise Problem(f"--resume: {settings} is damaged ({error}); choose another --out") from error
+            raise Problem(
+                f"--resume: {settings} is damaged ({error}); choose another --out"
+            ) from error
         if names:
-            changed = ", ".join(f"{name} was {before.get(name)!r}, now {self.facts.get(name)!r}" for name in names)
+            changed = ", ".join(
+                f"{name} was {before.get(name)!r}, now {self.facts.get(name)!r}" for name in names
+            )
             raise Problem(
                 f"--resume: {self.path} holds results of other settings ({changed}); "
                 "repeat those, or choose another --out"
@@ -91,7 +114,9 @@ class Folder:
         write_atomically(self.file(result.method), lambda file: np.savez_compressed(file, **arrays))
 
     def load(self, method: str, rates: np.ndarray, code: str) -> Result | None:
-        """The finished result of a method, None if there is none, a Problem if damaged or another's."""
+        """The finished result of a method, None if there is none, a Problem if damaged or
+        another's.
+        """
         path = self.file(method)
         if not path.exists():
             return None
@@ -101,8 +126,12 @@ class Folder:
             result = Result(
                 **json.loads(str(arrays.pop("facts"))),
                 **{name: arrays.pop(name) for name in ARRAYS},
-                history={name[8:]: value for name, value in arrays.items() if name.startswith("history_")},
-                test={name[5:]: value for name, value in arrays.items() if name.startswith("test_")},
+                history={
+                    name[8:]: value for name, value in arrays.items() if name.startswith("history_")
+                },
+                test={
+                    name[5:]: value for name, value in arrays.items() if name.startswith("test_")
+                },
             )
             members = result.diverged.shape
             sound = (
@@ -115,13 +144,22 @@ class Folder:
             )
         except Exception as error:  # a damaged archive fails in as many ways as there are bytes
             raise Problem(
-                f"{path} is damaged ({type(error).__name__}: {error}); delete it to train {method} again"
+                f"{path} is damaged ({type(error).__name__}: {error}); delete it to train {method} "
+                "again"
             ) from error
         if not sound:
-            raise Problem(f"{path} is damaged (its arrays do not fit together); delete it to train {method} again")
-        if result.method != method or result.code != code or not np.array_equal(result.rates, rates):
             raise Problem(
-                f"{path} holds {result.code} at other rates or of another version, not {code}; delete it to "
+                f"{path} is damaged (its arrays do not fit together); delete it to train {method} "
+                "again"
+            )
+        if (
+            result.method != method
+            or result.code != code
+            or not np.array_equal(result.rates, rates)
+        ):
+            raise Problem(
+                f"{path} holds {result.code} at other rates or of another version, not {code}; "
+                "delete it to "
                 f"train {method} again"
             )
         return result

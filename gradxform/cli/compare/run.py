@@ -1,7 +1,9 @@
-"""The experiment: train every method at every learning rate with every seed, each method's members at once.
+"""The experiment: train every method at every learning rate with every seed, each method's members
+at once.
 
-All members of a method are one `vmap` over the learning rate and the seed, compiled once and run epoch by
-epoch, so that progress can be shown and a finished method be kept whatever happens afterwards.
+All members of a method are one `vmap` over the learning rate and the seed, compiled once and run
+epoch by epoch, so that progress can be shown and a finished method be kept whatever happens
+afterwards.
 """
 
 import time
@@ -19,7 +21,9 @@ from gradxform.train import EarlyStopping, Training
 
 
 class Outcome(NamedTuple):
-    """What a comparison left behind: results in the order asked for, failures, whether it was cut short."""
+    """What a comparison left behind: results in the order asked for, failures, whether it was cut
+    short.
+    """
 
     results: list[Result]
     failed: dict[str, str]
@@ -31,7 +35,9 @@ def member(experiment: Experiment, method, learning_rate) -> Training:
     settings, model = experiment.settings, experiment.model
 
     def loss(params, batch, key):
-        return jnp.mean(row_losses(experiment.data.task, model.apply(params, batch["x"], key), batch["y"]))
+        return jnp.mean(
+            row_losses(experiment.data.task, model.apply(params, batch["x"], key), batch["y"])
+        )
 
     return Training(
         loss,
@@ -44,7 +50,9 @@ def member(experiment: Experiment, method, learning_rate) -> Training:
 
 
 def start_of(experiment: Experiment):
-    """The initial parameters and the key of each seed, the same for every method: leaves of [S, ...]."""
+    """The initial parameters and the key of each seed, the same for every method: leaves of [S,
+    ...].
+    """
     keys = jax.vmap(jax.random.key)(jnp.arange(experiment.settings.seeds, dtype=jnp.uint32))
     init_keys, run_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     return jax.jit(jax.vmap(experiment.model.init))(init_keys), run_keys
@@ -68,7 +76,9 @@ def train_method(experiment: Experiment, method, start, progress) -> Result:
 
     @partial(jax.jit, donate_argnums=1)
     def epoch(rate, carry, train, validation):
-        return jax.vmap(lambda r, c: member(experiment, method, r).epoch(c, train, validation))(rate, carry)
+        return jax.vmap(lambda r, c: member(experiment, method, r).epoch(c, train, validation))(
+            rate, carry
+        )
 
     @jax.jit
     def finish(rate, carry, test):
@@ -91,7 +101,10 @@ def train_method(experiment: Experiment, method, start, progress) -> Result:
         speed = updates / (time.perf_counter() - compiled)
         progress.epoch(method.name, len(history), best_so_far(history), speed)
     metrics, goodness, end = finish(rate, carry, test)
-    by_member = {name: np.stack([np.asarray(row[name]).reshape(shape) for row in history]) for name in history[0]}
+    by_member = {
+        name: np.stack([np.asarray(row[name]).reshape(shape) for row in history])
+        for name in history[0]
+    }
     best = np.maximum(np.asarray(end.best_epoch).reshape(shape), 0)
     lost = ~np.isfinite(np.take_along_axis(by_member["val_loss"], best[None], axis=0)[0])
     return Result(
@@ -137,7 +150,9 @@ def run(experiment: Experiment, methods: dict, folder: Folder, progress) -> Outc
             try:
                 start = start_of(experiment) if start is None else start
                 result = train_method(experiment, method, start, progress)
-            except Exception as error:  # one method that cannot train this model must not lose the others
+            except (
+                Exception
+            ) as error:  # one method that cannot train this model must not lose the others
                 text = traceback.format_exc()
                 failed[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
                 (folder.path / f"{name}.error.txt").write_text(text)

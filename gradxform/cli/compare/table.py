@@ -1,7 +1,8 @@
-"""From trained members to the table: choose a learning rate on validation data, then read off the test data.
+"""From trained members to the table: choose a learning rate on validation data, then read off the
+test data.
 
-Whatever is a choice (the learning rate, the order of the rows, the target) looks at validation data only, so
-the test columns are what the chosen optimizer does on data that nothing was tuned on.
+Whatever is a choice (the learning rate, the order of the rows, the target) looks at validation data
+only, so the test columns are what the chosen optimizer does on data that nothing was tuned on.
 """
 
 import math
@@ -18,25 +19,34 @@ ACCURACY_TOLERANCE, LOSS_TOLERANCE = (
 )  # a rate works within 2 points of accuracy, or 5 % of loss, of the best
 
 
-TARGET_SHARE, TARGET_LOSS = 0.97, 1.10  # the default target, as shares of the best validation result
+TARGET_SHARE, TARGET_LOSS = (
+    0.97,
+    1.10,
+)  # the default target, as shares of the best validation result
 
 
 class Goal(NamedTuple):
-    """What counts as good, accuracy (more is better) or squared error (less is better), and the target."""
+    """What counts as good, accuracy (more is better) or squared error (less is better), and the
+    target.
+    """
 
     metric: str  # "accuracy" or "loss"
     target_metric: str
     target: float
 
     def goodness(self, result: Result) -> np.ndarray:
-        """Validation result of each member [L, S], more is better; a diverged member is worse than any."""
+        """Validation result of each member [L, S], more is better; a diverged member is worse than
+        any.
+        """
         last = result.final(f"val_{self.metric}")
         return np.where(result.diverged, -np.inf, last if self.metric == "accuracy" else -last)
 
     def reached(self, values: np.ndarray) -> np.ndarray:
         """Whether each value meets the target."""
         with np.errstate(invalid="ignore"):
-            return values >= self.target if self.target_metric == "accuracy" else values <= self.target
+            return (
+                values >= self.target if self.target_metric == "accuracy" else values <= self.target
+            )
 
 
 def epochs_to_target(goal: Goal, result: Result, chosen: int) -> np.ndarray:
@@ -70,7 +80,9 @@ class Row(NamedTuple):
     chosen: int  # index of the learning rate
 
 
-def goal_for(results: list[Result], target_accuracy: float | None, target_loss: float | None) -> Goal:
+def goal_for(
+    results: list[Result], target_accuracy: float | None, target_loss: float | None
+) -> Goal:
     """The goal of these results, with the target given or derived from the best method."""
     metric = "accuracy" if "val_accuracy" in results[0].history else "loss"
     if target_accuracy is not None:
@@ -81,11 +93,15 @@ def goal_for(results: list[Result], target_accuracy: float | None, target_loss: 
     best = max(float(goal.goodness(result).mean(axis=1).max()) for result in results)
     if not math.isfinite(best):
         return goal
-    return goal._replace(target=TARGET_SHARE * best if metric == "accuracy" else TARGET_LOSS * -best)
+    return goal._replace(
+        target=TARGET_SHARE * best if metric == "accuracy" else TARGET_LOSS * -best
+    )
 
 
 def choose(goal: Goal, result: Result) -> int:
-    """The learning rate that is best on validation data; equal accuracies are told apart by the loss."""
+    """The learning rate that is best on validation data; equal accuracies are told apart by the
+    loss.
+    """
     goodness = goal.goodness(result).mean(axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
         loss = np.where(result.diverged.any(axis=1), np.inf, result.final("val_loss").mean(axis=1))
@@ -93,10 +109,14 @@ def choose(goal: Goal, result: Result) -> int:
 
 
 def working_range(goal: Goal, result: Result, chosen: int) -> tuple[int, int]:
-    """The first and last rate of the run around the chosen one whose results are within the tolerance."""
+    """The first and last rate of the run around the chosen one whose results are within the
+    tolerance.
+    """
     goodness = goal.goodness(result).mean(axis=1)
     best = goodness[chosen]
-    works = goodness >= (best - ACCURACY_TOLERANCE if goal.metric == "accuracy" else LOSS_TOLERANCE * best)
+    works = goodness >= (
+        best - ACCURACY_TOLERANCE if goal.metric == "accuracy" else LOSS_TOLERANCE * best
+    )
     low = high = chosen
     while low > 0 and works[low - 1]:
         low -= 1
@@ -106,13 +126,23 @@ def working_range(goal: Goal, result: Result, chosen: int) -> tuple[int, int]:
 
 
 def summarise(goal: Goal, results: list[Result]) -> list[Row]:
-    """The rows of the table, best validation result first; a method that diverged at every rate is last."""
+    """The rows of the table, best validation result first; a method that diverged at every rate is
+    last.
+    """
     rows = [_row(goal, result) for result in results]
     sign = -1.0 if goal.metric == "accuracy" else 1.0
-    rows.sort(key=lambda row: (sign * row.validation if math.isfinite(row.validation) else math.inf, row.test_loss))
+    rows.sort(
+        key=lambda row: (
+            sign * row.validation if math.isfinite(row.validation) else math.inf,
+            row.test_loss,
+        )
+    )
     by_name = {result.method: result for result in results}
     first = rows[0]
-    return [row._replace(tied=_tied(by_name[first.method], first, by_name[row.method], row)) for row in rows]
+    return [
+        row._replace(tied=_tied(by_name[first.method], first, by_name[row.method], row))
+        for row in rows
+    ]
 
 
 def _row(goal: Goal, result: Result) -> Row:
@@ -154,15 +184,19 @@ def _row(goal: Goal, result: Result) -> Row:
 
 
 def _tied(first: Result, first_row: Row, other: Result, row: Row) -> bool:
-    """Whether the mean difference on the test data is within two standard errors, over rows and over seeds.
+    """Whether the mean difference on the test data is within two standard errors, over rows and
+    over seeds.
 
-    Seeds are shared (the same initial parameters and order of batches), so differences are taken in pairs.
+    Seeds are shared (the same initial parameters and order of batches), so differences are taken in
+    pairs.
     """
     if not (math.isfinite(row.test) and math.isfinite(first_row.test)):
         return False
     difference = first.rows[first_row.chosen].astype(np.float64) - other.rows[row.chosen]  # [S, N]
     by_row, by_seed = difference.mean(axis=0), difference.mean(axis=1)
-    error = math.hypot(by_row.std() / math.sqrt(len(by_row)), by_seed.std() / math.sqrt(max(1, len(by_seed) - 1)))
+    error = math.hypot(
+        by_row.std() / math.sqrt(len(by_row)), by_seed.std() / math.sqrt(max(1, len(by_seed) - 1))
+    )
     return abs(float(difference.mean())) <= 2 * error
 
 
@@ -198,6 +232,8 @@ def members_csv(goal: Goal, results: list[Result]) -> bytes:
                     "diverged": bool(result.diverged[at, seed]),
                 }
                 line |= {name: float(result.final(name)[at, seed]) for name in result.history}
-                line |= {f"test_{name}": float(value[at, seed]) for name, value in result.test.items()}
+                line |= {
+                    f"test_{name}": float(value[at, seed]) for name, value in result.test.items()
+                }
                 lines.append(line | {"epochs_to_target": float(reached[seed])})
     return to_csv(lines)

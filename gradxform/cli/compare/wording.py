@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 import gradxform as gx
 from gradxform.cli.compare.run import Outcome
-from gradxform.cli.compare.table import ACCURACY_TOLERANCE, LOSS_TOLERANCE, TARGET_LOSS, TARGET_SHARE, Goal, Row
+from gradxform.cli.compare.table import (
+    ACCURACY_TOLERANCE,
+    LOSS_TOLERANCE,
+    TARGET_LOSS,
+    TARGET_SHARE,
+    Goal,
+    Row,
+)
 from gradxform.cli.experiment import Experiment
 from gradxform.cli.settings import RATES, SCHEDULES
 
@@ -69,20 +76,28 @@ def cells(goal: Goal, rows: list[Row], row: Row) -> list[str]:
 
 
 def answers(context: Context) -> list[str]:
-    """The answer in up to four sentences: the first method, its equals, the fastest, the most forgiving."""
+    """The answer in up to four sentences: the first method, its equals, the fastest, the most
+    forgiving.
+    """
     goal, rows, experiment = context.goal, context.rows, context.experiment
     first = rows[0]
     if not math.isfinite(first.validation):
-        return ["Every method diverged at every learning rate. Try smaller ones with --learning-rates."]
+        return [
+            "Every method diverged at every learning rate. Try smaller ones with --learning-rates."
+        ]
     scale, digits, unit = (100.0, 1, " %") if goal.metric == "accuracy" else (1.0, 3, "")
     seeds = experiment.settings.seeds
     over = "one seed" if seeds == 1 else f"the mean over {seeds} seeds"
     where = f"{experiment.data.name} with {experiment.model.name}"
     value = f"test {NAMES[goal.metric]} {scale * first.test:.{digits}f}{unit}, {over}"
     if len(rows) == 1:
-        return [f"{first.method} does best at learning rate {first.learning_rate:.3g} on {where}: {value}."]
+        return [
+            f"{first.method} does best at learning rate {first.learning_rate:.3g} on {where}: "
+            f"{value}."
+        ]
     found = [
-        f"{first.method} at learning rate {first.learning_rate:.3g} has the best validation result of "
+        f"{first.method} at learning rate {first.learning_rate:.3g} has the best validation result "
+        "of "
         f"{len(rows)} methods on {where}: {value}."
     ]
     tied = [row.method for row in rows[1:] if row.tied]
@@ -92,17 +107,25 @@ def answers(context: Context) -> list[str]:
     elif len(tied) <= 4:
         found.append(f"The test data cannot tell {_list(tied)} apart from it.")
     else:
-        found.append(f"The test data cannot tell {len(tied)} of the other {others} methods apart from it.")
+        found.append(
+            f"The test data cannot tell {len(tied)} of the other {others} methods apart from it."
+        )
     alive = [row for row in rows if math.isfinite(row.validation)]
     arrived = [row for row in alive if row.seeds_at_target == row.seeds]
     if arrived:
         soonest = min(row.epochs_to_target for row in arrived)
         names = [row.method for row in arrived if row.epochs_to_target == soonest]
-        found.append(f"Soonest at the target: {_list(names)}, after {soonest:.3g} epoch{'' if soonest == 1 else 's'}.")
+        found.append(
+            f"Soonest at the target: {_list(names)}, after {soonest:.3g} "
+            f"epoch{'' if soonest == 1 else 's'}."
+        )
     if any(row.works_to > row.works_from for row in alive):
         widest = max(round(row.works_to / row.works_from, 2) for row in alive)
         names = [row.method for row in alive if round(row.works_to / row.works_from, 2) == widest]
-        found.append(f"Most forgiving: {_list(names)}, with learning rates that work over a factor of {widest:.3g}.")
+        found.append(
+            f"Most forgiving: {_list(names)}, with learning rates that work over a factor of "
+            f"{widest:.3g}."
+        )
     return found
 
 
@@ -113,9 +136,13 @@ def notes(context: Context) -> list[str]:
     found = []
     if seeds > 1:
         found.append(
-            f"±: standard deviation over {seeds} seeds; one row of test data is {100 / test:.2g} points of accuracy."
+            (
+                f"±: standard deviation over {seeds} seeds; one row of test data is {100 / test:.2g} "
+                "points of accuracy."
+            )
             if goal.metric == "accuracy"
-            else f"±: standard deviation over {seeds} seeds. Squared errors are in units of the target's "
+            else f"±: standard deviation over {seeds} seeds. Squared errors are in units of the "
+            "target's "
             "variance: 1 is what predicting the mean costs."
         )
     found.append(target_text(context))
@@ -123,10 +150,13 @@ def notes(context: Context) -> list[str]:
         names = [row.method for row in rows if row.edge == end]
         if names:
             found.append(
-                f"{mark} The best learning rate of {_list(names)} is the {end}est one tried: {way} ones may "
+                f"{mark} The best learning rate of {_list(names)} is the {end}est one tried: {way} "
+                "ones may "
                 "be better. Widen the range with --learning-rates."
             )
-    found += [f"{name} could not be trained: {reason}" for name, reason in context.outcome.failed.items()]
+    found += [
+        f"{name} could not be trained: {reason}" for name, reason in context.outcome.failed.items()
+    ]
     return found
 
 
@@ -136,7 +166,9 @@ def target_text(context: Context) -> str:
     if not math.isfinite(goal.target):
         return "There is no target, since every member diverged."
     sign, value = (
-        ("≥", f"{100 * goal.target:.1f} %") if goal.target_metric == "accuracy" else ("≤", f"{goal.target:.3g}")
+        ("≥", f"{100 * goal.target:.1f} %")
+        if goal.target_metric == "accuracy"
+        else ("≤", f"{goal.target:.3g}")
     )
     why = (
         "as asked"
@@ -154,7 +186,9 @@ def definitions(context: Context) -> list[tuple[str, str]]:
     """Each column of the table, and each picture, explained."""
     goal, experiment = context.goal, context.experiment
     accuracy = goal.metric == "accuracy"
-    rows = {part: len(getattr(experiment.split, part)["y"]) for part in ("train", "validation", "test")}
+    rows = {
+        part: len(getattr(experiment.split, part)["y"]) for part in ("train", "validation", "test")
+    }
     close = (
         f"{100 * ACCURACY_TOLERANCE:g} points of accuracy"
         if accuracy
@@ -165,8 +199,10 @@ def definitions(context: Context) -> list[tuple[str, str]]:
         "the share of rows classified rightly"
         if accuracy
         else (
-            "the mean squared error in units of the target's variance: 1 is what predicting the mean costs, "
-            f"and a root mean squared error of {experiment.split.target_scale:.4g} in the target's own unit"
+            "the mean squared error in units of the target's variance: 1 is what predicting the "
+            "mean costs, "
+            f"and a root mean squared error of {experiment.split.target_scale:.4g} in the target's "
+            "own unit"
         )
     )
     loss = (
@@ -177,19 +213,24 @@ def definitions(context: Context) -> list[tuple[str, str]]:
         (
             "What was done",
             f"The rows were split once into {rows['train']} for training, {rows['validation']} for "
-            f"validation and {rows['test']} for testing. Every method was trained at every learning rate of "
-            "its grid with every seed; a seed fixes the initial parameters and the order of the batches, "
+            f"validation and {rows['test']} for testing. Every method was trained at every "
+            "learning rate of "
+            "its grid with every seed; a seed fixes the initial parameters and the order of the "
+            "batches, "
             "and is shared by all methods.",
         ),
         (
             "learning rate",
-            f"The rate with the best validation {NAMES[goal.metric]} after {kept}, averaged over the seeds. "
-            "A rate at which any seed diverged (a loss that is no longer a number) cannot be chosen. ▲ or "
+            f"The rate with the best validation {NAMES[goal.metric]} after {kept}, averaged over "
+            "the seeds. "
+            "A rate at which any seed diverged (a loss that is no longer a number) cannot be "
+            "chosen. ▲ or "
             "▼: it is the largest or smallest rate tried, so a better one may lie outside.",
         ),
         (
             "order",
-            "By the validation result, as an order is a choice too. Nothing was chosen on the test data.",
+            "By the validation result, as an order is a choice too. Nothing was chosen on the "
+            "test data.",
         ),
         (
             f"test {NAMES[goal.metric]}",
@@ -198,21 +239,28 @@ def definitions(context: Context) -> list[tuple[str, str]]:
         *([loss] if accuracy else []),
         (
             "vs first",
-            "The difference in the test result from the first row. “tied”: the difference is less than two "
+            "The difference in the test result from the first row. “tied”: the difference is less "
+            "than two "
             "standard errors, over the rows of test data and over the seeds, taken in pairs.",
         ),
         (
             "epochs to target",
-            f"{target_text(context)} The number is the first epoch that meets it, averaged over the seeds "
+            f"{target_text(context)} The number is the first epoch that meets it, averaged over "
+            "the seeds "
             "that do; “(2 of 3)” says how many seeds do if not all.",
         ),
         (
             "rates that work",
-            f"The run of learning rates around the chosen one whose validation {NAMES[goal.metric]} is "
-            f"within {close} of its, and how many times the largest is the smallest. A wide range is a "
+            "The run of learning rates around the chosen one whose validation "
+            f"{NAMES[goal.metric]} is "
+            f"within {close} of its, and how many times the largest is the smallest. A wide range "
+            "is a "
             "forgiving method.",
         ),
-        ("diverged", "Members, of all learning rates and seeds, whose loss stopped being a number."),
+        (
+            "diverged",
+            "Members, of all learning rates and seeds, whose loss stopped being a number.",
+        ),
     ]
 
 
@@ -222,15 +270,23 @@ def facts(context: Context) -> list[tuple[str, str]]:
     data = experiment.data
     what = f"{len(data.classes)} classes" if data.classes else "one number to predict"
     found = [
-        ("data", f"{data.name}: {len(data.y)} rows of {' × '.join(map(str, data.x.shape[1:]))}, {what}"),
+        (
+            "data",
+            f"{data.name}: {len(data.y)} rows of {' × '.join(map(str, data.x.shape[1:]))}, {what}",
+        ),
         (
             "model",
             f"{experiment.model.name}, {experiment.model.parameters:,} parameters, "
-            f"{settings.init} initialisation" + (f", dropout {settings.dropout:g}" if settings.dropout else ""),
+            f"{settings.init} initialisation"
+            + (f", dropout {settings.dropout:g}" if settings.dropout else ""),
         ),
         (
             "training",
-            f"{settings.epochs} epochs in batches of {experiment.batch_size}: {experiment.updates} updates"
+            (
+                f"{settings.epochs} epochs in batches of {experiment.batch_size}: "
+                f"{experiment.updates} "
+                "updates"
+            )
             + (f", at most (patience {settings.patience})" if settings.patience else ""),
         ),
         (
@@ -270,7 +326,9 @@ def winner_code(context: Context) -> str:
     first = context.rows[0]
     rate = float(f"{first.learning_rate:.4g}")
     experiment = context.experiment
-    text = repr(experiment.settings.transformation(context.methods[first.method], rate, experiment.updates))
+    text = repr(
+        experiment.settings.transformation(context.methods[first.method], rate, experiment.updates)
+    )
     names = sorted({name for name in re.findall(r"\b[a-z]\w*(?=\()", text) if hasattr(gx, name)})
     text = re.sub(r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.6g}", text)
     lines = [f"from gradxform import {', '.join(names)}"]

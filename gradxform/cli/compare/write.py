@@ -23,7 +23,9 @@ def write(
     target_accuracy: float | None,
     target_loss: float | None,
 ) -> Context:
-    """Write table.csv, members.csv, curves.png, sensitivity.png and report.html; return what they show."""
+    """Write table.csv, members.csv, curves.png, sensitivity.png and report.html; return what they
+    show.
+    """
     goal = goal_for(outcome.results, target_accuracy, target_loss)
     rows = summarise(goal, outcome.results)
     given = target_accuracy is not None or target_loss is not None
@@ -61,7 +63,9 @@ def print_table(context: Context) -> None:
     shown = fitting(columns, console.width)
     table = need("rich.table").Table(box=need("rich.box").SIMPLE_HEAD, pad_edge=False)
     for name in shown:
-        table.add_column(columns[name][0], justify="left" if name == "method" else "right", no_wrap=True)
+        table.add_column(
+            columns[name][0], justify="left" if name == "method" else "right", no_wrap=True
+        )
     for cells in zip(*(columns[name][1:] for name in shown), strict=True):
         table.add_row(*cells)
     console.print(table)
@@ -73,7 +77,10 @@ def print_table(context: Context) -> None:
 
 def fitting(columns: dict[str, list[str]], width: int) -> list[str]:
     """The columns to show: those with something in them, less the least important until they fit."""
-    room = {name: max(len(line) for cell in cells for line in cell.split("\n")) + 3 for name, cells in columns.items()}
+    room = {
+        name: max(len(line) for cell in cells for line in cell.split("\n")) + 3
+        for name, cells in columns.items()
+    }
     shown = [name for name, cells in columns.items() if any(cells[1:])]
     for least in ("test loss", "diverged", "validation", "rates that work", "epochs", "vs first"):
         if sum(room[name] for name in shown) > width:

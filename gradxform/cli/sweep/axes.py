@@ -41,9 +41,16 @@ def legend(axis, theme: Theme) -> None:
 
 
 def suits_logarithm(result: SweepResult, values: np.ndarray) -> bool:
-    """Whether the metric is better seen in the logarithm: less is better, all positive, a wide span."""
+    """Whether the metric is better seen in the logarithm: less is better, all positive, a wide
+    span.
+    """
     finite = values[np.isfinite(values)]
-    return result.mode == "min" and len(finite) > 0 and bool((finite > 0).all()) and finite.max() > 5 * finite.min()
+    return (
+        result.mode == "min"
+        and len(finite) > 0
+        and bool((finite > 0).all())
+        and finite.max() > 5 * finite.min()
+    )
 
 
 def limits(result: SweepResult, values: np.ndarray, log: bool) -> tuple[float, float]:
@@ -73,7 +80,9 @@ def places(values: list[Any]) -> tuple[np.ndarray, list[Any]]:
 
 
 def is_wide(x: np.ndarray) -> bool:
-    """Whether numbers are better seen in the logarithm: positive, and most of them far below the largest."""
+    """Whether numbers are better seen in the logarithm: positive, and most of them far below the
+    largest.
+    """
     return bool((x > 0).all()) and x.max() > 20 * x.min() and np.median(x) < 0.3 * x.max()
 
 
@@ -86,7 +95,10 @@ def unit(x: np.ndarray) -> np.ndarray:
 def ends(x: np.ndarray, labels: list[Any], log: bool) -> list[tuple[float, str]]:
     """Where an axis of parallel coordinates has labels, from 0 to 1, and which."""
     if labels:
-        return [(i / max(1, len(labels) - 1) if len(labels) > 1 else 0.5, short(v, 14)) for i, v in enumerate(labels)]
+        return [
+            (i / max(1, len(labels) - 1) if len(labels) > 1 else 0.5, short(v, 14))
+            for i, v in enumerate(labels)
+        ]
     middle = math.sqrt(x.min() * x.max()) if log else (x.min() + x.max()) / 2
     return [(0.0, f"{x.min():.3g}"), (0.5, f"{middle:.2g}"), (1.0, f"{x.max():.3g}")]
 
@@ -103,9 +115,9 @@ def bins(result: SweepResult, name: str, most: int = 12) -> tuple[list[int], lis
         return [distinct.index(v) if v is not None else -1 for v in given], distinct
     parts = np.array_split(np.array(distinct), 8)
     starts = [float(part[0]) for part in parts]
-    return [int(np.searchsorted(starts, v, side="right")) - 1 if v is not None else -1 for v in given], [
-        float(np.median(part)) for part in parts
-    ]
+    return [
+        int(np.searchsorted(starts, v, side="right")) - 1 if v is not None else -1 for v in given
+    ], [float(np.median(part)) for part in parts]
 
 
 def short(x: Any, width: int) -> str:

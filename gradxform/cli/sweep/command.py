@@ -40,25 +40,43 @@ several machines: run the same command on each, with --out in a folder that all 
 
 def add_arguments(parser) -> None:
     """The flags; None where compare has a default, so that a TOML file may set it."""
-    parser.add_argument("file", nargs="?", metavar="TOML", help="options and axes; flags override them")
+    parser.add_argument(
+        "file", nargs="?", metavar="TOML", help="options and axes; flags override them"
+    )
     what = parser.add_argument_group("what is swept")
     what.add_argument(
         "--axis", action="append", default=[], metavar="NAME=VALUES",
-        help="a list such as 0.8,0.9; low:high:count, evenly spaced in the logarithm; lin:low:high:count; may be "
+        help="a list such as 0.8,0.9; low:high:count, evenly spaced in the logarithm; "
+             "lin:low:high:count; may be "
         "repeated. "
         "Without an axis for it, the learning rate takes 9 values of the method's own range",
     )  # fmt: skip
-    what.add_argument("--methods", metavar="LIST", help="comma-separated names (default: adam); see `gradxform list`")
     what.add_argument(
-        "--random", type=int, metavar="N", help="draw N settings instead of every combination; axes may be low:high"
+        "--methods",
+        metavar="LIST",
+        help="comma-separated names (default: adam); see `gradxform list`",
     )
     what.add_argument(
-        "--seeds", type=int, metavar="N", help="initial parameters and batch orders for each setting (default: 1)"
+        "--random",
+        type=int,
+        metavar="N",
+        help="draw N settings instead of every combination; axes may be low:high",
+    )
+    what.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="initial parameters and batch orders for each setting (default: 1)",
     )
     base = parser.add_argument_group("data, model and training, as in gradxform compare")
     for flag in ("data", "target", "task", "model", "hidden", "init", "schedule"):
         base.add_argument(f"--{flag}", metavar=flag.upper())
-    for flag, kind in (("dropout", float), ("weight-decay", float), ("epochs", int), ("batch-size", int)):
+    for flag, kind in (
+        ("dropout", float),
+        ("weight-decay", float),
+        ("epochs", int),
+        ("batch-size", int),
+    ):
         base.add_argument(f"--{flag}", type=kind, metavar="X" if kind is float else "N")
     how = parser.add_argument_group("how it runs")
     how.add_argument(
@@ -67,15 +85,35 @@ def add_arguments(parser) -> None:
         help="compare members after these epochs, such as 2,6, and let the best third go on",
     )
     how.add_argument(
-        "--chunk", type=int, metavar="N", help="members trained at once (default: as many as fit into memory)"
+        "--chunk",
+        type=int,
+        metavar="N",
+        help="members trained at once (default: as many as fit into memory)",
     )
-    how.add_argument("--processes", type=int, default=1, metavar="N", help="processes that share the work (default: 1)")
-    how.add_argument("--process", type=int, metavar="I", help="which of them this is, where each is started by hand")
     how.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="the address of process 0, where each is started by hand"
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the work (default: 1)",
     )
-    how.add_argument("--out", metavar="DIR", help="where to write; by default a new folder sweep-DATA-MODEL here")
-    how.add_argument("--resume", action="store_true", help="go on with --out (by default the latest folder)")
+    how.add_argument(
+        "--process",
+        type=int,
+        metavar="I",
+        help="which of them this is, where each is started by hand",
+    )
+    how.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="the address of process 0, where each is started by hand",
+    )
+    how.add_argument(
+        "--out", metavar="DIR", help="where to write; by default a new folder sweep-DATA-MODEL here"
+    )
+    how.add_argument(
+        "--resume", action="store_true", help="go on with --out (by default the latest folder)"
+    )
     how.add_argument("--quiet", action="store_true", help="no progress, only the table")
 
 
@@ -89,25 +127,39 @@ def run(arguments, command: str) -> int:
     if by_hand != (arguments.coordinator is not None):
         raise Problem("--process and --coordinator go together")
     if by_hand and not 0 <= arguments.process < arguments.processes:
-        raise Problem(f"--process must lie between 0 and {arguments.processes - 1}; got {arguments.process}")
+        raise Problem(
+            f"--process must lie between 0 and {arguments.processes - 1}; got {arguments.process}"
+        )
     if by_hand and not arguments.out:
         raise Problem("--process needs --out, a folder that all processes share")
     if by_hand and not need("jax").distributed.is_initialized():
-        words = _process(arguments.coordinator, arguments.processes, arguments.process, shlex.split(command)[1:])
+        words = _process(
+            arguments.coordinator, arguments.processes, arguments.process, shlex.split(command)[1:]
+        )
         return subprocess.run(words, check=False).returncode
     from gradxform.cli.sweep import experiment as experiments
 
     given = {name: getattr(arguments, name) for name in experiments.OPTIONS}
-    experiment = experiments.Experiment(experiments.plan(given, dict(map(_axis, arguments.axis)), arguments.file))
-    path = Path(arguments.out) if arguments.out else _default_folder(experiment.plan.settings, arguments.resume)
+    experiment = experiments.Experiment(
+        experiments.plan(given, dict(map(_axis, arguments.axis)), arguments.file)
+    )
+    path = (
+        Path(arguments.out)
+        if arguments.out
+        else _default_folder(experiment.plan.settings, arguments.resume)
+    )
     if (path / "sweep.json").exists() and not arguments.resume and not by_hand:
-        raise Problem(f"--out {path}: holds results already; go on with --resume, or choose another folder")
+        raise Problem(
+            f"--out {path}: holds results already; go on with --resume, or choose another folder"
+        )
     if arguments.resume and not by_hand and not path.exists():
         raise Problem(f"--resume: {path} holds no sweep to go on with")
     try:
         return _sweep(arguments, experiment, path, command, by_hand)
     except (KeyError, ValueError, TypeError) as error:
-        raise Problem(str(error.args[0] if error.args else error).removeprefix("sweep: ")) from error
+        raise Problem(
+            str(error.args[0] if error.args else error).removeprefix("sweep: ")
+        ) from error
 
 
 def _sweep(arguments, experiment, path: Path, command: str, by_hand: bool) -> int:
@@ -120,16 +172,26 @@ def _sweep(arguments, experiment, path: Path, command: str, by_hand: bool) -> in
     group(Arguments(train), space)  # mistakes in names and numbers, before anything is started
     if arguments.processes > 1 and not by_hand and _spawn(arguments.processes, path, command):
         print(
-            f"gradxform: error: a process ended early; go on with {sweep_write.resumed(command, path)}", file=sys.stderr
+            "gradxform: error: a process ended early; go on with "
+            f"{sweep_write.resumed(command, path)}",
+            file=sys.stderr,
         )
         return 1
     halving = Halving(experiment.plan.rungs) if experiment.plan.rungs else None
     try:
         with sweep_live.live(space, arguments.quiet) as progress:
-            result = sweep(train, space, out=path, chunk=experiment.plan.chunk, halving=halving, progress=progress)
+            result = sweep(
+                train,
+                space,
+                out=path,
+                chunk=experiment.plan.chunk,
+                halving=halving,
+                progress=progress,
+            )
     except KeyboardInterrupt:
         print(
-            f"gradxform: interrupted; what finished is kept: go on with {sweep_write.resumed(command, path)}",
+            "gradxform: interrupted; what finished is kept: go on with "
+            f"{sweep_write.resumed(command, path)}",
             file=sys.stderr,
         )
         return 130
@@ -145,16 +207,23 @@ def _sweep(arguments, experiment, path: Path, command: str, by_hand: bool) -> in
         ("model", f"{experiment.base.model.name}, {experiment.base.model.parameters:,} parameters"),
         (
             "training",
-            f"{settings.epochs} epochs in batches of {experiment.base.batch_size}, schedule {settings.schedule}",
+            f"{settings.epochs} epochs in batches of {experiment.base.batch_size}, schedule "
+            f"{settings.schedule}",
         ),
     ]
     name = Path(settings.data).stem
     sweep_write.write(
-        result, path, f"Which numbers of {', '.join(experiment.plan.methods)} for {name}?", command, facts, test
+        result,
+        path,
+        f"Which numbers of {', '.join(experiment.plan.methods)} for {name}?",
+        command,
+        facts,
+        test,
     )
     sweep_write.print_table(result, test)
     print(
-        f"\nWritten to {path}{os.sep}: report.html, members.csv, {', '.join(f'{n}.png' for n in sweep_write.PICTURES)}"
+        f"\nWritten to {path}{os.sep}: report.html, members.csv, "
+        f"{', '.join(f'{n}.png' for n in sweep_write.PICTURES)}"
     )
     return 0
 
@@ -168,21 +237,37 @@ def _axis(text: str) -> tuple[str, str]:
 
 def _process(coordinator: str, processes: int, index: int, words: list[str]) -> list[str]:
     """The command line of one process of several."""
-    return [sys.executable, "-m", "gradxform", "--join", coordinator, str(processes), str(index), *words]
+    return [
+        sys.executable,
+        "-m",
+        "gradxform",
+        "--join",
+        coordinator,
+        str(processes),
+        str(index),
+        *words,
+    ]
 
 
 def _spawn(processes: int, path: Path, command: str) -> bool:
-    """Run the processes of a sweep here and wait; whether one of them failed, which ends the others."""
+    """Run the processes of a sweep here and wait; whether one of them failed, which ends the
+    others.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = shlex.split(command)[1:]
-    words += [] if any(w == "--out" or w.startswith("--out=") for w in words) else ["--out", str(path)]
+    words += (
+        [] if any(w == "--out" or w.startswith("--out=") for w in words) else ["--out", str(path)]
+    )
     address = f"127.0.0.1:{port}"
     started = [
         subprocess.Popen(
             _process(
-                address, processes, i, [*words, "--process", str(i), "--coordinator", address, "--resume", "--quiet"]
+                address,
+                processes,
+                i,
+                [*words, "--process", str(i), "--coordinator", address, "--resume", "--quiet"],
             ),
             stdout=subprocess.DEVNULL,
         )

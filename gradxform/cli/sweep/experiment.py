@@ -1,4 +1,6 @@
-"""What `gradxform sweep` trains: compare's data and models, as a function of everything that may be swept."""
+"""What `gradxform sweep` trains: compare's data and models, as a function of everything that may be
+swept.
+"""
 
 import dataclasses
 import inspect
@@ -20,7 +22,9 @@ from gradxform.cli.problems import Problem, unknown
 from gradxform.cli.settings import RATES, Settings, is_kernel, parse_hidden, parse_methods
 from gradxform.sweep import Distribution, Space, choice, fit, grid, log_uniform, random, uniform
 
-RATE_IN = {"warmup_cosine": "peak_value"}  # what the learning rate is called in a schedule; elsewhere init_value
+RATE_IN = {
+    "warmup_cosine": "peak_value"
+}  # what the learning rate is called in a schedule; elsewhere init_value
 
 
 OPTIONS = (
@@ -52,7 +56,9 @@ def plan(given: dict[str, Any], axes: dict[str, str], file: str | None) -> Plan:
     rest = {name: chosen.pop(name) for name in list(chosen) if name not in known}
     if "hidden" in chosen:
         chosen["hidden"] = (
-            parse_hidden(chosen["hidden"]) if isinstance(chosen["hidden"], str) else tuple(chosen["hidden"])
+            parse_hidden(chosen["hidden"])
+            if isinstance(chosen["hidden"], str)
+            else tuple(chosen["hidden"])
         )
     methods = rest.get("methods", "adam")
     drawn = rest.get("random")
@@ -82,19 +88,23 @@ def _toml(path: Path) -> dict[str, Any]:
         if name not in (*OPTIONS, "axes"):
             raise unknown(f"option in {path}:", name, (*OPTIONS, "axes"))
     if not isinstance(found.get("axes", {}), dict):
-        raise Problem(f"{path}: axes must be a table, such as [axes] and then learning_rate = [0.01, 0.1]")
+        raise Problem(
+            f"{path}: axes must be a table, such as [axes] and then learning_rate = [0.01, 0.1]"
+        )
     return found
 
 
 def parse_axis(name: str, x: Any, drawn: bool) -> list[Any] | Distribution:
-    """The values of an axis: a list; `low:high:count` evenly spaced in the logarithm, `lin:low:high:count` evenly.
+    """The values of an axis: a list; `low:high:count` evenly spaced in the logarithm,
+    `lin:low:high:count` evenly.
 
     Where settings are drawn, `low:high` and `lin:low:high` are ranges to draw from.
     """
     if isinstance(x, list):
         return choice([_value(name, v) for v in x]) if drawn else [_value(name, v) for v in x]
     text = str(x)
-    bad = Problem(f"--axis {name}={text}: expected a list such as 0.8,0.9, or low:high:count, lin:low:high:count"
+    bad = Problem((f"--axis {name}={text}: expected a list such as 0.8,0.9, or low:high:count, "
+                  "lin:low:high:count")
                   + (", or with --random low:high, lin:low:high" if drawn else ""))  # fmt: skip
     if ":" not in text:
         values = [_value(name, part.strip()) for part in text.split(",") if part.strip()]
@@ -136,8 +146,12 @@ class Experiment:
         self.plan, settings = chosen, chosen.settings
         self.data = datasets.load(settings.data, settings.target, settings.task)
         self.split = datasets.split(self.data)
-        self.base = compare.Experiment(settings, self.data, self.split, self.model(settings.hidden)).check()
-        self.train_data, self.validation, self.test = (jax.tree.map(jnp.asarray, part) for part in self.split[:3])
+        self.base = compare.Experiment(
+            settings, self.data, self.split, self.model(settings.hidden)
+        ).check()
+        self.train_data, self.validation, self.test = (
+            jax.tree.map(jnp.asarray, part) for part in self.split[:3]
+        )
 
     def model(self, hidden) -> models.Model:
         """The model with hidden layers of these widths."""
@@ -171,7 +185,9 @@ class Experiment:
                 return value + a["l2"] / 2 * sum(jnp.sum(jnp.square(p)) for p in kernels)
 
             def start(key):
-                return jax.tree.map(lambda p: p * a["init_scale"] if is_kernel("", p) else p, model.init(key))
+                return jax.tree.map(
+                    lambda p: p * a["init_scale"] if is_kernel("", p) else p, model.init(key)
+                )
 
             def evaluate(params, data):
                 return compare.evaluate(self.base._replace(model=model), params, data)[0]
@@ -182,7 +198,10 @@ class Experiment:
             )(key=key)  # fmt: skip
 
         kinds = inspect.Parameter
-        listed = [kinds("key", kinds.KEYWORD_ONLY), *(kinds(n, kinds.KEYWORD_ONLY, default=x) for n, x in own.items())]
+        listed = [
+            kinds("key", kinds.KEYWORD_ONLY),
+            *(kinds(n, kinds.KEYWORD_ONLY, default=x) for n, x in own.items()),
+        ]
         train.__signature__ = inspect.Signature(listed)  # pyright: ignore[reportFunctionMemberAccess]
         return train
 
@@ -190,7 +209,9 @@ class Experiment:
         """A method at the middle of its range, with the schedule and the decay that were asked for."""
         method = METHODS[name]
         rate = float(np.sqrt(method.grid[0] * method.grid[1]))
-        settings = dataclasses.replace(self.plan.settings, l2=0.0)  # which is a number of the loss here
+        settings = dataclasses.replace(
+            self.plan.settings, l2=0.0
+        )  # which is a number of the loss here
         return settings.transformation(method, rate, self.base.updates)
 
     def space(self) -> Space:
@@ -205,13 +226,21 @@ class Experiment:
                 else RATE_IN.get(chosen.settings.schedule, "init_value")
             )
             if "learning_rate" in axes and rate != "learning_rate":
-                axes = {rate if k == "learning_rate" else k: x for k, x in axes.items()}  # the schedule's peak
+                axes = {
+                    rate if k == "learning_rate" else k: x for k, x in axes.items()
+                }  # the schedule's peak
             if not {rate, "tx"} & set(axes):
                 span = log_uniform(*METHODS[name].grid)
-                axes = {rate: span if chosen.random else [float(f"{x:.4g}") for x in span.points(RATES)]} | axes
+                axes = {
+                    rate: span if chosen.random else [float(f"{x:.4g}") for x in span.points(RATES)]
+                } | axes
             drawn = random(chosen.random, 0, axes) if chosen.random else grid(axes)
-            found = found + grid({"tx": {name: self.optimizer(name)}} if len(chosen.methods) > 1 else {}, drawn)
-        return grid(found, seed=range(chosen.settings.seeds)) if chosen.settings.seeds > 1 else found
+            found = found + grid(
+                {"tx": {name: self.optimizer(name)}} if len(chosen.methods) > 1 else {}, drawn
+            )
+        return (
+            grid(found, seed=range(chosen.settings.seeds)) if chosen.settings.seeds > 1 else found
+        )
 
     def test_of(self, params, hidden=None) -> dict[str, float]:
         """The metrics of parameters on the test data."""

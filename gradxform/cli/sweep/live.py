@@ -50,7 +50,9 @@ class Plain(Progress):
         self.finished += len(members)
         self.trained += len(members)
         self.busy += seconds
-        for member, value, ran in zip(members.tolist(), trial.scores(metric), trial.ran, strict=True):
+        for member, value, ran in zip(
+            members.tolist(), trial.scores(metric), trial.ran, strict=True
+        ):
             self.latest[member] = float(value), int(ran)
         rows = self.best(1)
         best = f"best {rows[0][2]} (member {rows[0][0]})" if rows else "all diverged"
@@ -71,13 +73,18 @@ class Plain(Progress):
     def left(self) -> str:
         """The time that remains, judged by the members trained so far."""
         rest = max(0, len(self.space) - self.finished)
-        return f", about {rest * self.busy / self.trained:.0f} s left" if rest and self.trained else ""
+        return (
+            f", about {rest * self.busy / self.trained:.0f} s left" if rest and self.trained else ""
+        )
 
     def best(self, most: int) -> list[tuple[int, str, str, int]]:
         """The best members so far: index, setting, metric, step."""
         values = [(member, *x) for member, x in self.latest.items() if np.isfinite(x[0])]
         values.sort(key=lambda row: -float(better(row[1], self.mode)))
-        return [(member, _setting(self.space[member]), f"{value:.5g}", step) for member, value, step in values[:most]]
+        return [
+            (member, _setting(self.space[member]), f"{value:.5g}", step)
+            for member, value, step in values[:most]
+        ]
 
 
 class Live(Plain):
@@ -89,7 +96,9 @@ class Live(Plain):
         super().__init__(space)
         self.lines: list[str] = []
         self.now = ""
-        self.screen = need("rich.live").Live(console=need("rich.console").Console(stderr=True), auto_refresh=False)
+        self.screen = need("rich.live").Live(
+            console=need("rich.console").Console(stderr=True), auto_refresh=False
+        )
 
     def __enter__(self):
         self.screen.start()
@@ -124,7 +133,9 @@ class Live(Plain):
         text = need("rich.text").Text
         for member, setting, value, step in self.best(SHOWN):
             table.add_row(str(member), text(setting), value, str(step))
-        bar = need("rich.progress_bar").ProgressBar(total=len(self.space), completed=self.finished, width=40)
+        bar = need("rich.progress_bar").ProgressBar(
+            total=len(self.space), completed=self.finished, width=40
+        )
         head = text(
             f"{self.finished} of {len(self.space)} members, "
             f"{self.speed() if self.trained else 'compiling'}{self.left()}"
@@ -150,5 +161,6 @@ def live(space, quiet: bool = False):
 
 def _setting(setting) -> str:
     return ", ".join(
-        f"{name}={x:.4g}" if isinstance(x := shown(v), float) else f"{name}={x}" for name, v in setting.items()
+        f"{name}={x:.4g}" if isinstance(x := shown(v), float) else f"{name}={x}"
+        for name, v in setting.items()
     )

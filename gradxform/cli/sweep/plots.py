@@ -1,10 +1,11 @@
-"""The pictures of a sweep: curves, sensitivity, parallel coordinates, and the heat map of two hyperparameters.
+"""The pictures of a sweep: curves, sensitivity, parallel coordinates, and the heat map of two
+hyperparameters.
 
     Path("curves.png").write_bytes(curves(result))
 
-Hundreds of members cannot each have a colour: all are grey or on one scale (cividis, which reads the same to every eye
-and in print), and what matters stands out by weight and mark as well: the best in ink with a diamond, a divergence as a
-cross.
+Hundreds of members cannot each have a colour: all are grey or on one scale (cividis, which reads
+the same to every eye and in print), and what matters stands out by weight and mark as well: the
+best in ink with a diamond, a divergence as a cross.
 """
 
 import numpy as np
@@ -30,7 +31,9 @@ TOP = (("-", "D"), ("--", "o"), (":", "s"))  # how the three best curves differ 
 
 
 def curves(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> bytes:
-    """PNG: the metric of every member against the step, the three best marked, a cross where a member diverged."""
+    """PNG: the metric of every member against the step, the three best marked, a cross where a
+    member diverged.
+    """
     figure, (axis,) = panels(1, theme, narrow, 4.4)
     values = result.history[result.metric].astype(np.float64)
     steps = np.arange(1, values.shape[1] + 1)
@@ -43,7 +46,9 @@ def curves(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> b
         finite = np.flatnonzero(np.isfinite(values[i]))
         last = finite[-1] if len(finite) else 0
         at = float(np.clip(values[i, last], low, high)) if len(finite) else high
-        axis.plot([steps[last]], [at], "x", color=theme.diverged, markersize=5, zorder=3, clip_on=False)
+        axis.plot(
+            [steps[last]], [at], "x", color=theme.diverged, markersize=5, zorder=3, clip_on=False
+        )
     colours = (theme.ink, theme.validation, theme.training)
     for place, i in enumerate(order[:3]):
         if result.diverged[i]:
@@ -86,7 +91,15 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
         given = [shown(setting.get(name)) for setting in result.space]
         kept = np.array([i for i, v in enumerate(given) if v is not None])
         x, labels = places([given[i] for i in kept])
-        axis.plot(x, np.clip(scores[kept], low, high), ".", color=theme.validation, alpha=0.4, markersize=4, zorder=2)
+        axis.plot(
+            x,
+            np.clip(scores[kept], low, high),
+            ".",
+            color=theme.validation,
+            alpha=0.4,
+            markersize=4,
+            zorder=2,
+        )
         lost = result.diverged[kept]
         crosses(axis, x[lost], 0.04, theme.diverged)
         rows = about["values"]
@@ -95,16 +108,31 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
             if labels
             else np.array([row["value"] for row in rows])
         )
-        axis.plot(at, [row["best"] for row in rows], "-o", color=theme.ink, linewidth=1.5, markersize=3.5, zorder=4)
-        axis.plot(at, [row["median"] for row in rows], "--", color=theme.training, linewidth=1.5, zorder=3)
+        axis.plot(
+            at,
+            [row["best"] for row in rows],
+            "-o",
+            color=theme.ink,
+            linewidth=1.5,
+            markersize=3.5,
+            zorder=4,
+        )
+        axis.plot(
+            at, [row["median"] for row in rows], "--", color=theme.training, linewidth=1.5, zorder=3
+        )
         if best in kept and not result.diverged[best]:
             axis.plot(x[kept == best], scores[[best]], "D", color=theme.ink, markersize=7, zorder=5)
-        axis.set_title(f"{name}: {about['importance']:.0%}", fontsize=9.5, color=theme.ink, loc="left")
+        axis.set_title(
+            f"{name}: {about['importance']:.0%}", fontsize=9.5, color=theme.ink, loc="left"
+        )
         logarithmic_scale(axis, "y", log)
         axis.set_ylim(low, high)
         if labels:
             axis.set_xticks(
-                range(len(labels)), [short(v, 14) for v in labels], fontsize=7.5, rotation=20 if len(labels) > 3 else 0
+                range(len(labels)),
+                [short(v, 14) for v in labels],
+                fontsize=7.5,
+                rotation=20 if len(labels) > 3 else 0,
             )
         elif is_wide(x):
             logarithmic_scale(axis, "x", True)
@@ -117,7 +145,9 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
         lines([], [], color=theme.ink, marker="D", linestyle="", label="best of all"),
     ]
     if result.diverged.any():
-        handles.append(lines([], [], color=theme.diverged, marker="x", linestyle="", label="diverged"))
+        handles.append(
+            lines([], [], color=theme.diverged, marker="x", linestyle="", label="diverged")
+        )
     figure.legend(
         handles=handles,
         loc="outside upper left",
@@ -130,7 +160,9 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
 
 
 def parallel(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> bytes:
-    """PNG: each member a line across its hyperparameters to its final metric; what is good stands out."""
+    """PNG: each member a line across its hyperparameters to its final metric; what is good stands
+    out.
+    """
     names = [name for name in result.space.names if name in varied(result)]
     figure, (axis,) = panels(1, theme, narrow, 4.0)
     scores = np.where(result.diverged, np.nan, result.scores.astype(np.float64))
@@ -150,20 +182,36 @@ def parallel(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) ->
     extremes = (high, low) if result.mode == "min" else (low, high)
     ticks.append([(0.0, f"{extremes[0]:.3g}"), (1.0, f"{extremes[1]:.3g}")])
     table = np.stack(columns, axis=1)
-    ranks = np.argsort(np.argsort(np.where(np.isfinite(final), final, -1), kind="stable"), kind="stable") / max(
-        1, len(final) - 1
-    )
+    ranks = np.argsort(
+        np.argsort(np.where(np.isfinite(final), final, -1), kind="stable"), kind="stable"
+    ) / max(1, len(final) - 1)
     scale = need("matplotlib").colormaps["cividis"]
     order = result.order()
     dark = theme.page != LIGHT.page
     for i in some(order)[::-1]:
         if result.diverged[i]:
-            axis.plot(table[i], color=theme.diverged, linewidth=0.8, alpha=0.5, linestyle=":", zorder=1)
+            axis.plot(
+                table[i], color=theme.diverged, linewidth=0.8, alpha=0.5, linestyle=":", zorder=1
+            )
         else:  # bright on a dark page, dark on a light one: what is good stands out on both
             colour = scale(ranks[i] if dark else 1 - ranks[i])
-            axis.plot(table[i], color=colour, linewidth=0.9, alpha=0.35 + 0.5 * ranks[i], zorder=2 + ranks[i])
+            axis.plot(
+                table[i],
+                color=colour,
+                linewidth=0.9,
+                alpha=0.35 + 0.5 * ranks[i],
+                zorder=2 + ranks[i],
+            )
     if not result.diverged.all():
-        axis.plot(table[order[0]], "-D", color=theme.ink, linewidth=2.4, markersize=5, zorder=5, label="best")
+        axis.plot(
+            table[order[0]],
+            "-D",
+            color=theme.ink,
+            linewidth=2.4,
+            markersize=5,
+            zorder=5,
+            label="best",
+        )
     axis.set_xticks(range(len(columns)), [*names, result.metric], fontsize=9, color=theme.ink)
     axis.set_yticks([])
     axis.set_ylim(-0.1, 1.1)
@@ -171,10 +219,14 @@ def parallel(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) ->
     for j, column in enumerate(ticks):
         axis.axvline(j, color=theme.faint, linewidth=0.9, zorder=0)
         for y, text in column:
-            axis.text(j + 0.03, y + 0.012, text, fontsize=7.5, color=theme.faint, zorder=7, va="bottom")
+            axis.text(
+                j + 0.03, y + 0.012, text, fontsize=7.5, color=theme.faint, zorder=7, va="bottom"
+            )
     if result.diverged.any():
         axis.plot([], [], ":", color=theme.diverged, label="diverged")
-        axis.text(len(columns) - 0.97, -0.06, "diverged", fontsize=7.5, color=theme.diverged, va="center")
+        axis.text(
+            len(columns) - 0.97, -0.06, "diverged", fontsize=7.5, color=theme.diverged, va="center"
+        )
     for side in axis.spines.values():
         side.set_visible(False)
     axis.grid(False)
@@ -183,9 +235,15 @@ def parallel(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) ->
 
 
 def heat(
-    result: SweepResult, x: str | None = None, y: str | None = None, theme: Theme = LIGHT, narrow: bool = False
+    result: SweepResult,
+    x: str | None = None,
+    y: str | None = None,
+    theme: Theme = LIGHT,
+    narrow: bool = False,
 ) -> bytes:
-    """PNG: the best final metric for each pair of values of two hyperparameters, by default the most important."""
+    """PNG: the best final metric for each pair of values of two hyperparameters, by default the
+    most important.
+    """
     names = varied(result)
     x = x or names[0]
     y = y or next((name for name in names if name != x), x)
@@ -207,7 +265,10 @@ def heat(
     picture = axis.imshow(cells, origin="lower", aspect="auto", cmap=scale, norm=norm)
     axis.grid(False)
     axis.set_xticks(
-        range(len(across)), [short(v, 9) for v in across], fontsize=7.5, rotation=35 if len(across) > 6 else 0
+        range(len(across)),
+        [short(v, 9) for v in across],
+        fontsize=7.5,
+        rotation=35 if len(across) > 6 else 0,
     )
     axis.set_yticks(range(len(up)), [short(v, 14) for v in up], fontsize=7.5)
     for b, a in np.ndindex(cells.shape):
@@ -230,7 +291,14 @@ def heat(
         patch = need("matplotlib.patches").Rectangle
         axis.add_patch(
             patch(
-                (a - 0.5, b - 0.5), 1, 1, fill=False, edgecolor=theme.training, linewidth=2.5, clip_on=False, zorder=5
+                (a - 0.5, b - 0.5),
+                1,
+                1,
+                fill=False,
+                edgecolor=theme.training,
+                linewidth=2.5,
+                clip_on=False,
+                zorder=5,
             )
         )
     bar = figure.colorbar(picture, ax=axis, pad=0.02)
@@ -242,7 +310,11 @@ def heat(
 
 def varied(result: SweepResult) -> list[str]:
     """The names that take more than one value, the most important first, seeds last."""
-    found = [name for name in result.sensitivity() if len({str(shown(s.get(name))) for s in result.space}) > 1]
+    found = [
+        name
+        for name in result.sensitivity()
+        if len({str(shown(s.get(name))) for s in result.space}) > 1
+    ]
     return sorted(found, key=lambda name: name == "seed") or list(result.space.names)
 
 

@@ -1,4 +1,6 @@
-"""The report of a sweep: members.csv, four pictures and report.html in its folder, the best on the terminal."""
+"""The report of a sweep: members.csv, four pictures and report.html in its folder, the best on the
+terminal.
+"""
 
 import re
 import shlex
@@ -21,35 +23,43 @@ PICTURES = {
     "curves": (
         "How they learn",
         sweep_plots.curves,
-        "The metric against the step. The three best members are named; the others are grey; a cross where a member "
+        "The metric against the step. The three best members are named; the others are grey; a "
+        "cross where a member "
         "diverged.",
     ),
     "sensitivity": (
         "What matters",
         sweep_plots.sensitivity,
-        "The final metric against each hyperparameter, the most important first. Solid with circles: the best member "
-        "for each value; dashed: the median; dots: members; diamond: the best of all; crosses: members that diverged. The "
+        "The final metric against each hyperparameter, the most important first. Solid with "
+        "circles: the best member "
+        "for each value; dashed: the median; dots: members; diamond: the best of all; crosses: "
+        "members that diverged. The "
         "percentage is the share of the variance of all ranks that lies between the values.",
     ),
     "parallel": (
         "Which combinations",
         sweep_plots.parallel,
-        "Each line is a member, from its hyperparameters to its final metric, better ones standing out; thick with "
+        "Each line is a member, from its hyperparameters to its final metric, better ones "
+        "standing out; thick with "
         "diamonds: the best.",
     ),
     "heat": (
         "The two that matter most",
         sweep_plots.heat,
-        "The best final metric for each pair of values, whatever the other hyperparameters. Framed: the best; a "
+        "The best final metric for each pair of values, whatever the other hyperparameters. "
+        "Framed: the best; a "
         "cross: all diverged.",
     ),
 }
 
 
-def write(result: SweepResult, folder, title: str = "Sweep", command: str = "", facts=(), test=None) -> Path:
+def write(
+    result: SweepResult, folder, title: str = "Sweep", command: str = "", facts=(), test=None
+) -> Path:
     """Write the files of the report into a folder; returns the page.
 
-    `facts` are pairs of words about how it was made; `test` is what the best member does on data nothing was tuned on.
+    `facts` are pairs of words about how it was made; `test` is what the best member does on data
+    nothing was tuned on.
     """
     folder = Path(folder)
     pictures = {
@@ -69,7 +79,9 @@ def write(result: SweepResult, folder, title: str = "Sweep", command: str = "", 
     return folder / "report.html"
 
 
-def page(result: SweepResult, pictures, title: str, command: str, facts, test: dict[str, float] | None) -> str:
+def page(
+    result: SweepResult, pictures, title: str, command: str, facts, test: dict[str, float] | None
+) -> str:
     """The whole page: one file that needs no network."""
     first, *rest = answers(result, test)
     body = [
@@ -98,19 +110,30 @@ def answers(result: SweepResult, test: dict[str, float] | None = None) -> list[s
     found = [f"Best of {len(result)} members: {sweep_plots.describe(result, best)}."]
     if test:
         found.append(
-            "On test data, which nothing was tuned on: " + ", ".join(f"{k} {x:.4g}" for k, x in test.items()) + "."
+            "On test data, which nothing was tuned on: "
+            + ", ".join(f"{k} {x:.4g}" for k, x in test.items())
+            + "."
         )
-    importance = {name: about["importance"] for name, about in result.sensitivity().items() if len(about["values"]) > 1}
+    importance = {
+        name: about["importance"]
+        for name, about in result.sensitivity().items()
+        if len(about["values"]) > 1
+    }
     if importance:
         found.append(
-            "How much of the ranking each explains: " + ", ".join(f"{k} {x:.0%}" for k, x in importance.items()) + "."
+            "How much of the ranking each explains: "
+            + ", ".join(f"{k} {x:.0%}" for k, x in importance.items())
+            + "."
         )
     for name, about in result.sensitivity().items():
         values = [row["value"] for row in about["values"]]
         numeric = len(values) > 2 and all(isinstance(v, float) for v in values)
         chosen = result.space[best].get(name)
         if numeric and isinstance(chosen, float) and chosen in (min(values), max(values)):
-            found.append(f"The best {name}, {chosen:.3g}, is at the end of its range: the best of all may lie beyond.")
+            found.append(
+                f"The best {name}, {chosen:.3g}, is at the end of its range: the best of all may "
+                "lie beyond."
+            )
     if result.diverged.any():
         found.append(f"{result.diverged.sum()} members diverged.")
     if result.dropped.any():
@@ -122,7 +145,9 @@ def made(result: SweepResult) -> list[tuple[str, str]]:
     """How it was computed, in words."""
     groups = "; ".join(f"{n} members: {what}" for n, what in result.groups)
     programs = f"{len(result.groups)} compiled program{'s' * (len(result.groups) > 1)}"
-    seconds = f"{result.seconds:.1f} s in this run, of which {result.compile_seconds:.1f} s compiling"
+    seconds = (
+        f"{result.seconds:.1f} s in this run, of which {result.compile_seconds:.1f} s compiling"
+    )
     return [
         ("members", f"{len(result)}, in {programs} ({groups})"),
         ("judged by", f"{result.metric} at the last step, {result.mode}imum"),
@@ -132,7 +157,9 @@ def made(result: SweepResult) -> list[tuple[str, str]]:
 
 def winner_code(result: SweepResult) -> str:
     """The code that builds the optimizer of the best member, imports included."""
-    text = re.sub(r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.6g}", repr(result.best.optimizer))
+    text = re.sub(
+        r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.6g}", repr(result.best.optimizer)
+    )
     names = sorted({name for name in re.findall(r"\b[a-z]\w*(?=\()", text) if hasattr(gx, name)})
     return f"from gradxform import {', '.join(names)}\n\ntx = {text}"
 
@@ -153,7 +180,9 @@ def cells(result: SweepResult) -> tuple[list[str], list[list[str]]]:
             else str(x)
         )
 
-    return ["member", *heads], [[str(i), *(text(rows[i][name]) for name in heads)] for i in result.order()[:TOP]]
+    return ["member", *heads], [
+        [str(i), *(text(rows[i][name]) for name in heads)] for i in result.order()[:TOP]
+    ]
 
 
 def _table(result: SweepResult) -> str:
@@ -163,7 +192,8 @@ def _table(result: SweepResult) -> str:
     for k, (name, *values) in enumerate(rows):
         mark = ' class="first"' if k == 0 else ""
         lines.append(
-            f'<tr{mark}><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(v)}</td>" for v in values)}</tr>'
+            f"<tr{mark}><th "
+            f'scope="row">{escape(name)}</th>{"".join(f"<td>{escape(v)}</td>" for v in values)}</tr>'
         )
     return (
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>\n' + "\n".join(lines)
@@ -191,5 +221,9 @@ def print_table(result: SweepResult, test: dict[str, float] | None) -> None:
 def resumed(command: str, path: Path) -> str:
     """The command that goes on with a folder."""
     words = [word for word in shlex.split(command) if word != "--resume"]
-    out = [] if any(word == "--out" or word.startswith("--out=") for word in words) else ["--out", str(path)]
+    out = (
+        []
+        if any(word == "--out" or word.startswith("--out=") for word in words)
+        else ["--out", str(path)]
+    )
     return shlex.join([*words, *out, "--resume"])

@@ -1,4 +1,6 @@
-"""The smaller public names of Optax: types, counters and norms, target networks, and names for what exists here under another one."""
+"""The smaller public names of Optax: types, counters and norms, target networks, and names for what
+exists here under another one.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -63,9 +65,11 @@ class _AnyTransform(type):
 
 
 class GradientTransformation(Transform, metaclass=_AnyTransform):
-    """A transformation from a pair of functions, `GradientTransformation(init, update)`; every transformation is an instance.
+    """A transformation from a pair of functions, `GradientTransformation(init, update)`; every
+    transformation is an instance.
 
-    Not: the way to write a new method, which is `leafwise`: its numbers are leaves, those of a pair stay closed over.
+    Not: the way to write a new method, which is `leafwise`: its numbers are leaves, those of a pair
+    stay closed over.
     """
 
     def __new__(cls, init, update):
@@ -77,7 +81,9 @@ GradientTransformationExtraArgs = GradientTransformation
 
 
 def with_extra_args_support(tx) -> Transform:
-    """The transformation itself: all of them take extra arguments. An `(init, update)` pair becomes one."""
+    """The transformation itself: all of them take extra arguments. An `(init, update)` pair becomes
+    one.
+    """
     return as_transform(tx)
 
 
@@ -90,24 +96,33 @@ def named_chain(*args) -> Chain:
     """
     for pair in args:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise TypeError(f"named_chain: every argument must be a (name, transformation) pair; got {code(pair)}")
+            raise TypeError(
+                "named_chain: every argument must be a (name, transformation) pair; got "
+                f"{code(pair)}"
+            )
     return chain(*args)
 
 
 def normalize() -> Transform:
-    """Optax's name for `normalize_by_update_norm` without its ε: u ← u / ‖u‖; a zero gradient stays zero."""
+    """Optax's name for `normalize_by_update_norm` without its ε: u ← u / ‖u‖; a zero gradient stays
+    zero.
+    """
     return normalize_by_update_norm(eps=0.0)
 
 
 def schedule_free_eval_params(state: OptState, params: Params):
-    """Optax's name for `eval_params`, which knows every average and not only that of `schedule_free`."""
+    """Optax's name for `eval_params`, which knows every average and not only that of
+    `schedule_free`.
+    """
     return eval_params(state, params)
 
 
 def incremental_update(new_tensors: Params, old_tensors: Params, step_size):
-    """p̄ ← α p + (1 - α) p̄, α = `step_size`: one step of a target network, or of an average of parameters.
+    """p̄ ← α p + (1 - α) p̄, α = `step_size`: one step of a target network, or of an average of
+    parameters.
 
-    A leaf keeps the dtype of the average. `params_ema` does the same inside an optimizer, with bias correction.
+    A leaf keeps the dtype of the average. `params_ema` does the same inside an optimizer, with bias
+    correction.
     """
     moved = tree_add_scale(tree_scale(1.0 - step_size, old_tensors), step_size, new_tensors)
     return tree_cast_like(moved, old_tensors)
@@ -116,7 +131,11 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size):
 def periodic_update(new_tensors: Params, old_tensors: Params, steps, update_period):
     """p̄ ← p at every k-th step, k = `update_period`: a target network that is copied now and then."""
     return jax.lax.cond(
-        jnp.mod(steps, update_period) == 0, lambda new, old: new, lambda new, old: old, new_tensors, old_tensors
+        jnp.mod(steps, update_period) == 0,
+        lambda new, old: new,
+        lambda new, old: old,
+        new_tensors,
+        old_tensors,
     )
 
 
@@ -152,11 +171,17 @@ update_infinity_moment = tree_update_infinity_moment
 update_moment_per_elem_norm = tree_update_moment_per_elem_norm
 
 
-def safe_norm(x, min_norm, ord: int | float | str | None = None, axis: Any = None, keepdims: bool = False):
+def safe_norm(
+    x, min_norm, ord: int | float | str | None = None, axis: Any = None, keepdims: bool = False
+):
     """max(‖x‖, bound), whose slope is 0 at and below the bound; arguments as in `jnp.linalg.norm`."""
     norm = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
-    inside = jnp.linalg.norm(jnp.where(norm <= min_norm, jnp.ones_like(x), x), ord=ord, axis=axis, keepdims=keepdims)
-    return jnp.where(norm.reshape(inside.shape) <= min_norm, jnp.asarray(min_norm, inside.dtype), inside)
+    inside = jnp.linalg.norm(
+        jnp.where(norm <= min_norm, jnp.ones_like(x), x), ord=ord, axis=axis, keepdims=keepdims
+    )
+    return jnp.where(
+        norm.reshape(inside.shape) <= min_norm, jnp.asarray(min_norm, inside.dtype), inside
+    )
 
 
 def safe_root_mean_squares(x, min_rms):
@@ -167,14 +192,16 @@ def safe_root_mean_squares(x, min_rms):
 
 
 def unitwise_clip(g_norm, max_norm, grad, div_eps=1e-6):
-    """The gradient, its units shortened to a norm where theirs is larger: the step of `adaptive_grad_clip`.
+    """The gradient, its units shortened to a norm where theirs is larger: the step of
+    `adaptive_grad_clip`.
 
     Raises:
         ValueError: the norms have not the shape of the gradient.
     """
     if not jnp.shape(g_norm) == jnp.shape(max_norm) == jnp.shape(grad):
         raise ValueError(
-            f"unitwise_clip: all must have one shape; got {jnp.shape(g_norm)}, {jnp.shape(max_norm)} and {jnp.shape(grad)}"
+            f"unitwise_clip: all must have one shape; got {jnp.shape(g_norm)}, "
+            f"{jnp.shape(max_norm)} and {jnp.shape(grad)}"
         )
     return jnp.where(g_norm < max_norm, grad, grad * (max_norm / jnp.maximum(g_norm, div_eps)))
 

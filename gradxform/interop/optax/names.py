@@ -1,8 +1,10 @@
-"""Optax's public names, and what each is here: the same, different, passed through to Optax, or not ours.
+"""Optax's public names, and what each is here: the same, different, passed through to Optax, or not
+ours.
 
-`import gradxform as optax` finds its names by this module, and `gradxform list --compatibility` prints them. What a machine can check
-is not written down: a name is the same where every call that Optax's signature takes is taken here, with the same defaults, and
-tests compare the two. The words for what differs stand in `HOW`, the reasons for what is left to Optax in `WHY`.
+`import gradxform as optax` finds its names by this module, and `gradxform list --compatibility`
+prints them. What a machine can check is not written down: a name is the same where every call that
+Optax's signature takes is taken here, with the same defaults, and tests compare the two. The words
+for what differs stand in `HOW`, the reasons for what is left to Optax in `WHY`.
 """
 
 import importlib
@@ -12,7 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-# Optax's modules, in the order of the table. The names of the second group are their own; those of the first are gradxform's too.
+# Optax's modules, in the order of the table. The names of the second group are their own; those of
+# the first are gradxform's too.
 SHARED = ("optax", "optax.contrib", "optax.schedules", "optax.transforms", "optax.losses")
 
 
@@ -34,7 +37,10 @@ SAME, DIFFERENT, PASSED, NOT_OURS = "same", "different", "passed through", "not 
 _TYPE = "a type for annotations"
 
 
-_KEY = "`key=` is required, an integer or a `jax.random` key; there is no `seed=`, which Optax deprecates"
+_KEY = (
+    "`key=` is required, an integer or a `jax.random` key; there is no `seed=`, which Optax "
+    "deprecates"
+)
 
 
 _SCALAR = "a scalar does not widen a leaf: bfloat16 times a float32 scalar is bfloat16"
@@ -67,22 +73,31 @@ _TREE = {
     "update_infinity_moment": _AVERAGE,
     "update_moment_per_elem_norm": _AVERAGE,
     "bias_correction": _CORRECTION,
-    "get": f"of several entries the outermost is meant; a schedule is the number that the last update used; {_NAMES}",
+    "get": (
+        "of several entries the outermost is meant; a schedule is the number that the last "
+        f"update used; {_NAMES}"
+    ),
     "get_all_with_path": _NAMES,
     "set": f"values take the dtype of what was there and are checked as at construction; {_NAMES}",
 }
 
 
 HOW = {
-    "GradientTransformation": "makes a part of a chain of `(init, update)`; every transformation here is an instance",
+    "GradientTransformation": (
+        "makes a part of a chain of `(init, update)`; every transformation here is an instance"
+    ),
     "GradientTransformationExtraArgs": "`GradientTransformation`: all take extra arguments",
-    "MultiSteps": "the inner optimizer runs at every k-th step only; a micro-batch that is not finite is dropped, unless "
+    "MultiSteps": "the inner optimizer runs at every k-th step only; a micro-batch that is not "
+    "finite is dropped, unless "
     "`should_skip_update_fn=None`; the accumulator is float32 or wider",
     "Schedule": "the class of the schedules here; where one is taken, any function of the step is",
-    "adadelta": "`learning_rate=1.0`; Optax's None leaves the sign as it is, so that the step ascends",
+    "adadelta": (
+        "`learning_rate=1.0`; Optax's None leaves the sign as it is, so that the step ascends"
+    ),
     "adafactor": "`dtype_momentum=None`, which is float32 or wider",
     "add_noise": _KEY,
-    "chain": "the state is a dict by name; what a momentum in front changes is where we step, not what later preconditioners "
+    "chain": "the state is a dict by name; what a momentum in front changes is where we step, not "
+    "what later preconditioners "
     "measure; None is a part that does nothing",
     "differentially_private_aggregate": _KEY,
     "dpsgd": "`key` in place of `seed`: an integer or a `jax.random` key",
@@ -90,12 +105,23 @@ HOW = {
     "global_norm": _NORM,
     "hutchinson_estimator_diag_hessian": "`random_seed=0` by default",
     "incremental_update": "a leaf keeps the dtype of `old_tensors`",
-    "inject_hyperparams": "every number can be changed, scheduled ones excepted; scalars are float32 whatever the parameters' dtype; "
-    "`state.hyperparams` reads and assigns, and `state.replace(learning_rate=3e-4)` is its pure form",
+    "inject_hyperparams": "every number can be changed, scheduled ones excepted; scalars are "
+    "float32 whatever the parameters' dtype; "
+    "`state.hyperparams` reads and assigns, and `state.replace(learning_rate=3e-4)` is its pure "
+    "form",
     "lars": "None is the default of both masks, and means everywhere as Optax's True does",
-    "lookahead": "parameters are plain, without `LookaheadParams`; `eval_params(state, params)` gives the slow ones",
-    "masked": "leaves that are left out are None to the inner transformation, not `MaskedNode`; around a whole optimizer it warns",
-    "microbatch": 'no `in_axes=` and `num_real_microbatches=`; `accumulator` is "sum", "mean" or "concat", or Optax\'s enumeration',
+    "lookahead": (
+        "parameters are plain, without `LookaheadParams`; `eval_params(state, params)` "
+        "gives the slow ones"
+    ),
+    "masked": (
+        "leaves that are left out are None to the inner transformation, not `MaskedNode`; "
+        "around a whole optimizer it warns"
+    ),
+    "microbatch": (
+        'no `in_axes=` and `num_real_microbatches=`; `accumulator` is "sum", "mean" or '
+        '"concat", or Optax\'s enumeration'
+    ),
     "nadam": "no `nesterov=`: without it, it is `adam`",
     "nadamw": "no `nesterov=`: without it, it is `adamw`",
     "noisy_sgd": "`key=0` by default; there is no `seed=`, which Optax deprecates",
@@ -106,10 +132,14 @@ HOW = {
     "schedule_free_eval_params": "`eval_params`, which knows every average",
     "sophia": "`hessian_diagonal_fn=None`, which is Hutchinson's estimator",
     "trace": "in a chain, later preconditioners go on measuring the gradient that entered it",
-    **dict.fromkeys(("Params", "Updates", "OptState", "ScalarOrSchedule", "MaskOrFn", "ConditionFn"), _TYPE),
+    **dict.fromkeys(
+        ("Params", "Updates", "OptState", "ScalarOrSchedule", "MaskOrFn", "ConditionFn"), _TYPE
+    ),
     **dict.fromkeys(("TransformInitFn", "TransformUpdateFn", "TransformUpdateExtraArgsFn"), _TYPE),
     "ShouldSkipUpdateFunction": _TYPE,
-    **dict.fromkeys(("update_moment", "update_infinity_moment", "update_moment_per_elem_norm"), _AVERAGE),
+    **dict.fromkeys(
+        ("update_moment", "update_infinity_moment", "update_moment_per_elem_norm"), _AVERAGE
+    ),
     "bias_correction": _CORRECTION,
     **{f"tree.{name}": how for name, how in _TREE.items()},
     **{f"tree_utils.tree_{name}": how for name, how in _TREE.items()},
@@ -125,7 +155,10 @@ _INSIDE = "it works inside our chain: `gx.chain(optax.{name}(...))`"
 _FUNCTIONS = "it works beside our transformations as it is: `optax.{module}`"
 
 
-_STATEFUL = "a schedule is a function of the step; what depends on more is a number to change in the state of `tunable`"
+_STATEFUL = (
+    "a schedule is a function of the step; what depends on more is a number to change in "
+    "the state of `tunable`"
+)
 
 
 _KIND = '"sum", "mean" or "concat"'
@@ -140,7 +173,10 @@ WHY = {
     "inject_stateful_hyperparams": _STATEFUL,
     **dict.fromkeys(("lbfgs", "scale_by_lbfgs"), _INSIDE),
     **dict.fromkeys(("scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"), _INSIDE),
-    **dict.fromkeys(("muon", "scale_by_muon"), "it works inside our chain: `gx.chain(optax.contrib.{name}(...))`"),
+    **dict.fromkeys(
+        ("muon", "scale_by_muon"),
+        "it works inside our chain: `gx.chain(optax.contrib.{name}(...))`",
+    ),
     "MuonDimensionNumbers": "an argument of `optax.contrib.muon`",
     "ZoomLinesearchInfo": "part of the state of Optax's line search",
     "value_and_grad_from_state": "it reads the state of Optax's line searches",
@@ -151,12 +187,23 @@ WHY = {
     "microbatching.micro_grad": "`microbatch(jax.grad(loss), ...)`",
     "microbatching.micro_vmap": "`microbatch(jax.vmap(f), ...)`",
     "microbatching.reshape_batch_axis": "`microbatch` does it",
-    **{module: _FUNCTIONS.format(module=module) for module in ("assignment", "perturbations", "experimental")},
+    **{
+        module: _FUNCTIONS.format(module=module)
+        for module in ("assignment", "perturbations", "experimental")
+    },
 }
 
 
-# Functions that are no transformations, as losses are: each is Optax's own, resolved when it is asked for.
-PASS = ("projections", "second_order", "matrix_inverse_pth_root", "multi_normal", "nnls", "power_iteration")
+# Functions that are no transformations, as losses are: each is Optax's own, resolved when it is
+# asked for.
+PASS = (
+    "projections",
+    "second_order",
+    "matrix_inverse_pth_root",
+    "multi_normal",
+    "nnls",
+    "power_iteration",
+)
 
 
 class Row(NamedTuple):
@@ -173,12 +220,17 @@ class Row(NamedTuple):
 def public(module) -> list[str]:
     """The public names of a module of Optax, functions first; without modules."""
     found = vars(module).items()
-    names = [name for name, x in found if not name.startswith("_") and not isinstance(x, types.ModuleType)]
+    names = [
+        name
+        for name, x in found
+        if not name.startswith("_") and not isinstance(x, types.ModuleType)
+    ]
     return sorted(names, key=lambda name: (name[0].isupper(), name))
 
 
 def rows(package: Any) -> Iterator[Row]:
-    """Every public name of Optax once, beside what `package` has under it; a name of `APART` with its module in front.
+    """Every public name of Optax once, beside what `package` has under it; a name of `APART` with
+    its module in front.
 
     Raises:
         ImportError: Optax is not installed.
@@ -229,12 +281,16 @@ def _is_loss(name: str) -> bool:
 
 
 def mismatch(theirs: Callable[..., Any], ours: Callable[..., Any]) -> str | None:
-    """The first call that Optax's signature takes and ours does not, or takes otherwise; None where there is none.
+    """The first call that Optax's signature takes and ours does not, or takes otherwise; None where
+    there is none.
 
-    An argument may have a default here that Optax's has not, and ours may be more: keyword only, or behind Optax's, with a default.
+    An argument may have a default here that Optax's has not, and ours may be more: keyword only, or
+    behind Optax's, with a default.
     """
     mine = dict(inspect.signature(ours).parameters)
-    positions = [p.name for p in mine.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    positions = [
+        p.name for p in mine.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
     for i, (name, p) in enumerate(inspect.signature(theirs).parameters.items()):
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             if not any(q.kind is p.kind for q in mine.values()):
@@ -249,7 +305,11 @@ def mismatch(theirs: Callable[..., Any], ours: Callable[..., Any]) -> str | None
             return f"{name} is positional only"
         if p.default is not p.empty and not _alike(p.default, q.default):
             return f"{name}={q.default!r}, not {p.default!r}"
-    needed = [q.name for q in mine.values() if q.default is q.empty and q.kind not in (q.VAR_POSITIONAL, q.VAR_KEYWORD)]
+    needed = [
+        q.name
+        for q in mine.values()
+        if q.default is q.empty and q.kind not in (q.VAR_POSITIONAL, q.VAR_KEYWORD)
+    ]
     return f"{needed[0]} is required" if needed else None
 
 
@@ -266,7 +326,11 @@ def more(theirs: Callable[..., Any], ours: Callable[..., Any]) -> list[str]:
     """The arguments that ours has beside Optax's."""
     skip = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     known = inspect.signature(theirs).parameters
-    return [name for name, p in inspect.signature(ours).parameters.items() if name not in known and p.kind not in skip]
+    return [
+        name
+        for name, p in inspect.signature(ours).parameters.items()
+        if name not in known and p.kind not in skip
+    ]
 
 
 def markdown(package: Any) -> str:
@@ -277,15 +341,21 @@ def markdown(package: Any) -> str:
     lines = [
         f"# Optax {version}, name by name",
         "",
-        "`import gradxform as optax` keeps a training script working. Every public name of Optax is one of these:",
+        "`import gradxform as optax` keeps a training script working. Every public name of Optax "
+        "is one of these:",
         "",
-        f"- **{SAME}** ({counts[SAME]}): every call that Optax takes is taken here and means the same;",
+        f"- **{SAME}** ({counts[SAME]}): every call that Optax takes is taken here and means the "
+        "same;",
         f"- **{DIFFERENT}** ({counts[DIFFERENT]}): the name is here, with the difference given;",
-        f"- **{PASSED}** ({counts[PASSED]}): functions that are no transformations resolve to Optax's own, where it is installed;",
-        f"- **{NOT_OURS}** ({counts[NOT_OURS]}): an error that gives the reason; use Optax's, which works beside ours.",
+        f"- **{PASSED}** ({counts[PASSED]}): functions that are no transformations resolve to "
+        "Optax's own, where it is installed;",
+        f"- **{NOT_OURS}** ({counts[NOT_OURS]}): an error that gives the reason; use Optax's, "
+        "which works beside ours.",
         "",
-        "Names of `optax.contrib`, `optax.schedules`, `optax.transforms` and `optax.losses` are at the top of gradxform and in "
-        "`gradxform.contrib` and so on. Optimizers' results are compared with Optax's in `tests/optimizers`.",
+        "Names of `optax.contrib`, `optax.schedules`, `optax.transforms` and `optax.losses` are "
+        "at the top of gradxform and in "
+        "`gradxform.contrib` and so on. Optimizers' results are compared with Optax's in "
+        "`tests/optimizers`.",
         "",
         "Made by `gradxform list --compatibility`.",
     ]
@@ -302,7 +372,8 @@ def markdown(package: Any) -> str:
 
 
 def find(name: str) -> Any:
-    """What a name that gradxform itself has not is: Optax's own function, or an error that says why not.
+    """What a name that gradxform itself has not is: Optax's own function, or an error that says why
+    not.
 
     Raises:
         AttributeError: the name is not ours, or Optax's is needed and is not installed.
@@ -334,14 +405,18 @@ def loss(name: str) -> Any:
     try:
         from optax import losses
     except ImportError as error:
-        raise AttributeError(f"gradxform has no {name!r}; if it is a loss, it is Optax's: pip install optax") from error
+        raise AttributeError(
+            f"gradxform has no {name!r}; if it is a loss, it is Optax's: pip install optax"
+        ) from error
     if not hasattr(losses, name):
         raise AttributeError(f"neither gradxform nor optax.losses has {name!r}")
     return getattr(losses, name)
 
 
 def namespace(package: Any, module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a module that gives gradxform's names under those of one of Optax's modules."""
+    """`__getattr__` and `__dir__` of a module that gives gradxform's names under those of one of
+    Optax's modules.
+    """
 
     def get(name: str):
         if name.startswith("__"):

@@ -1,7 +1,7 @@
 """The state of an Optax optimizer in the state of the same method here, so that a run goes on.
 
-Both states are walked in the order of their chains. Optax's are named tuples; which of their fields becomes which slot of which rule is
-one table, by their names, so that nothing here imports Optax.
+Both states are walked in the order of their chains. Optax's are named tuples; which of their fields
+becomes which slot of which rule is one table, by their names, so that nothing here imports Optax.
 """
 
 from collections.abc import Iterator
@@ -45,12 +45,16 @@ _FIELDS: dict[str, dict[str, dict[str, str]]] = {
     "two_emas": {"ScaleByAdemamixState": {"m1": "m1", "m2": "m2"}},
     "momentum_plus_gradient": {"ScaleBySimplifiedAdEMAMixState": {"m": "m"}},
     "scale_by_rms": {
-        **dict.fromkeys(("ScaleByRmsState", "ScaleByRmsWithCountState", "ScaleByAdemamixState"), _NU),
+        **dict.fromkeys(
+            ("ScaleByRmsState", "ScaleByRmsWithCountState", "ScaleByAdemamixState"), _NU
+        ),
         "ScaleBySimplifiedAdEMAMixState": {"v": "n"},
         **_ADAM,
     },
     "scale_by_rss": {"ScaleByRssState": {"v": "sum_of_squares"}},
-    "scale_by_stddev": dict.fromkeys(("ScaleByRStdDevState", "ScaleByRStdDevWithCountState"), _MOMENTS),
+    "scale_by_stddev": dict.fromkeys(
+        ("ScaleByRStdDevState", "ScaleByRStdDevWithCountState"), _MOMENTS
+    ),
     "scale_by_adadelta": {"ScaleByAdaDeltaState": {"e_g": "e_g", "e_x": "e_x"}},
     "scale_by_inf_norm": _ADAM,
     "scale_by_yogi_rms": _ADAM,
@@ -65,12 +69,22 @@ _FIELDS: dict[str, dict[str, dict[str, str]]] = {
     "scale_by_adan": {"ScaleByAdanState": {"m": "m", "v": "v", "n": "n", "previous": "g"}},
     "scale_by_factored_rms": {"FactoredState": {"v_row": "v_row", "v_col": "v_col", "v": "v"}},
     "scale_by_sm3": {"ScaleBySM3State": {"mu": "mu", "m": "nu"}},
-    "scale_by_rprop": {"ScaleByRpropState": {"step_size": "step_sizes", "previous": "prev_updates"}},
-    "scale_by_optimistic_gradient": {"ScaleByOptimisticGradientState": {"previous": "previous_gradient"}},
+    "scale_by_rprop": {
+        "ScaleByRpropState": {"step_size": "step_sizes", "previous": "prev_updates"}
+    },
+    "scale_by_optimistic_gradient": {
+        "ScaleByOptimisticGradientState": {"previous": "previous_gradient"}
+    },
     "descend_optimistically": {"ScaleByOptimisticGradientState": {"previous": "previous_gradient"}},
-    "scale_by_dog": {"DoGState": {"x0": "init_params", "max_dist": "max_dist", "square_sum": "sum_sq_norm_grads"}},
+    "scale_by_dog": {
+        "DoGState": {"x0": "init_params", "max_dist": "max_dist", "square_sum": "sum_sq_norm_grads"}
+    },
     "scale_by_dowg": {
-        "DoWGState": {"x0": "init_params", "square_dist": "estim_sq_dist", "weighted": "weighted_sq_norm_grads"}
+        "DoWGState": {
+            "x0": "init_params",
+            "square_dist": "estim_sq_dist",
+            "weighted": "weighted_sq_norm_grads",
+        }
     },
     "prodigy": {
         "ProdigyState": {
@@ -92,8 +106,18 @@ _FIELDS: dict[str, dict[str, dict[str, str]]] = {
         }
     },
     "momo": {"MomoState": {"m": "exp_avg", "barf": "barf", "gamma": "gamma", "lb": "lb"}},
-    "momo_adam": {"MomoAdamState": {"m": "exp_avg", "v": "exp_avg_sq", "barf": "barf", "gamma": "gamma", "lb": "lb"}},
-    "schedule_free": {"ScheduleFreeState": {"z": "z", "b1": "b1", "weight_sum": "weight_sum", "max_lr": "max_lr"}},
+    "momo_adam": {
+        "MomoAdamState": {
+            "m": "exp_avg",
+            "v": "exp_avg_sq",
+            "barf": "barf",
+            "gamma": "gamma",
+            "lb": "lb",
+        }
+    },
+    "schedule_free": {
+        "ScheduleFreeState": {"z": "z", "b1": "b1", "weight_sum": "weight_sum", "max_lr": "max_lr"}
+    },
     "scale_by_cocob": {
         "COCOBState": {
             "x0": "init_particles",
@@ -144,7 +168,9 @@ class _Unit:
 
     def __init__(self, path: str, state, fields: dict[str, Any]):
         self.path, self.state, self.kind = path, state, _kind(state)
-        self.known = known = {field for rule in fields.values() for field in rule.get(self.kind, {}).values()}
+        self.known = known = {
+            field for rule in fields.values() for field in rule.get(self.kind, {}).values()
+        }
         self.open = [field for field in state._fields if field in known]
 
     def __repr__(self):
@@ -184,7 +210,9 @@ def _absent(node):
 
 
 def like(owner: str, name: str, value, fresh):
-    """The value in the containers, shapes and dtypes of a fresh one; what differs is an error that names it."""
+    """The value in the containers, shapes and dtypes of a fresh one; what differs is an error that
+    names it.
+    """
     theirs, ours = dict(leaves(value)), dict(leaves(fresh))
     if theirs.keys() != ours.keys():
         raise ValueError(
@@ -195,12 +223,16 @@ def like(owner: str, name: str, value, fresh):
         if jnp.shape(theirs[path]) != old.shape:
             at = f"{name}: {path}" if path else name
             raise ValueError(f"{owner}: {at} has shape {jnp.shape(theirs[path])}, here {old.shape}")
-    return jax.tree.structure(fresh).unflatten(jnp.array(theirs[path], old.dtype) for path, old in ours.items())
+    return jax.tree.structure(fresh).unflatten(
+        jnp.array(theirs[path], old.dtype) for path, old in ours.items()
+    )
 
 
 def leaves(tree) -> list[tuple[str, Any]]:
     """The leaves with their paths."""
-    return [(trees.path_string(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    return [
+        (trees.path_string(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
 
 
 def _count(x):
@@ -222,13 +254,17 @@ class Import:
     owner = "import_optax_state"
     saved = "the Optax state"
     fields = _FIELDS
-    rules: ClassVar[dict[str, tuple[str, ...]]] = {"scale_by_rms_max": ("_max_of_debiased", "_max")}  # same contents
+    rules: ClassVar[dict[str, tuple[str, ...]]] = {
+        "scale_by_rms_max": ("_max_of_debiased", "_max")
+    }  # same contents
 
     def __init__(self, theirs, path="state", step=None):
         self.units = list(_units(theirs, path, self.fields))
         self.queue = [u for u in self.units if u.open or u.kind not in (*_INSIDE, *_SCHEDULES)]
         self.queue = [u for u in self.queue if u.open or jax.tree.leaves(u.state)]
-        counted = sorted((u for u in self.units if u.count is not None), key=lambda u: u.kind not in _SCHEDULES)
+        counted = sorted(
+            (u for u in self.units if u.count is not None), key=lambda u: u.kind not in _SCHEDULES
+        )
         self.step = counted[0].count if counted else step
 
     def error(self, text: str) -> ValueError:
@@ -249,7 +285,10 @@ class Import:
         if isinstance(tx, Named):
             return self.part(path or tx.name, tx.expand(), state)
         if isinstance(tx, Chain):
-            return {name: self.part(f"{path}/{name}".lstrip("/"), part, state[name]) for name, part in tx.items.items()}
+            return {
+                name: self.part(f"{path}/{name}".lstrip("/"), part, state[name])
+                for name, part in tx.items.items()
+            }
         if isinstance(tx, Leafwise):
             return self.rule(path or tx.name, tx, state)
         if isinstance(tx, Tunable):
@@ -261,24 +300,35 @@ class Import:
         unit = self.queue.pop(0) if self.queue else None
         if unit and (type(tx), unit.kind) in _WRAPPERS:
             return getattr(self, _WRAPPERS[type(tx), unit.kind])(tx, state, unit.state, unit.path)
-        raise self.error(f"{path or name_of(tx)} cannot be made from {unit or 'nothing'} in {self.saved}")
+        raise self.error(
+            f"{path or name_of(tx)} cannot be made from {unit or 'nothing'} in {self.saved}"
+        )
 
     def accumulate(self, tx: Accumulate, state: AccumulateState, theirs, at: str):
-        inner = type(self)(theirs.inner_opt_state, f"{at}.inner_opt_state", theirs.gradient_step).run(
-            tx.inner, state.inner
+        inner = type(self)(
+            theirs.inner_opt_state, f"{at}.inner_opt_state", theirs.gradient_step
+        ).run(tx.inner, state.inner)
+        accumulator = like(
+            self.owner, f"{at}.acc_grads", _absent(theirs.acc_grads), state.accumulator
         )
-        accumulator = like(self.owner, f"{at}.acc_grads", _absent(theirs.acc_grads), state.accumulator)
         return AccumulateState(
-            _count(theirs.mini_step), _count(theirs.gradient_step), state.dropped, accumulator, inner
+            _count(theirs.mini_step),
+            _count(theirs.gradient_step),
+            state.dropped,
+            accumulator,
+            inner,
         )
 
     def skip(self, tx: SkipNonfinite, state: SkipState, theirs, at: str):
-        inner = type(self)(theirs.inner_state, f"{at}.inner_state", self.step).run(tx.inner, state.inner)
+        inner = type(self)(theirs.inner_state, f"{at}.inner_state", self.step).run(
+            tx.inner, state.inner
+        )
         return SkipState(_count(theirs.notfinite_count), _count(theirs.total_notfinite), inner)
 
     def condition(self, tx: Conditional, state: ConditionState, theirs, at: str):
         return ConditionState(
-            _count(theirs.step), type(self)(theirs.inner_state, f"{at}.inner_state").run(tx.inner, state.inner)
+            _count(theirs.step),
+            type(self)(theirs.inner_state, f"{at}.inner_state").run(tx.inner, state.inner),
         )
 
     def rule(self, path: str, tx: Leafwise, state: RuleState):
@@ -290,7 +340,8 @@ class Import:
             fields = self.fields.get(tx.name, {}).get(unit.kind, {}) if unit else {}
             if unit is None or fields.keys() != set(own):
                 raise self.error(
-                    f"nothing in {self.saved} gives {path} its slots {own}; the next there is {unit or 'its end'}"
+                    f"nothing in {self.saved} gives {path} its slots {own}; the next there is "
+                    f"{unit or 'its end'}"
                 )
             rule = getattr(tx.rule, "__name__", "")
             if rule not in self.rules.get(tx.name, (rule,)):
@@ -302,16 +353,23 @@ class Import:
             count = self.step if unit.count is None else unit.count
             if not unit.open:
                 self.queue.pop(0)
-        if count is None and any(map(_is_schedule, jax.tree.leaves(tx.hypers, is_leaf=_is_schedule))):
+        if count is None and any(
+            map(_is_schedule, jax.tree.leaves(tx.hypers, is_leaf=_is_schedule))
+        ):
             raise self.error(f"{path} has a schedule, and {self.saved} counts no steps; give step=")
         return RuleState(_count(0 if count is None else count), state.slots | slots)
 
     def partition(self, tx: Partition, state, theirs, at: str):
         labels = {str(label): inner for label, inner in theirs.inner_states.items()}
         if labels.keys() != {str(label) for label in tx.transforms}:
-            raise self.error(f"{at} has the labels {sorted(labels)}, {tx.name} has {sorted(map(str, tx.transforms))}")
+            raise self.error(
+                f"{at} has the labels {sorted(labels)}, {tx.name} has "
+                f"{sorted(map(str, tx.transforms))}"
+            )
         return {
-            label: type(self)(labels[str(label)], f"{at}[{label!r}]", self.step).run(inner, state[label])
+            label: type(self)(labels[str(label)], f"{at}[{label!r}]", self.step).run(
+                inner, state[label]
+            )
             for label, inner in tx.transforms.items()
         }
 
@@ -319,9 +377,17 @@ class Import:
         inner = self.part(path, tx.inner, state.inner)
         injected = next((u.state for u in self.units if "hyperparams" in u.state._fields), None)
         known = getattr(state.tx, "_dynamic", {})
-        numbers = {} if injected is None else {k: v for k, v in injected.hyperparams.items() if k in known}
+        numbers = (
+            {}
+            if injected is None
+            else {k: v for k, v in injected.hyperparams.items() if k in known}
+        )
         numbers = {k: v for k, v in numbers.items() if not _is_schedule(known[k])}
-        return TunableState(state.tx, inner).replace(**numbers) if numbers else TunableState(state.tx, inner)
+        return (
+            TunableState(state.tx, inner).replace(**numbers)
+            if numbers
+            else TunableState(state.tx, inner)
+        )
 
 
 def _is_schedule(x) -> bool:
@@ -334,9 +400,10 @@ def import_optax_state(tx, state, params, *, step=None):
         theirs = optax.adamw(1e-3)
         state = import_optax_state(adamw(1e-3), optax_state, params)
 
-    What fits is decided by the order of the chain and by the types of Optax's states. Chains with clipping, decay and
-    schedules, `masked`, `partition`, `MultiSteps`, `apply_if_finite`, `inject_hyperparams` (its numbers go into the state of
-    `tunable`) are walked through. Numbers are those of `tx`. A wrapper that Optax's side lacks is added after the import, by `migrate`.
+    What fits is decided by the order of the chain and by the types of Optax's states. Chains with
+    clipping, decay and schedules, `masked`, `partition`, `MultiSteps`, `apply_if_finite`,
+    `inject_hyperparams` (its numbers go into the state of `tunable`) are walked through. Numbers
+    are those of `tx`. A wrapper that Optax's side lacks is added after the import, by `migrate`.
 
     Args:
         tx: the optimizer whose state it becomes.
@@ -365,6 +432,10 @@ def _recorded(state, recent):
     if isinstance(state, TunableState):
         return TunableState(state.tx, _recorded(state.inner, recent.inner))
     if isinstance(state, RuleState):
-        return RuleState(state.step, state.slots | {k: v for k, v in recent.slots.items() if k == RECORDED})
+        return RuleState(
+            state.step, state.slots | {k: v for k, v in recent.slots.items() if k == RECORDED}
+        )
     is_node = lambda x: x is not state and isinstance(x, RuleState | TunableState)  # noqa: E731
-    return jax.tree.map(lambda x, y: _recorded(x, y) if is_node(x) else x, state, recent, is_leaf=is_node)
+    return jax.tree.map(
+        lambda x, y: _recorded(x, y) if is_node(x) else x, state, recent, is_leaf=is_node
+    )

@@ -1,7 +1,8 @@
 """Arithmetic on whole trees, under the names of Optax's `tree_utils`.
 
-None leaves stay None: where one tree has None, so has the result. Leaves of several dtypes are promoted, also under strict
-promotion. A scalar does not widen a leaf, sums of narrow floats are float32, and averages keep their dtype.
+None leaves stay None: where one tree has None, so has the result. Leaves of several dtypes are
+promoted, also under strict promotion. A scalar does not widen a leaf, sums of narrow floats are
+float32, and averages keep their dtype.
 """
 
 import inspect
@@ -41,7 +42,9 @@ def _wide(x):
 
 
 def _by_scalar(f, x, scalar):
-    """f(x, scalar), computed wide; a scalar counts as a Python number, which does not widen the dtype."""
+    """f(x, scalar), computed wide; a scalar counts as a Python number, which does not widen the
+    dtype.
+    """
     kind = 0j if jnp.iscomplexobj(scalar) else 0.0 if _inexact(scalar) else 0
     return f(_wide(x), scalar).astype(jnp.result_type(x, kind))
 
@@ -83,14 +86,18 @@ def tree_vdot(tree_x, tree_y):
 
 
 def tree_sum(tree, associative_reduction: bool = False):
-    """Σ x over all entries, a scalar. `associative_reduction` is accepted; leaves are added one after another."""
+    """Σ x over all entries, a scalar. `associative_reduction` is accepted; leaves are added one
+    after another.
+    """
     del associative_reduction
     return _reduce(operator.add, lambda x: jnp.sum(_wide(x)), jax.tree.leaves(tree), 0)
 
 
 def tree_max(tree):
     """The largest entry; -inf where there is none."""
-    return _reduce(jnp.maximum, jnp.max, (x for x in jax.tree.leaves(tree) if jnp.size(x)), -jnp.inf)
+    return _reduce(
+        jnp.maximum, jnp.max, (x for x in jax.tree.leaves(tree) if jnp.size(x)), -jnp.inf
+    )
 
 
 def tree_min(tree):
@@ -158,7 +165,9 @@ def tree_clip(tree, min_value=None, max_value=None):
     """min(max(x, low), high), entry by entry; None is no bound."""
 
     def clip(x):
-        bounds = (b if b is None else jnp.asarray(b, jnp.result_type(x)) for b in (min_value, max_value))
+        bounds = (
+            b if b is None else jnp.asarray(b, jnp.result_type(x)) for b in (min_value, max_value)
+        )
         return jnp.clip(x, *bounds)
 
     return _map(clip, tree)
@@ -182,7 +191,11 @@ def tree_update_moment_per_elem_norm(updates, moments, decay, order):
     """
 
     def power(g):
-        return abs_sq(g) ** (order // 2 if order % 2 == 0 else order / 2) if jnp.iscomplexobj(g) else g**order
+        return (
+            abs_sq(g) ** (order // 2 if order % 2 == 0 else order / 2)
+            if jnp.iscomplexobj(g)
+            else g**order
+        )
 
     return _map(lambda g, m: _average(power(_wide(g)), m, decay), updates, moments)
 
@@ -202,7 +215,9 @@ def tree_bias_correction(moment, decay, count):
 
     def correct(m):
         wide = _wide(m)
-        return (wide / bias_correction(decay, count, jnp.real(wide).dtype)).astype(jnp.result_type(m))
+        return (wide / bias_correction(decay, count, jnp.real(wide).dtype)).astype(
+            jnp.result_type(m)
+        )
 
     return _map(correct, moment)
 
@@ -224,8 +239,12 @@ def tree_cast(tree, dtype):
 
 
 def tree_cast_like(tree, other_tree):
-    """Every leaf in the dtype of the other tree's; a leaf of that tree without a dtype changes nothing."""
-    return _map(lambda x, y: jnp.asarray(x).astype(y.dtype) if hasattr(y, "dtype") else x, tree, other_tree)
+    """Every leaf in the dtype of the other tree's; a leaf of that tree without a dtype changes
+    nothing.
+    """
+    return _map(
+        lambda x, y: jnp.asarray(x).astype(y.dtype) if hasattr(y, "dtype") else x, tree, other_tree
+    )
 
 
 def tree_dtype(tree, mixed_dtype_handler: str | None = None):
@@ -233,24 +252,32 @@ def tree_dtype(tree, mixed_dtype_handler: str | None = None):
 
     Args:
         tree: arrays; None leaves are absent.
-        mixed_dtype_handler: what to do with several dtypes: None raises, "promote" gives what they promote to, "highest" and
-            "lowest" the one that all promote to, and the one that promotes to all.
+        mixed_dtype_handler: what to do with several dtypes: None raises, "promote" gives what they
+            promote to, "highest" and "lowest" the one that all promote to, and the one that
+            promotes to all.
 
     Raises:
-        ValueError: several dtypes with None; none among them is the highest or lowest; another handler.
+        ValueError: several dtypes with None; none among them is the highest or lowest; another
+            handler.
     """
     if mixed_dtype_handler not in (None, "promote", "highest", "lowest"):
         raise ValueError(
-            f"tree_dtype: mixed_dtype_handler must be None, 'promote', 'highest' or 'lowest'; got {mixed_dtype_handler!r}"
+            "tree_dtype: mixed_dtype_handler must be None, 'promote', 'highest' or 'lowest'; got "
+            f"{mixed_dtype_handler!r}"
         )
     flat = [
-        (path, jnp.asarray(x).dtype) for path, x in zip(paths(tree), _all_leaves(tree), strict=True) if x is not None
+        (path, jnp.asarray(x).dtype)
+        for path, x in zip(paths(tree), _all_leaves(tree), strict=True)
+        if x is not None
     ]
     dtypes = list(dict.fromkeys(dtype for _, dtype in flat))
     if len(dtypes) < 2:
         return dtypes[0] if dtypes else jnp.zeros(()).dtype
     if mixed_dtype_handler is None:
-        raise ValueError(f"tree_dtype: the leaves differ in dtype: {[f'{path}: {dtype}' for path, dtype in flat][:8]}")
+        raise ValueError(
+            "tree_dtype: the leaves differ in dtype: "
+            f"{[f'{path}: {dtype}' for path, dtype in flat][:8]}"
+        )
     if mixed_dtype_handler == "promote":
         return reduce(_promoted, dtypes)
     found = dtypes[0]
@@ -278,8 +305,12 @@ def tree_split_key_like(rng_key, target_tree):
     return jax.tree.unflatten(structure, jax.random.split(rng_key, structure.num_leaves))
 
 
-def tree_random_like(rng_key, target_tree, sampler: Callable[..., Any] = jax.random.normal, dtype=None):
-    """Random leaves of the shapes and shardings of a tree: `sampler(key, shape, dtype)`, in the dtype of each leaf by default."""
+def tree_random_like(
+    rng_key, target_tree, sampler: Callable[..., Any] = jax.random.normal, dtype=None
+):
+    """Random leaves of the shapes and shardings of a tree: `sampler(key, shape, dtype)`, in the
+    dtype of each leaf by default.
+    """
     placed = "out_sharding" in inspect.signature(sampler).parameters
 
     def sample(x, key):

@@ -90,7 +90,11 @@ __all__ = [
 ]
 
 
-OURS = {"count": "step", "mu": "m", "nu": "v"}  # Optax's names of entries that go by another name here
+OURS = {
+    "count": "step",
+    "mu": "m",
+    "nu": "v",
+}  # Optax's names of entries that go by another name here
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,10 @@ def _children(node) -> list[tuple[Any, Any]]:
     """The children of a node, each with its step of a path."""
     if _is_named_tuple(node):
         name = type(node).__name__
-        return [(NamedTupleKey(name, field), child) for field, child in zip(node._fields, node, strict=True)]
+        return [
+            (NamedTupleKey(name, field), child)
+            for field, child in zip(node._fields, node, strict=True)
+        ]
     flat = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
     return [(path[0], child) for path, child in flat if path]
 
@@ -138,7 +145,9 @@ def _found(node, name, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
 
 
 def _matching(tree, key, filtering) -> list[tuple[tuple[Any, ...], Any]]:
-    """What goes by a name, or by ours for it; records of a number only where the number itself is not in the state."""
+    """What goes by a name, or by ours for it; records of a number only where the number itself is
+    not in the state.
+    """
     for name in dict.fromkeys((key, OURS.get(key, key))):
         root = [((), tree)] if _is_named_tuple(tree) and type(tree).__name__ == name else []
         found = [*root, *_found(tree, name)]
@@ -161,22 +170,26 @@ def _as_state_path(path) -> str:
     return "/".join(str(_name(key)) for key in path if key != NamedTupleKey("RuleState", "slots"))
 
 
-def tree_get_all_with_path(tree, key, filtering: Callable[..., bool] | None = None) -> list[tuple[Any, Any]]:
+def tree_get_all_with_path(
+    tree, key, filtering: Callable[..., bool] | None = None
+) -> list[tuple[Any, Any]]:
     """Everything in a state that goes by a name, each as (path, value).
 
     Args:
         tree: any state, of gradxform or of Optax.
-        key: the name of an entry, or of a named tuple's class. `count`, `mu` and `nu` are `step`, `m` and `v` here.
+        key: the name of an entry, or of a named tuple's class. `count`, `mu` and `nu` are `step`,
+            `m` and `v` here.
         filtering: `filtering(path, value) -> bool`, which of them.
     """
     return _matching(tree, key, filtering)
 
 
 def tree_get(tree, key, default=None, filtering: Callable[..., bool] | None = None):
-    """What a state has under a name: `gradxform.get` with a default, and with Optax's names `count`, `mu` and `nu`.
+    """What a state has under a name: `gradxform.get` with a default, and with Optax's names
+    `count`, `mu` and `nu`.
 
-    Of several the outermost is meant; the step counters of one chain run together and are one. A schedule is the number that
-    the last update used.
+    Of several the outermost is meant; the step counters of one chain run together and are one. A
+    schedule is the number that the last update used.
 
     Args:
         tree: any state, of gradxform or of Optax.
@@ -193,7 +206,9 @@ def tree_get(tree, key, default=None, filtering: Callable[..., bool] | None = No
     depth = min(len(path) for path, _ in found)
     outermost = [(path, x) for path, x in found if len(path) == depth]
     if len(outermost) > 1 and OURS.get(key, key) != "step":
-        raise KeyError(f"tree_get: {key!r} may be any of {[_as_state_path(path) for path, _ in outermost][:8]}")
+        raise KeyError(
+            f"tree_get: {key!r} may be any of {[_as_state_path(path) for path, _ in outermost][:8]}"
+        )
     path, value = outermost[0]
     return states.get(tree, _as_state_path(path)) if isinstance(value, Schedule | ByPath) else value
 
@@ -201,8 +216,8 @@ def tree_get(tree, key, default=None, filtering: Callable[..., bool] | None = No
 def tree_set(tree, filtering: Callable[..., bool] | None = None, /, **kwargs):
     """The state with other values under names: `tree_set(state, learning_rate=3e-4, count=0)`.
 
-    Every entry of that name is set, as in Optax. Numbers of a `tunable` optimizer are checked as at construction, and a value takes
-    the dtype of what was there.
+    Every entry of that name is set, as in Optax. Numbers of a `tunable` optimizer are checked as at
+    construction, and a value takes the dtype of what was there.
 
     Args:
         tree: any state, of gradxform or of Optax; it is not changed.
@@ -223,10 +238,14 @@ def tree_set(tree, filtering: Callable[..., bool] | None = None, /, **kwargs):
 
 
 class _Placeholder:
-    """Stands for the parameters: a tree without leaves, so that what mirrors them in a state can be told from the rest."""
+    """Stands for the parameters: a tree without leaves, so that what mirrors them in a state can be
+    told from the rest.
+    """
 
 
-jax.tree_util.register_pytree_node(_Placeholder, lambda x: ((), None), lambda aux, children: _Placeholder())
+jax.tree_util.register_pytree_node(
+    _Placeholder, lambda x: ((), None), lambda aux, children: _Placeholder()
+)
 
 
 def tree_map_params(
@@ -238,7 +257,8 @@ def tree_map_params(
     transform_non_params: Callable[..., Any] | None = None,
     is_leaf: Callable[..., bool] | None = None,
 ):
-    """The state with f applied to every leaf that belongs to a parameter, `f(leaf, *rest)`: to make shardings, for example.
+    """The state with f applied to every leaf that belongs to a parameter, `f(leaf, *rest)`: to make
+    shardings, for example.
 
     Args:
         initable: the transformation, or its `init`.
