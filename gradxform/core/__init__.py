@@ -18,8 +18,9 @@ from gradxform.core.call import Call, Value
 from gradxform.core.chain import Chain, Named, as_transform
 from gradxform.core.labels import ByPath
 from gradxform.core.leaf import PerLeaf, Site
-from gradxform.core.leafwise import Leafwise, RuleState
+from gradxform.core.leafwise import Leafwise
 from gradxform.core.schedule import Schedule
+from gradxform.core.states import ChainState, RuleState
 from gradxform.core.transform import Transform
 from gradxform.core.tunable import Tunable, TunableState
 
@@ -27,6 +28,7 @@ __all__ = [
     "ByPath",
     "Call",
     "Chain",
+    "ChainState",
     "Leafwise",
     "Named",
     "PerLeaf",

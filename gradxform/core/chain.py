@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from gradxform.core import leaves as trees
 from gradxform.core.call import Call, define, pytree
 from gradxform.core.leafwise import Leafwise, Run, leafwise
+from gradxform.core.states import ChainState
 from gradxform.core.transform import Transform, check_updates, name_of
 from gradxform.display.code import code
 from gradxform.numerics import wide_dtype
@@ -99,7 +100,7 @@ class Chain(Run):
         return any(part.direction for part in self.items.values())
 
     def init(self, params):
-        return {name: part.init(params) for name, part in self.items.items()}
+        return ChainState({name: part.init(params) for name, part in self.items.items()})
 
     def parts(self):
         for name, part in self.items.items():
@@ -112,7 +113,8 @@ def chain(*parts) -> Chain:
 
     Each part is a transformation, a `(name, transformation)` pair, an Optax `(init, update)` pair,
     or None, which is skipped. Parts are named after their constructor (`ema`, `ema_2`, …), and the
-    state is a dict by these names: `state["ema"].slots["m"]`.
+    state is a record of theirs, by name, by position and by unpacking: `state["ema"].slots["m"]`,
+    `state[0]`, `first, second = state`.
 
     Beside the updates so far, parts see *the gradient*. From the first direction on (`momentum`,
     `ema`, …) it is frozen at what entered that direction: a preconditioner after it goes on
@@ -123,8 +125,8 @@ def chain(*parts) -> Chain:
     >>> tx = gx.chain(gx.clip_by_global_norm(1.0), gx.adam(1e-3))
     >>> tx["adam"].learning_rate
     0.001
-    >>> list(tx.init({"w": jnp.ones(2)}))
-    ['clip_by_global_norm', 'adam']
+    >>> tx.init({"w": jnp.ones(2)}).keys()
+    ('clip_by_global_norm', 'adam')
 
     Memory: the sum of its parts; a step makes one pass over the leaves, and no temporary the size
     of the parameters.

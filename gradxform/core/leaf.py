@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import leaves as trees
+from gradxform.core.leaves import is_none
 from gradxform.display.code import code
 from gradxform.numerics import real_dtype, wide_dtype
 
@@ -21,37 +21,24 @@ class Site:
             so far.
         p: the parameter; reading it when update() was given no params is an error that names the
             rule.
+        given_p: the parameter, or None when update() was given no params.
         t: [] int32, 1 at the first update.
         scalars: what the rule's measure of the whole tree returned.
         extra: the keyword arguments of update().
     """
 
-    __slots__ = ("_p", "extra", "g", "owner", "scalars", "t")
+    __slots__ = ("extra", "g", "given_p", "owner", "scalars", "t")
 
     def __init__(self, owner, g, p, t, scalars=None, extra: Mapping[str, Any] | None = None):
-        self.owner, self.g, self._p, self.t, self.scalars, self.extra = (
-            owner,
-            g,
-            p,
-            t,
-            scalars,
-            extra or {},
-        )
+        self.owner, self.g, self.given_p, self.t = owner, g, p, t
+        self.scalars, self.extra = scalars, extra or {}
 
     @property
     def p(self):
-        if self._p is _UNREAD:
-            raise _ParameterRead
-        if self._p is None:
-            raise ValueError(
-                f"{self.owner}: update() needs the parameters: update(updates, state, params)"
-            )
-        return self._p
-
-    @property
-    def given_p(self):
-        """The parameter, or None when update() was given no params."""
-        return None if self._p is None else self.p
+        if self.given_p is None:
+            needed = "update() needs the parameters: update(updates, state, params)"
+            raise ValueError(f"{self.owner}: {needed}")
+        return self.given_p
 
     def need(self, name: str):
         """A keyword argument of update() that this rule cannot do without."""
@@ -68,14 +55,7 @@ class PerLeaf(NamedTuple):
     values: list[Any]
 
 
-class _ParameterRead(Exception):
-    """A rule that does not name the parameter has read it after all."""
-
-
-_UNREAD = object()
-
-
-class _RuleError(ValueError):
+class RuleError(ValueError):
     """A rule returned something that does not fit its leaf, which has this shape."""
 
     def __init__(self, message: str, shape: tuple[int, ...]):
@@ -83,21 +63,61 @@ class _RuleError(ValueError):
         self.shape = shape
 
 
-class _RuleKey(NamedTuple):
-    """What a leaf function is compiled for: the rule, and the numbers given in Python, which keep
+class Rule(NamedTuple):
+    """What a leaf function is traced for: an equation, and the numbers given in Python, which keep
     their precision.
     """
 
-    rule: Callable[..., Any]
+    equation: Callable[..., Any]
     name: str
     direction: bool
     numbers: tuple[tuple[str, type, Any], ...]
 
+    def run(self, u, site, old, numbers):
+        """The new update and slots, checked against the leaf."""
+        # rules mix |g|² with g
+        promotion = jax.numpy_dtype_promotion("standard") if jnp.iscomplexobj(u) else nullcontext()
+        with promotion:
+            try:
+                out = self.equation(u, site, *old, **{k: v for k, _, v in self.numbers}, **numbers)
+            except TypeError as error:
+                if all(jnp.shape(x) in (u.shape, ()) for x in jax.tree.leaves(old)):
+                    raise
+                raise RuleError(f"{self.name}: {error}", u.shape) from error
+        new, *slots = out if isinstance(out, tuple) else (out,)
+        self._check(u.shape, new, tuple(slots), old)
+        return new, tuple(slots)
 
-def _run_leaf(key, u, g, p, slots, own_numbers, own_scalars, numbers, scalars, ts):
-    keep, p_dtype, rules = key
-    came_in, shape = u.dtype, u.shape
-    dtype = wide_dtype(u.dtype, p_dtype or u.dtype)
+    def _check(self, shape, u, slots, old):
+        def refuse(words):
+            raise RuleError(f"{self.name}: the rule {words}", shape)
+
+        arrays = jax.tree.leaves(slots, is_leaf=is_none)
+        for what, x in (("an update", u), *(("a slot", x) for x in arrays)):
+            if not hasattr(x, "shape"):
+                refuse(f"returned {code(x)} as {what}, which is no array")
+        if u.shape != shape:
+            refuse(f"made an update of shape {u.shape} for a gradient of shape {shape}")
+        shapes = jax.tree.map(jnp.shape, slots)
+        if shapes != jax.tree.map(jnp.shape, old):
+            refuse(f"returned slots of other shapes than it was given: {shapes}")
+
+
+class Inputs(NamedTuple):
+    """What a rule is given beside its leaf: numbers by name, and what its measure returned."""
+
+    numbers: dict[str, Any]
+    scalars: Any = None
+
+
+def run_leaf(key, u, g, p, slots, own, common, ts):
+    """Rules one after another on one leaf: the update, the gradient that was frozen, the slots.
+
+    `own` are the inputs of each rule that are this leaf's alone, `common` those of all leaves.
+    """
+    keep, rules = key
+    came_in = u.dtype
+    dtype = wide_dtype(u.dtype, u.dtype if p is None else p.dtype)
     real = real_dtype(dtype)
 
     def widen(x):
@@ -105,58 +125,15 @@ def _run_leaf(key, u, g, p, slots, own_numbers, own_scalars, numbers, scalars, t
             return x
         return x.astype(dtype if jnp.iscomplexobj(x) else real)
 
-    u = u.astype(dtype)
-    p = widen(p) if p is not None else _UNREAD if p_dtype else None
-    frozen = g = None if g is None else g.astype(dtype)
-    all_new = []
-    numbers = [
-        common if own is None else own for own, common in zip(own_numbers, numbers, strict=True)
-    ]
-    scalars = [
-        common if own is None else own for own, common in zip(own_scalars, scalars, strict=True)
-    ]
-    for rule, old, dynamic, t, scalar_values in zip(
-        rules, slots, numbers, ts, scalars, strict=True
-    ):
+    u, g, p = u.astype(dtype), g if g is None else g.astype(dtype), widen(p)
+    new_slots = []
+    for rule, old, mine, shared, t in zip(rules, slots, own, common, ts, strict=True):
         if rule.direction and g is None:
-            frozen = g = u
-        hypers = {k: v for k, _, v in rule.numbers} | {k: widen(v) for k, v in dynamic.items()}
-        site = Site(rule.name, u if g is None else g, p, t, jax.tree.map(widen, scalar_values))
-        with (
-            jax.numpy_dtype_promotion("standard") if jnp.iscomplexobj(u) else nullcontext()
-        ):  # rules mix |g|² with g
-            try:
-                out = rule.rule(u, site, *jax.tree.map(widen, old), **hypers)
-            except TypeError as error:
-                if all(jnp.shape(x) in (shape, ()) for x in jax.tree.leaves(old)):
-                    raise
-                raise _RuleError(f"{rule.name}: {error}", shape) from error
-        u, *new = out if isinstance(out, tuple) else (out,)
-        for what, x in (
-            ("an update", u),
-            *(("a slot", x) for x in jax.tree.leaves(new, is_leaf=trees.is_none)),
-        ):
-            if not hasattr(x, "shape"):
-                raise _RuleError(
-                    f"{rule.name}: the rule returned {code(x)} as {what}, which is no array", shape
-                )
-        if u.shape != shape:
-            raise _RuleError(
-                f"{rule.name}: the rule made an update of shape {u.shape} for a gradient of shape "
-                f"{shape}",
-                shape,
-            )
-        if len(new) != len(old) or jax.tree.map(jnp.shape, tuple(new)) != jax.tree.map(
-            jnp.shape, old
-        ):
-            raise _RuleError(
-                f"{rule.name}: the rule returned slots of other shapes than it was given: "
-                f"{jax.tree.map(jnp.shape, tuple(new))}",
-                shape,
-            )
-        all_new.append(jax.tree.map(lambda o, n: n.astype(o.dtype), old, tuple(new)))
-    return (
-        u.astype(came_in),
-        frozen.astype(came_in) if keep and frozen is not None else None,
-        tuple(all_new),
-    )
+            g = u
+        measured = shared.scalars if mine.scalars is None else mine.scalars
+        given = old, shared.numbers | mine.numbers, measured
+        wide, numbers, scalars = jax.tree.map(widen, given)
+        u, new = rule.run(u, Site(rule.name, u if g is None else g, p, t, scalars), wide, numbers)
+        new_slots.append(jax.tree.map(lambda o, n: n.astype(o.dtype), old, new))
+    frozen = g.astype(came_in) if keep and g is not None else None
+    return u.astype(came_in), frozen, tuple(new_slots)

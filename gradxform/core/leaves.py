@@ -5,10 +5,11 @@ whole tree.
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jax.tree_util import GetAttrKey, keystr
 
 from gradxform.numerics import abs_sq, safe_sqrt, wide_dtype
@@ -81,23 +82,65 @@ def align(treedef, tree, owner: str, what: str, like: str) -> list[Any]:
 CHUNKS = (16, 4)
 
 
-@partial(jax.jit, static_argnums=(0, 1), inline=False)
-def _one(f, key, row, common):
+class _Program(NamedTuple):
+    """A leaf function for one kind of leaf, in two: the scalars that need no leaf, and the rest."""
+
+    scalars: Callable[..., Any]  # of what all leaves share: computed once
+    text: str  # the same for the same scalars
+    used: list[int]  # which arrays of a leaf the rest reads
+    rest: Callable[..., Any]  # of these arrays and the scalars
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _call(f, key, row, common):
     return f(key, *row, *common)
 
 
-@partial(jax.jit, static_argnums=(0, 1), inline=False)
-def _many(f, key, rows, common):
-    return _in_chunks(f, key, rows, common, [size for size in CHUNKS if size < len(rows)])
+@lru_cache(maxsize=4096)
+def _in_two(closed, n: int) -> _Program:
+    """A traced leaf function, of whose inputs the first n belong to the leaf."""
+    jaxpr = closed.jaxpr
+    shared = {*jaxpr.invars[n:], *jaxpr.constvars}
+    first, rest = [], []
+    for eqn in jaxpr.eqns:
+        known = all(isinstance(x, Literal) or x in shared for x in eqn.invars)
+        if known and not eqn.effects and all(x.aval.shape == () for x in eqn.outvars):
+            shared.update(eqn.outvars)
+            first.append(eqn)
+        else:
+            rest.append(eqn)
+    read = [x for eqn in rest for x in eqn.invars] + jaxpr.outvars
+    read = dict.fromkeys(x for x in read if not isinstance(x, Literal))
+    passed = [x for x in read if x in shared and x not in jaxpr.constvars]
+    used = [i for i, x in enumerate(jaxpr.invars[:n]) if x in read]
+
+    def part(invars, eqns, outvars):
+        unnamed = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
+        new = jaxpr.replace(invars=invars, eqns=eqns, outvars=outvars, debug_info=unnamed)
+        return jaxpr_as_fun(ClosedJaxpr(new, closed.consts))
+
+    scalars = part(jaxpr.invars[n:], first, passed)
+    run = part([*(jaxpr.invars[i] for i in used), *passed], rest, jaxpr.outvars)
+    return _Program(scalars, f"{first} {passed}", used, run)
 
 
-def _in_chunks(f, key, rows, common, sizes):
+@partial(jax.jit, static_argnums=0, inline=False)
+def _one(f, row, scalars):
+    return f(*row, *scalars)
+
+
+@partial(jax.jit, static_argnums=0, inline=False)
+def _many(f, rows, scalars):
+    return _in_chunks(f, rows, scalars, [size for size in CHUNKS if size < len(rows)])
+
+
+def _in_chunks(f, rows, scalars, sizes):
     out, start = [], 0
     for size in sizes:
         while len(rows) - start >= size:
-            out += _many(f, key, rows[start : start + size], common)
+            out += _many(f, rows[start : start + size], scalars)
             start += size
-    return out + [_one(f, key, row, common) for row in rows[start:]]
+    return out + [_one(f, row, scalars) for row in rows[start:]]
 
 
 def map_leaves(
@@ -106,27 +149,38 @@ def map_leaves(
     """`[f(key, *row, *common) for each leaf]`, where keys are static and rows hold the arrays of
     one leaf.
 
-    f is traced once for each distinct key and set of shapes, and leaves that agree in both are
-    called many at a time, so that tracing and lowering a thousand leaves cost little more than
-    tracing a few. The compiled program is the same.
+    f is traced once for each distinct key and set of shapes. Scalars that need only `common`, such
+    as bias corrections, are computed once and not for each leaf, and leaves that agree in key and
+    shapes are called many at a time, so that tracing, lowering and compiling a thousand leaves cost
+    little more than a few.
     """
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        return [f(key, *row, *common) for key, row in zip(keys, rows, strict=True)]
     groups: dict[Any, list[int]] = {}
     leaves, structure = jax.tree.flatten(list(rows))
     kinds = structure.children()
     avals = tuple(map(jax.typeof, leaves))
-    start = 0
+    arrays, start = [], 0
     for i, (key, kind) in enumerate(zip(keys, kinds, strict=True)):
         stop = start + kind.num_leaves
         groups.setdefault((key, kind, avals[start:stop]), []).append(i)
+        arrays.append(leaves[start:stop])
         start = stop
     out: list[Any] = [None] * len(rows)
-    for (key, *_), members in groups.items():
+    shared, computed = jax.tree.leaves(common), {}
+    for (key, kind, _), members in groups.items():
+        traced = _call.trace(f, key, rows[members[0]], common)
+        program = _in_two(traced.jaxpr, kind.num_leaves)
+        if program.text not in computed:
+            computed[program.text] = program.scalars(*shared)
+        own = [[arrays[i][j] for j in program.used] for i in members]
         if len(members) == 1:  # nothing to share
-            out[members[0]] = f(key, *rows[members[0]], *common)
-            continue
-        results = _in_chunks(f, key, [rows[i] for i in members], common, CHUNKS)
+            results = [program.rest(*own[0], *computed[program.text])]
+        else:
+            results = _in_chunks(program.rest, own, computed[program.text], CHUNKS)
+        of = jax.tree.structure(traced.out_info)
         for i, result in zip(members, results, strict=True):
-            out[i] = result
+            out[i] = of.unflatten(result)
     return out
 
 

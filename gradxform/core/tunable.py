@@ -141,7 +141,8 @@ class Tunable(Transform):
                 f"tunable: this state belongs to another transformation: got {type(state).__name__}"
             )
         updates, inner = state.tx.update(updates, state.inner, params, **extra)
-        return updates, TunableState(state.tx, inner)
+        own = jax.tree.map(lambda x: x, state.tx)  # assigning to hyperparams changes one state only
+        return updates, TunableState(own, inner)
 
 
 def inject_hyperparams(inner_factory, static_args=(), hyperparam_dtype=None):

@@ -11,6 +11,7 @@ from flax import nnx
 from optax import contrib
 
 import gradxform as gx
+from gradxform.core import ChainState
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.array([0.3, -0.7])}
 STEPS = 60
@@ -351,7 +352,7 @@ def test_of_two_averages_the_outermost_is_evaluated():
     ):
         base = gx.sgd(0.1)
         path, to_evaluate, state = train(outer(inner(base)), PARAMS, 9)
-        assert isinstance(state, dict)
+        assert isinstance(state, ChainState)
         # the outer average of the inner optimizer's own path
         if outer(base).name == "lookahead":
             close(to_evaluate, train(outer(base), PARAMS, 9)[1], 1e-6)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
 from gradxform.core.chain import Chain, Named, as_transform
-from gradxform.core.leafwise import RECORDED, Leafwise, RuleState
+from gradxform.core.leafwise import RECORDED, Leafwise
 from gradxform.core.schedule import Schedule
+from gradxform.core.states import ChainState, RuleState
 from gradxform.core.transform import name_of
 from gradxform.core.tunable import Tunable, TunableState
 from gradxform.wrappers.accumulation import Accumulate, AccumulateState
@@ -285,10 +286,12 @@ class Import:
         if isinstance(tx, Named):
             return self.part(path or tx.name, tx.expand(), state)
         if isinstance(tx, Chain):
-            return {
-                name: self.part(f"{path}/{name}".lstrip("/"), part, state[name])
-                for name, part in tx.items.items()
-            }
+            return ChainState(
+                {
+                    name: self.part(f"{path}/{name}".lstrip("/"), part, state[name])
+                    for name, part in tx.items.items()
+                }
+            )
         if isinstance(tx, Leafwise):
             return self.rule(path or tx.name, tx, state)
         if isinstance(tx, Tunable):
