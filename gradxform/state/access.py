@@ -26,8 +26,7 @@ from gradxform.core.labels import ByPath
 from gradxform.core.leafwise import RECORDED, Leafwise, RuleState
 from gradxform.core.schedule import Schedule
 from gradxform.core.transform import Transform
-from gradxform.core.tunable import Tunable, TunableState
-from gradxform.wrappers.wrapper import Wrapper
+from gradxform.core.tunable import TunableState
 
 Path = tuple[str, ...]
 
@@ -202,28 +201,23 @@ def numbers(tx: Transform, state) -> dict[str, Any]:
     return {"/".join(path): _last(x, step) for path, x, step in _numbers(tx, state, ())}
 
 
-def _numbers(tx, state, path: Path, own=True) -> Iterator[tuple[Path, Any, Any]]:
-    if isinstance(tx, Tunable):
-        yield from _numbers(state.tx, state.inner, path)
-    elif isinstance(tx, Named):
-        wraps = [
-            name
-            for name, x in tx._dynamic.items()
-            if any(isinstance(y, Transform) for y in (x.values() if isinstance(x, dict) else [x]))
-        ]
-        yield from (
-            ((*path, name), x, _step(state)) for name, x in tx._dynamic.items() if name not in wraps
-        )
-        if wraps:  # what it is made of beside these has the numbers just given
-            yield from _numbers(tx.expand(), state, path, own=False)
-    elif isinstance(tx, Leafwise):
-        yield from (((*path, name), x, state.step) for name, x in tx.hypers.items()) if own else ()
-    elif isinstance(tx, Chain):
-        for name, part in tx.items.items():
-            yield from _numbers(part, state[name], (*path, name), own)
-    elif isinstance(tx, Wrapper):
-        for label, inner, part, _ in tx.inside(state):
-            yield from _numbers(inner, part, (*path, label) if label else path)
+def _numbers(tx, state, path: Path, named=False) -> Iterator[tuple[Path, Any, Any]]:
+    """Path, number and step of each; a rule of a named composition has the numbers of the name."""
+    given = getattr(tx, "_dynamic", {})
+    own = {name: x for name, x in given.items() if not _transforms(x)}
+    yield from (((*path, name), x, _step(state)) for name, x in own.items())
+    if isinstance(tx, Leafwise) and not named:
+        yield from (((*path, name), x, state.step) for name, x in tx.hypers.items())
+    if isinstance(tx, Named) and len(own) == len(given):  # all that is inside is made from these
+        return
+    named = isinstance(tx, Named) or (named and isinstance(tx, Chain))
+    for label, part, below, _ in tx.inside(state):
+        yield from _numbers(part, below, (*path, label) if label else path, named)
+
+
+def _transforms(x) -> bool:
+    """Whether an argument holds transformations, alone or by label."""
+    return any(isinstance(y, Transform) for y in (x.values() if isinstance(x, dict) else [x]))
 
 
 def _fit(owner: str, name: str, old, value):

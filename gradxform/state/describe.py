@@ -9,13 +9,11 @@ import numpy as np
 from gradxform.core import leaves as trees
 from gradxform.core.chain import Chain, Named
 from gradxform.core.labels import ByPath
-from gradxform.core.leafwise import Leafwise
 from gradxform.core.transform import Transform
 from gradxform.core.tunable import Tunable
 from gradxform.display.code import code
 from gradxform.state.access import owners
 from gradxform.wrappers.masking import Partition
-from gradxform.wrappers.wrapper import Wrapper
 
 
 class Row(NamedTuple):
@@ -96,27 +94,18 @@ def _number(x) -> str:
     )
 
 
-def _rules(tx, state, params, name=None) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """Every rule: its name, its numbers, and the parameters it applies to, the others None."""
-    if isinstance(tx, Tunable):
-        yield from _rules(tx.inner, state.inner, params, name)
-    elif isinstance(tx, Named):
-        whole = tx.expand()
-        if isinstance(whole, Wrapper) and not isinstance(whole, Partition):
-            yield (
-                tx.name,
-                {k: x for k, x in tx._dynamic.items() if not isinstance(x, Transform)},
-                params,
-            )
-        yield from _rules(whole, state, params, tx.name)
-    elif isinstance(tx, Chain):
-        for part_name, part in tx.items.items():
-            yield from _rules(part, state[part_name], params)
-    elif isinstance(tx, Wrapper):
-        for _, inner, inner_state, share in tx.inside(state):
-            yield from _rules(inner, inner_state, share(params))
-    else:
-        yield name or tx.name, tx.hypers if isinstance(tx, Leafwise) else {}, params
+def _rules(tx, params, name=None, given=None) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Every rule and wrapper: its name, its numbers, and the parameters it applies to, the others
+    None.
+    """
+    if not isinstance(tx, Named | Chain | Tunable | Partition):  # which do nothing of their own
+        yield name or tx.name, getattr(tx, "hypers", given or {}), params
+    named = isinstance(tx, Named)
+    numbers = tx._dynamic if named else {}
+    shown = {k: x for k, x in numbers.items() if not isinstance(x, Transform)}
+    for _, part, _, share in tx.inside(params=params):
+        above = (tx.name, shown) if named else ()
+        yield from _rules(part, share, *above)
 
 
 def describe(tx: Transform, params) -> Description:
@@ -139,7 +128,7 @@ def describe(tx: Transform, params) -> Description:
     state = jax.eval_shape(tx.init, params)
     leaves, paths = jax.tree.leaves(params, is_leaf=trees.is_none), trees.paths(params)
     rules: list[list[str]] = [[] for _ in leaves]
-    for name, hypers, share in _rules(tx, state, params):
+    for name, hypers, share in _rules(tx, params):
         chosen = [
             i
             for i, leaf in enumerate(jax.tree.leaves(share, is_leaf=trees.is_none))

@@ -5,7 +5,6 @@ A step and the gradient of the moment agree where moving along the step lowers t
 order.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -50,8 +49,8 @@ class Agreement(Wrapper):
     inner: Transform
     rule: Any
 
-    def inside(self, params, state) -> Iterator[tuple[str, Transform, Any, Any]]:
-        yield "", self.inner, params, state
+    def inside(self, state=None, params=None):
+        yield "", self.inner, state, params
 
     def init(self, params):
         return self.inner.init(params)

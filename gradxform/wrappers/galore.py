@@ -4,31 +4,21 @@ full.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.chain import as_transform, chain, transformation
-from gradxform.core.hyper import Count, Real, at_step, scalar
-from gradxform.core.labels import ByPath
+from gradxform.core.chain import Inner, chain, transformation
+from gradxform.core.hyper import Count, Real
 from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.numerics import wide_dtype
 from gradxform.rules.directions import ema
 from gradxform.rules.preconditioners import scale_by_rms
-
-
-class _Inner:
-    """A transformation, or an (init, update) pair from elsewhere."""
-
-    def convert(self, owner: str, name: str, x: Any) -> Transform:
-        return as_transform(x)
-
-
-Inner = Annotated[Any, _Inner()]
+from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
 
 
 class GaLoreDimensionNumbers(NamedTuple):
@@ -115,30 +105,18 @@ class _View(NamedTuple):
         return left[:, : self.rank] if self.left else right[: self.rank].T
 
 
-@pytree(static=("rank", "dimensions", "convention", "name"))
-class GaLore(Transform):
+@pytree(static=("rank", "dimensions", "convention"))
+class GaLore(Wrapper):
     """Built by `scale_by_galore`."""
 
+    name: ClassVar[str] = "scale_by_galore"  # pyright: ignore[reportIncompatibleMethodOverride]
+    State: ClassVar[Any] = LowRankState
+    inner: Transform
     update_proj_gap: Any
     scale: Any
-    inner: Transform
     rank: int
     dimensions: Any
     convention: str
-    name: str = "scale_by_galore"
-
-    @property
-    def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.inner.direction
-
-    def number(self, name: str, step):
-        """One of its numbers at a step; it is one number for the whole tree."""
-        x = at_step(getattr(self, name), step)
-        if isinstance(x, ByPath):
-            raise ValueError(
-                f"{self.name}: {name} is one number for the whole tree; it takes no by_path table"
-            )
-        return scalar(self.name, name, x)
 
     def view(self, path: str, x) -> _View | None:
         """How a leaf is projected, None if it is not."""
@@ -185,15 +163,13 @@ class GaLore(Transform):
             dtype = wide_dtype(x.dtype)
             projectors.append(jnp.zeros((side, view.rank), dtype))
             low.append(jnp.zeros((view.rank, other) if view.left else (other, view.rank), x.dtype))
-        return LowRankState(
-            jnp.zeros((), jnp.int32),
-            structure.unflatten(projectors),
-            self.inner.init(structure.unflatten(low)),
-        )
+        inner = self.inner.init(structure.unflatten(low))
+        return LowRankState(counter(), structure.unflatten(projectors), inner)
 
-    def update(self, updates, state, params=None, **extra):
-        gap, amount = (self.number(name, state.step) for name in ("update_proj_gap", "scale"))
-        due = state.step % jnp.asarray(gap, jnp.int32) == 0
+    def update(self, updates, state, params=None, *, gradient=None, **extra):
+        self.check(state)
+        due = is_multiple(state.step, self.number("update_proj_gap", state.step, jnp.int32))
+        amount = self.number("scale", state.step, float)
         leaves, structure = jax.tree.flatten(updates, is_leaf=trees.is_none)
         views = self.views(updates)
         old = structure.flatten_up_to(state.projector)
@@ -216,8 +192,7 @@ class GaLore(Transform):
             )
             projectors.append(new)
             low.append(view.project(wide, new).astype(x.dtype))
-        extra.pop("gradient", None)
-        out, inner = self.inner.update(structure.unflatten(low), state.inner, None, **extra)
+        out, inner = self.run(structure.unflatten(low), state.inner, None, None, extra)
         lifted = []
         for x, view, projector, step in zip(
             leaves, views, projectors, structure.flatten_up_to(out), strict=True
@@ -226,10 +201,9 @@ class GaLore(Transform):
                 lifted.append(step)
                 continue
             full = view.lift(step.astype(projector.dtype), projector)
-            lifted.append((jnp.asarray(amount, full.dtype) * full).astype(x.dtype))
-        return structure.unflatten(lifted), LowRankState(
-            state.step + jnp.ones((), jnp.int32), structure.unflatten(projectors), inner
-        )
+            lifted.append((amount.astype(full.dtype) * full).astype(x.dtype))
+        state = LowRankState(state.step + 1, structure.unflatten(projectors), inner)
+        return structure.unflatten(lifted), state
 
 
 @transformation
@@ -275,11 +249,5 @@ def scale_by_galore(
             f"scale_by_galore: convention must be 'optax' or 'paper'; got {convention!r}"
         )
     adam = chain(ema(0.9), scale_by_rms(0.999, eps_in_sqrt=False, bias_correction=True))
-    return GaLore(
-        update_proj_gap,
-        scale,
-        adam if base_optimizer is None else base_optimizer,
-        rank,
-        weight_dimension_numbers,
-        convention,
-    )
+    inner = adam if base_optimizer is None else base_optimizer
+    return GaLore(inner, update_proj_gap, scale, rank, weight_dimension_numbers, convention)

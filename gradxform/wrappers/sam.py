@@ -13,7 +13,7 @@ from gradxform.core.call import Value, pytree
 from gradxform.core.chain import Inner, apply_updates, transformation
 from gradxform.core.hyper import Count, NonNegative, scalar
 from gradxform.core.slots import copied
-from gradxform.core.transform import Transform
+from gradxform.core.transform import Transform, require_params
 from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, pick
 
@@ -44,14 +44,13 @@ class Sam(Wrapper):
         outer = trees.tree_map(copied(), params)
         return SamState(counter(), outer, self.inner.init(params), self.adversary.init(params))
 
-    def inside(self, state):
-        yield from super().inside(state)
-        yield "adversary", self.adversary, state.adversary, lambda params: params
+    def inside(self, state=None, params=None):
+        yield from super().inside(state, params)
+        yield "adversary", self.adversary, state and state.adversary, params
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
-        if params is None:
-            raise ValueError("sam: update() needs the parameters: update(updates, state, params)")
+        require_params(self.name, params)
         kept = pick(state.mini_step == 0, cast(params, state.outer_params), state.outer_params)
         outer = cast(kept, params)
         last = (
