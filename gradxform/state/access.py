@@ -53,6 +53,12 @@ def _split(node) -> tuple[list[str], list[Any], Callable[[list[Any]], Any]]:
     )
 
 
+def with_children(node, new: dict[str, Any]):
+    """The node with other children, by name."""
+    names, children, build = _split(node)
+    return build([new.get(name, child) for name, child in zip(names, children, strict=True)])
+
+
 def _nodes(node, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     names, children, _ = _split(node)
     for name, child in zip(names, children, strict=True):
@@ -204,7 +210,7 @@ def numbers(tx: Transform, state) -> dict[str, Any]:
 def _numbers(tx, state, path: Path, named=False) -> Iterator[tuple[Path, Any, Any]]:
     """Path, number and step of each; a rule of a named composition has the numbers of the name."""
     given = getattr(tx, "_dynamic", {})
-    own = {name: x for name, x in given.items() if not _transforms(x)}
+    own = {name: x for name, x in given.items() if not holds_transforms(x)}
     yield from (((*path, name), x, _step(state)) for name, x in own.items())
     if isinstance(tx, Leafwise) and not named:
         yield from (((*path, name), x, state.step) for name, x in tx.hypers.items())
@@ -215,7 +221,7 @@ def _numbers(tx, state, path: Path, named=False) -> Iterator[tuple[Path, Any, An
         yield from _numbers(part, below, (*path, label) if label else path, named)
 
 
-def _transforms(x) -> bool:
+def holds_transforms(x) -> bool:
     """Whether an argument holds transformations, alone or by label."""
     return any(isinstance(y, Transform) for y in (x.values() if isinstance(x, dict) else [x]))
 
@@ -270,11 +276,7 @@ def _replaced(node, path: Path, name: str, value):
     if isinstance(node, Named) and len(path) == 1:
         return TunableState(node, None).replace(**{path[0]: value}).tx
     if path:
-        names, children, build = _split(node)
-        i = names.index(path[0])
-        return build(
-            [*children[:i], _replaced(children[i], path[1:], name, value), *children[i + 1 :]]
-        )
+        return with_children(node, {path[0]: _replaced(_at(node, path[:1]), path[1:], name, value)})
     leaves, structure = jax.tree.flatten(node)
     values = (
         [value] * len(leaves)

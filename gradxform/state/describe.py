@@ -12,7 +12,7 @@ from gradxform.core.labels import ByPath
 from gradxform.core.transform import Transform
 from gradxform.core.tunable import Tunable
 from gradxform.display.code import code
-from gradxform.state.access import owners
+from gradxform.state.access import holds_transforms, owners
 from gradxform.wrappers.masking import Partition
 
 
@@ -102,7 +102,7 @@ def _rules(tx, params, name=None, given=None) -> Iterator[tuple[str, dict[str, A
         yield name or tx.name, getattr(tx, "hypers", given or {}), params
     named = isinstance(tx, Named)
     numbers = tx._dynamic if named else {}
-    shown = {k: x for k, x in numbers.items() if not isinstance(x, Transform)}
+    shown = {k: x for k, x in numbers.items() if not holds_transforms(x)}
     for _, part, _, share in tx.inside(params=params):
         above = (tx.name, shown) if named else ()
         yield from _rules(part, share, *above)

@@ -11,25 +11,19 @@ import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
-from gradxform.core.chain import Chain, Named, as_transform
+from gradxform.core.chain import Chain, as_transform
 from gradxform.core.leafwise import RECORDED, Leafwise, RuleState
 from gradxform.core.schedule import Schedule
 from gradxform.core.transform import name_of
 from gradxform.core.tunable import Tunable, TunableState
-from gradxform.wrappers.accumulation import Accumulate, AccumulateState
-from gradxform.wrappers.conditional import Conditional, ConditionState
+from gradxform.state.access import with_children
+from gradxform.wrappers.accumulation import Accumulate
+from gradxform.wrappers.conditional import Conditional
 from gradxform.wrappers.masking import Partition
-from gradxform.wrappers.skipping import SkipNonfinite, SkipState
+from gradxform.wrappers.skipping import SkipNonfinite
 
-_MU, _NU = {"m": "mu"}, {"v": "nu"}
-
-
+_MU, _NU, _MOMENTS = {"m": "mu"}, {"v": "nu"}, {"m": "mu", "v": "nu"}
 _ADAM = {"ScaleByAdamState": _NU}
-
-
-_MOMENTS = {"m": "mu", "v": "nu"}
-
-
 _TRACE = {"TraceState": {"v": "trace"}}
 
 
@@ -151,11 +145,7 @@ _INSIDE = {
 
 
 _COUNTS = ("count", "t", "step_count")
-
-
 _FIRST = ("is_initial_step", "is_init_step")
-
-
 _SCHEDULES = ("ScaleByScheduleState", "WeightDecaySchedule")
 
 
@@ -239,12 +229,22 @@ def _count(x):
     return jnp.array(x, jnp.int32)
 
 
-_WRAPPERS = {
-    (Accumulate, "MultiStepsState"): "accumulate",
-    (SkipNonfinite, "ApplyIfFiniteState"): "skip",
-    (Conditional, "ConditionallyMaskState"): "condition",
-    (Conditional, "ConditionallyTransformState"): "condition",
-    (Partition, "PartitionState"): "partition",
+# wrapper here, named tuple in Optax -> field here: field there
+_WRAPPERS: dict[tuple[type, str], dict[str, str]] = {
+    (Accumulate, "MultiStepsState"): {
+        "mini_step": "mini_step",
+        "step": "gradient_step",
+        "accumulator": "acc_grads",
+        "inner": "inner_opt_state",
+    },
+    (SkipNonfinite, "ApplyIfFiniteState"): {
+        "consecutive": "notfinite_count",
+        "skipped": "total_notfinite",
+        "inner": "inner_state",
+    },
+    (Conditional, "ConditionallyMaskState"): {"step": "step", "inner": "inner_state"},
+    (Conditional, "ConditionallyTransformState"): {"step": "step", "inner": "inner_state"},
+    (Partition, "PartitionState"): {},  # by label
 }
 
 
@@ -282,54 +282,53 @@ class Import:
 
     def part(self, path: str, tx: Any, state):
         """The state of one part, the next of the saved values taken."""
-        if isinstance(tx, Named):
-            return self.part(path or tx.name, tx.expand(), state)
-        if isinstance(tx, Chain):
-            return {
-                name: self.part(f"{path}/{name}".lstrip("/"), part, state[name])
-                for name, part in tx.items.items()
-            }
         if isinstance(tx, Leafwise):
             return self.rule(path or tx.name, tx, state)
         if isinstance(tx, Tunable):
             return self.tunable(path, tx, state)
-        if isinstance(tx, Partition) and tx.bare is not None:
-            return self.part(path, tx.transforms[tx.bare], state)
+        inside = {label: (part, below) for label, part, below, _ in tx.inside(state)}
+        for part, below in inside.values():
+            if below is state and state != ():  # a name for it, or the one group of a mask
+                return self.part(path or name_of(tx), part, state)
+        if isinstance(tx, Chain):
+            at = {name: f"{path}/{name}".lstrip("/") for name in inside}
+            return with_children(
+                state, {name: self.part(at[name], *found) for name, found in inside.items()}
+            )
         if not jax.tree.leaves(state):
             return state
         unit = self.queue.pop(0) if self.queue else None
         if unit and (type(tx), unit.kind) in _WRAPPERS:
-            return getattr(self, _WRAPPERS[type(tx), unit.kind])(tx, state, unit.state, unit.path)
+            return self.wrapper(tx, state, unit, inside)
         raise self.error(
             f"{path or name_of(tx)} cannot be made from {unit or 'nothing'} in {self.saved}"
         )
 
-    def accumulate(self, tx: Accumulate, state: AccumulateState, theirs, at: str):
-        inner = type(self)(
-            theirs.inner_opt_state, f"{at}.inner_opt_state", theirs.gradient_step
-        ).run(tx.inner, state.inner)
-        accumulator = like(
-            self.owner, f"{at}.acc_grads", _absent(theirs.acc_grads), state.accumulator
-        )
-        return AccumulateState(
-            _count(theirs.mini_step),
-            _count(theirs.gradient_step),
-            state.dropped,
-            accumulator,
-            inner,
-        )
-
-    def skip(self, tx: SkipNonfinite, state: SkipState, theirs, at: str):
-        inner = type(self)(theirs.inner_state, f"{at}.inner_state", self.step).run(
-            tx.inner, state.inner
-        )
-        return SkipState(_count(theirs.notfinite_count), _count(theirs.total_notfinite), inner)
-
-    def condition(self, tx: Conditional, state: ConditionState, theirs, at: str):
-        return ConditionState(
-            _count(theirs.step),
-            type(self)(theirs.inner_state, f"{at}.inner_state").run(tx.inner, state.inner),
-        )
+    def wrapper(self, tx: Any, state, unit: _Unit, inside):
+        """The state of a wrapper: its own fields, and what it wraps."""
+        theirs, at, fields = unit.state, unit.path, _WRAPPERS[type(tx), unit.kind]
+        places = {
+            label: (f"{at}.{fields[label]}", getattr(theirs, fields[label]))
+            for label in inside
+            if label in fields
+        }
+        if isinstance(tx, Partition):
+            groups = {str(label): group for label, group in theirs.inner_states.items()}
+            if groups.keys() != inside.keys():
+                raise self.error(
+                    f"{at} has the labels {sorted(groups)}, {tx.name} has {sorted(inside)}"
+                )
+            places = {label: (f"{at}[{label!r}]", group) for label, group in groups.items()}
+        step = getattr(theirs, "gradient_step", None if isinstance(tx, Conditional) else self.step)
+        new = {
+            label: type(self)(group, place, step).run(*inside[label])
+            for label, (place, group) in places.items()
+        }
+        for ours, field in fields.items():
+            if ours not in new:
+                value = _absent(getattr(theirs, field))
+                new[ours] = like(self.owner, f"{at}.{field}", value, getattr(state, ours))
+        return with_children(state, new)
 
     def rule(self, path: str, tx: Leafwise, state: RuleState):
         """The state of one rule."""
@@ -359,35 +358,14 @@ class Import:
             raise self.error(f"{path} has a schedule, and {self.saved} counts no steps; give step=")
         return RuleState(_count(0 if count is None else count), state.slots | slots)
 
-    def partition(self, tx: Partition, state, theirs, at: str):
-        labels = {str(label): inner for label, inner in theirs.inner_states.items()}
-        if labels.keys() != {str(label) for label in tx.transforms}:
-            raise self.error(
-                f"{at} has the labels {sorted(labels)}, {tx.name} has "
-                f"{sorted(map(str, tx.transforms))}"
-            )
-        return {
-            label: type(self)(labels[str(label)], f"{at}[{label!r}]", self.step).run(
-                inner, state[label]
-            )
-            for label, inner in tx.transforms.items()
-        }
-
     def tunable(self, path: str, tx: Tunable, state: TunableState):
         inner = self.part(path, tx.inner, state.inner)
         injected = next((u.state for u in self.units if "hyperparams" in u.state._fields), None)
         known = getattr(state.tx, "_dynamic", {})
-        numbers = (
-            {}
-            if injected is None
-            else {k: v for k, v in injected.hyperparams.items() if k in known}
-        )
-        numbers = {k: v for k, v in numbers.items() if not _is_schedule(known[k])}
-        return (
-            TunableState(state.tx, inner).replace(**numbers)
-            if numbers
-            else TunableState(state.tx, inner)
-        )
+        given = {} if injected is None else injected.hyperparams
+        numbers = {k: v for k, v in given.items() if k in known and not _is_schedule(known[k])}
+        new = TunableState(state.tx, inner)
+        return new.replace(**numbers) if numbers else new
 
 
 def _is_schedule(x) -> bool:
