@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
-from gradxform.core.call import pytree
-from gradxform.core.chain import Inner, whole
+from gradxform.core.call import define, pytree
+from gradxform.core.chain import Inner, Whole
 from gradxform.core.hyper import (
     Count,
     Decay,
@@ -118,7 +118,7 @@ def _average(old, h, b2):
     return lerp(h.astype(old.dtype), old, _as(b2, old.dtype)).astype(old.dtype)
 
 
-@whole
+@define(Whole, conventions={"optax": {}, "paper": {}})
 def scale_by_sophia(
     b1: Decay = 0.965,
     b2: Decay = 0.99,
@@ -149,10 +149,6 @@ def scale_by_sophia(
     Source: H. Liu et al., Sophia: A Scalable Stochastic Second-order Optimizer for Language Model
     Pre-training (2024), algorithm 3.
     """
-    if convention not in ("optax", "paper"):
-        raise ValueError(
-            f"scale_by_sophia: convention must be 'optax' or 'paper'; got {convention!r}"
-        )
     numbers = b1, b2, eps, gamma, clip_threshold, update_interval
     default = hutchinson_estimator_diag_hessian()
     estimator = default if hessian_diagonal_fn is None else hessian_diagonal_fn
