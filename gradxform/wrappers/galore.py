@@ -138,9 +138,8 @@ class GaLore(Wrapper):
             )
         m, n = (math.prod(x.shape[a] for a in side) for side in (rows, columns))
         left = m >= n if self.convention == "optax" else m < n
-        return _View(
-            transpose, tuple(x.shape[a] for a in transpose), m, n, left, min(self.rank, m, n)
-        )
+        shape = tuple(x.shape[a] for a in transpose)
+        return _View(transpose, shape, m, n, left, min(self.rank, m, n))
 
     def views(self, tree):
         """One view per leaf, None leaves included."""
@@ -151,59 +150,50 @@ class GaLore(Wrapper):
         ]
 
     def init(self, params):
-        leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
-        views = self.views(params)
-        projectors, low = [], []
-        for x, view in zip(leaves, views, strict=True):
+        def begin(x, view):
             if view is None:
-                projectors.append(None)
-                low.append(x)
-                continue
+                return None, x
             side, other = (view.rows, view.columns) if view.left else (view.columns, view.rows)
-            dtype = wide_dtype(x.dtype)
-            projectors.append(jnp.zeros((side, view.rank), dtype))
-            low.append(jnp.zeros((view.rank, other) if view.left else (other, view.rank), x.dtype))
-        inner = self.inner.init(structure.unflatten(low))
-        return LowRankState(counter(), structure.unflatten(projectors), inner)
+            shape = (view.rank, other) if view.left else (other, view.rank)
+            return jnp.zeros((side, view.rank), wide_dtype(x.dtype)), jnp.zeros(shape, x.dtype)
+
+        projectors, low = _both(begin, params, self.views(params))
+        return LowRankState(counter(), projectors, self.inner.init(low))
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
         due = is_multiple(state.step, self.number("update_proj_gap", state.step, jnp.int32))
         amount = self.number("scale", state.step, float)
-        leaves, structure = jax.tree.flatten(updates, is_leaf=trees.is_none)
-        views = self.views(updates)
-        old = structure.flatten_up_to(state.projector)
-        projectors, low = [], []
-        for x, view, projector in zip(leaves, views, old, strict=True):
+        views, structure = self.views(updates), jax.tree.structure(updates, is_leaf=trees.is_none)
+
+        def down(x, view, projector):
             if view is None:
-                projectors.append(None)
-                low.append(x)
-                continue
+                return None, x
             wide = x.astype(projector.dtype)
-            held = jax.lax.stop_gradient(
-                wide
-            )  # the subspace is chosen, not differentiated: repeated singular values have no slope
-            new = jax.lax.cond(
-                due,
-                lambda g, p, view=view: view.leading(g).astype(p.dtype),
-                lambda g, p: p,
-                held,
-                projector,
-            )
-            projectors.append(new)
-            low.append(view.project(wide, new).astype(x.dtype))
-        out, inner = self.run(structure.unflatten(low), state.inner, None, None, extra)
-        lifted = []
-        for x, view, projector, step in zip(
-            leaves, views, projectors, structure.flatten_up_to(out), strict=True
-        ):
+            # the subspace is chosen, not differentiated: repeated singular values have no slope
+            held = jax.lax.stop_gradient(wide)
+            found = lambda g, p: view.leading(g).astype(p.dtype)  # noqa: E731
+            new = jax.lax.cond(due, found, lambda g, p: p, held, projector)
+            return new, view.project(wide, new).astype(x.dtype)
+
+        def up(x, view, projector, step):
             if view is None:
-                lifted.append(step)
-                continue
+                return step
             full = view.lift(step.astype(projector.dtype), projector)
-            lifted.append((amount.astype(full.dtype) * full).astype(x.dtype))
-        state = LowRankState(state.step + 1, structure.unflatten(projectors), inner)
-        return structure.unflatten(lifted), state
+            return (amount.astype(full.dtype) * full).astype(x.dtype)
+
+        projectors, low = _both(down, updates, views, structure.flatten_up_to(state.projector))
+        out, inner = self.run(low, state.inner, None, None, extra)
+        columns = (structure.flatten_up_to(tree) for tree in (updates, projectors, out))
+        lifted = [up(x, v, p, u) for v, x, p, u in zip(views, *columns, strict=True)]
+        return structure.unflatten(lifted), LowRankState(state.step + 1, projectors, inner)
+
+
+def _both(f, tree, *columns):
+    """Two trees, of what `f(leaf, …)` gives for each leaf and the columns beside it."""
+    leaves, structure = jax.tree.flatten(tree, is_leaf=trees.is_none)
+    pairs = [f(*row) for row in zip(leaves, *columns, strict=True)]
+    return tuple(structure.unflatten([pair[i] for pair in pairs]) for i in range(2))
 
 
 @transformation(conventions={"optax": {}, "paper": {}})

@@ -128,6 +128,8 @@ _STEP_FREE = {
     "table": "the step size is one number for the whole tree",
 }
 
+_MEASURED = {"temporary": "the decayed gradient is stored before it is measured"}
+
 _PRIVATE = {
     "subtree": "each leaf draws from its own key, split by the number of leaves, and the norm is that of the whole tree",
     "table": "the bound is one number for the whole tree",
@@ -319,8 +321,6 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     **dict.fromkeys(("galore", "scale_by_galore"), _PROJECTING),
     **dict.fromkeys(
         (
-            "dog",
-            "dowg",
             "mechanize",
             "momo",
             "polyak_sgd",
@@ -331,6 +331,7 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
         ),
         _STEP_FREE,
     ),
+    **dict.fromkeys(("dog", "dowg"), _STEP_FREE | _MEASURED),
     **dict.fromkeys(("dadapt_adamw", "momo_adam"), _STEP_FREE | _SUMMED),
     **dict.fromkeys(("cocob", "scale_by_cocob"), _BETTING),
     **dict.fromkeys(("MultiSteps", "accumulate", "every", "sam"), _BRANCHING),
