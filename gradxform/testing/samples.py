@@ -33,7 +33,8 @@ def train(tx, params, extra, steps=3):
     """A few updates in a scan; gives the parameters and the state."""
 
     def body(carry, k):
-        return step(tx, *carry, extra, k), None
+        params, state = carry
+        return step(tx, params, state, extra, k), None
 
     return jax.lax.scan(body, (params, tx.init(params)), jnp.arange(steps))[0]
 

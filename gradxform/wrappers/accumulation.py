@@ -44,11 +44,8 @@ class Accumulate(Wrapper):
     dtype: str | None
 
     def init(self, params):
-        counts, accumulator = (
-            (counter() for _ in range(3)),
-            trees.tree_map(zeros(self.dtype), params),
-        )
-        return AccumulateState(*counts, accumulator, self.inner.init(params))
+        accumulator, inner = trees.tree_map(zeros(self.dtype), params), self.inner.init(params)
+        return AccumulateState(counter(), counter(), counter(), accumulator, inner)
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)

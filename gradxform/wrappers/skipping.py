@@ -139,8 +139,9 @@ class SkipSpikes(_Skip):
     by: str
 
     def init(self, params):
-        counts, floats = (counter() for _ in range(3)), (jnp.zeros((), jnp.float32) for _ in "mv")
-        return SpikeState(*counts, *floats, self.inner.init(params))
+        mean, variance = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
+        inner = self.inner.init(params)
+        return SpikeState(counter(), counter(), counter(), mean, variance, inner)
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)

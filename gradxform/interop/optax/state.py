@@ -66,7 +66,7 @@ def _fields() -> dict[str, dict[str, dict[str, str]]]:
     found: dict[str, dict[str, dict[str, str]]] = {}
     for row in _TABLE.strip().splitlines():
         rules, states, slots = (cell.split() for cell in row.split(" | "))
-        pairs = dict((slot.split("=") * 2)[:2] for slot in slots)
+        pairs = {slot.split("=")[0]: slot.split("=")[-1] for slot in slots}
         for rule in rules:
             found.setdefault(rule, {}).update(dict.fromkeys(states, pairs))
     return found
