@@ -74,6 +74,7 @@ STEP_SIZES = {
     "rprop",
     "rprop_torch",
     "scale_by_rprop",
+    "scale_by_rprop_torch",
 }  # their learning rate is where the steps of their own begin
 
 
@@ -86,14 +87,15 @@ def used(tx):
     return [0.0, 0.0, 0.045, 0.08] if tx.convention == "optax" else [0.045, 0.045, 0.08, 0.07]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        n
-        for n, e in TRANSFORMATIONS.items()
-        if "learning_rate" in getattr(e.make(), "arguments", ())
-    ],
-)
+def with_a_learning_rate():
+    """Every one; the variants that differ by convention or a flag in the slow tail, but averages."""
+    for name, entry in TRANSFORMATIONS.items():
+        if "learning_rate" in getattr(entry.make(), "arguments", ()):
+            default = name in vars(gx) or name.startswith("schedule_free")
+            yield pytest.param(name, marks=() if default else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", list(with_a_learning_rate()))
 def test_every_optimizer_with_a_learning_rate_records_it(name):
     entry = TRANSFORMATIONS[name]
     tx = entry.make().replace(learning_rate=RATE)
