@@ -139,7 +139,7 @@ from gradxform.rules.clipping import (
     zclip,
 )
 from gradxform.rules.coin_betting import scale_by_cocob
-from gradxform.rules.curvature import hutchinson_estimator_diag_hessian, scale_by_sophia
+from gradxform.rules.curvature import hutchinson_estimator_diag_hessian
 from gradxform.rules.differences import (
     fourth_root,
     scale_by_acprop,
@@ -283,6 +283,7 @@ from gradxform.wrappers.skipping import (
     skip_not_finite,
     skip_spikes,
 )
+from gradxform.wrappers.sophia import scale_by_sophia
 
 __version__ = "0.1.0"
 

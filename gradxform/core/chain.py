@@ -50,6 +50,9 @@ class Named(Call, Run):
     def parts(self):
         return self.expand().parts()
 
+    def inside(self, state=None, params=None):
+        yield "", self.expand(), state, params
+
 
 def transformation(function=None, *, conventions=None):
     """Decorator: a function that composes transformations becomes a constructor whose value is a
@@ -106,6 +109,10 @@ class Chain(Run):
         for name, part in self.items.items():
             for path, leaf_part in part.parts():
                 yield (name, *path), leaf_part
+
+    def inside(self, state=None, params=None):
+        for name, part in self.items.items():
+            yield name, part, None if state is None else state[name], params
 
 
 def chain(*parts) -> Chain:

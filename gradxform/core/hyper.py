@@ -153,6 +153,15 @@ def at_step(hyper, step):
     return hyper(step) if isinstance(hyper, Schedule) else hyper
 
 
+def one_number(owner: str, name: str, hyper, step):
+    """A hyperparameter at `step` that is one number for the whole tree: a table by path is an error."""
+    if isinstance(hyper, ByPath):
+        raise ValueError(
+            f"{owner}: {name} is one number for the whole tree; it takes no by_path table"
+        )
+    return scalar(owner, name, at_step(hyper, step))
+
+
 def scalar(owner: str, name: str, x):
     """A resolved hyperparameter: a Python number, which keeps its precision, or a scalar array."""
     if isinstance(x, float | int):

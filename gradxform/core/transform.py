@@ -38,6 +38,15 @@ class Transform(Value):
         """The rules it consists of, nested chains written out, each with the path of its state."""
         yield (), self
 
+    def inside(self, state=None, params=None) -> Iterator[tuple[str, "Transform", Any, Any]]:
+        """What it is made of: a label, the transformation, its state, its share of the parameters.
+
+        A rule yields nothing, a chain its parts, a named optimizer its composition, a wrapper what
+        it wraps; without a state (or parameters) the parts come with None for theirs. The label is
+        what the part's state goes by in that of the whole, "" where it is the same one.
+        """
+        yield from ()
+
     def _repr_latex_(self) -> str:
         return to_mathematics(self)
 
@@ -48,6 +57,12 @@ class Transform(Value):
 def name_of(tx) -> str:
     """The name of a transformation: its own, or that of its class."""
     return getattr(tx, "name", type(tx).__name__.lower())
+
+
+def require_params(owner: str, params) -> None:
+    """Raise where `update` was given no parameters."""
+    if params is None:
+        raise ValueError(f"{owner}: update() needs the parameters: update(updates, state, params)")
 
 
 def check_leaf(owner: str, what: str, path: str, leaf):

@@ -131,6 +131,10 @@ class Tunable(Transform):
     def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.inner.direction
 
+    def inside(self, state=None, params=None):
+        now = TunableState(self.inner, None) if state is None else state
+        yield "", now.tx, now.inner, params
+
     def init(self, params):
         numbers = jax.tree.map(lambda x: jnp.array(x, dtype=jnp.result_type(x)), self.inner)
         return TunableState(numbers, self.inner.init(params))

@@ -5,7 +5,7 @@ in a subspace.
 from collections.abc import Callable
 from typing import Any
 
-from gradxform.core.chain import chain, transformation
+from gradxform.core.chain import Inner, chain, transformation
 from gradxform.core.hyper import (
     Count,
     Decay,
@@ -34,7 +34,7 @@ from gradxform.rules.factored import (
 )
 from gradxform.rules.step_size import scale, scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
-from gradxform.wrappers.galore import Dimensions, Inner, scale_by_galore
+from gradxform.wrappers.galore import Dimensions, scale_by_galore
 
 _PUBLISHED = {"learning_rate": 1e-2, "min_dim_size_to_factor": 1}
 

@@ -6,7 +6,7 @@ Their learning rate is a factor, 1 unless a schedule makes it fall.
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import chain, transformation
+from gradxform.core.chain import Inner, chain, transformation
 from gradxform.core.hyper import (
     Count,
     Decay,
@@ -24,7 +24,6 @@ from gradxform.core.hyper import (
 from gradxform.core.labels import Where
 from gradxform.core.schedule import schedule
 from gradxform.rules.coin_betting import scale_by_cocob
-from gradxform.rules.curvature import Estimator, scale_by_sophia
 from gradxform.rules.directions import ema
 from gradxform.rules.distance import FirstStep, scale_by_dog, scale_by_dowg
 from gradxform.rules.dual_averaging import reduce_variance, scale_by_asgd, scale_by_madgrad
@@ -40,6 +39,7 @@ from gradxform.wrappers.schedule_free import (
     _primal_decaying_z,
     _primal_keras,
 )
+from gradxform.wrappers.sophia import scale_by_sophia
 
 
 @transformation
@@ -245,7 +245,7 @@ def sophia(
     gamma: NonNegative = 0.01,
     clip_threshold: Positive | None = 1.0,
     update_interval: Count = 10,
-    hessian_diagonal_fn: Estimator | None = None,
+    hessian_diagonal_fn: Inner | None = None,
     mu_dtype: DType | None = None,
     *,
     convention: str = "optax",

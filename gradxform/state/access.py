@@ -20,14 +20,13 @@ import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
 from gradxform.core.call import Call
-from gradxform.core.chain import Chain, Named
+from gradxform.core.chain import Named
 from gradxform.core.hyper import at_step
 from gradxform.core.labels import ByPath
 from gradxform.core.leafwise import RECORDED, Leafwise, RuleState
 from gradxform.core.schedule import Schedule
 from gradxform.core.transform import Transform
-from gradxform.core.tunable import Tunable, TunableState
-from gradxform.wrappers.wrapper import Wrapper
+from gradxform.core.tunable import TunableState
 
 Path = tuple[str, ...]
 
@@ -52,6 +51,12 @@ def _split(node) -> tuple[list[str], list[Any], Callable[[list[Any]], Any]]:
         [child for _, child in flat],
         structure.unflatten,
     )
+
+
+def with_children(node, new: dict[str, Any]):
+    """The node with other children, by name."""
+    names, children, build = _split(node)
+    return build([new.get(name, child) for name, child in zip(names, children, strict=True)])
 
 
 def _nodes(node, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -95,14 +100,16 @@ def _find(paths: list[Path], name: str) -> list[Path]:
     return [path for path in found if len(path) == min(map(len, found))]
 
 
-def _locate(owner: str, state, name: str) -> Path | None:
+def _locate(owner: str, state, name: str, known: Any = ()) -> Path | None:
+    """Where the name is in the state; None where it is not, or means one of the `known` numbers."""
     nodes = list(_nodes(state))
     paths = [path for path, _ in nodes]
     tunables = [path for path, node in [((), state), *nodes] if isinstance(node, TunableState)]
-    copies = [
-        path for path in _recorded(state) if _within(path, tunables)
-    ]  # of numbers that the state itself has
+    # copies of numbers that the state itself has
+    copies = [path for path in _recorded(state) if _within(path, tunables)]
     found = _find([path for path in paths if not _within(path, copies)], name) or _find(paths, name)
+    if len(found) > 1 and name in known:
+        return None
     if len(found) > 1 and name != "step":  # the step counters at one depth run together
         raise KeyError(
             f"{owner}: {name!r} may be any of {['/'.join(path) for path in found][:8]}; give more "
@@ -177,11 +184,11 @@ def get(state, name: str, tx: Transform | None = None):
     Raises:
         KeyError: nothing has this name, or several things at one depth; it lists what there is.
     """
-    path = _locate("get", state, name)
+    known = {} if tx is None else numbers(tx, state)
+    path = _locate("get", state, name, known)
     if path is not None:
         found = _at(state, path)
         return _last_of(state, path, found) if isinstance(found, Schedule | ByPath) else found
-    known = {} if tx is None else numbers(tx, state)
     found = _find([tuple(path.split("/")) for path in known], name)
     if len(found) == 1:
         return known["/".join(found[0])]
@@ -202,28 +209,30 @@ def numbers(tx: Transform, state) -> dict[str, Any]:
     return {"/".join(path): _last(x, step) for path, x, step in _numbers(tx, state, ())}
 
 
-def _numbers(tx, state, path: Path, own=True) -> Iterator[tuple[Path, Any, Any]]:
-    if isinstance(tx, Tunable):
-        yield from _numbers(state.tx, state.inner, path)
-    elif isinstance(tx, Named):
-        wraps = [
-            name
-            for name, x in tx._dynamic.items()
-            if any(isinstance(y, Transform) for y in (x.values() if isinstance(x, dict) else [x]))
-        ]
-        yield from (
-            ((*path, name), x, _step(state)) for name, x in tx._dynamic.items() if name not in wraps
-        )
-        if wraps:  # what it is made of beside these has the numbers just given
-            yield from _numbers(tx.expand(), state, path, own=False)
-    elif isinstance(tx, Leafwise):
-        yield from (((*path, name), x, state.step) for name, x in tx.hypers.items()) if own else ()
-    elif isinstance(tx, Chain):
-        for name, part in tx.items.items():
-            yield from _numbers(part, state[name], (*path, name), own)
-    elif isinstance(tx, Wrapper):
-        for label, inner, part, _ in tx.inside(state):
-            yield from _numbers(inner, part, (*path, label) if label else path)
+def _numbers(tx, state, path: Path, made_from: Any = None) -> Iterator[tuple[Path, Any, Any]]:
+    """Path, number and step of each; a rule that a name has made from its arguments has theirs."""
+    if made_from is not None and any(tx is x for x in made_from):
+        made_from = None
+    given = getattr(tx, "_dynamic", {})
+    own = {name: x for name, x in given.items() if not holds_transforms(x)}
+    yield from (((*path, name), x, _step(state)) for name, x in own.items())
+    if isinstance(tx, Leafwise) and made_from is None:
+        yield from (((*path, name), x, state.step) for name, x in tx.hypers.items())
+    if isinstance(tx, Named):
+        if len(own) == len(given):  # all that is inside is made from these
+            return
+        made_from = [x for name in given if name not in own for x in _each(given[name])]
+    for label, part, below, _ in tx.inside(state):
+        yield from _numbers(part, below, (*path, label) if label else path, made_from)
+
+
+def _each(argument):
+    return argument.values() if isinstance(argument, dict) else [argument]
+
+
+def holds_transforms(x) -> bool:
+    """Whether an argument holds transformations, alone or by label."""
+    return any(isinstance(y, Transform) for y in _each(x))
 
 
 def _fit(owner: str, name: str, old, value):
@@ -276,11 +285,7 @@ def _replaced(node, path: Path, name: str, value):
     if isinstance(node, Named) and len(path) == 1:
         return TunableState(node, None).replace(**{path[0]: value}).tx
     if path:
-        names, children, build = _split(node)
-        i = names.index(path[0])
-        return build(
-            [*children[:i], _replaced(children[i], path[1:], name, value), *children[i + 1 :]]
-        )
+        return with_children(node, {path[0]: _replaced(_at(node, path[:1]), path[1:], name, value)})
     leaves, structure = jax.tree.flatten(node)
     values = (
         [value] * len(leaves)
@@ -314,25 +319,15 @@ def _owners(
     node, path: Path, paths: list[Path], below: int | None
 ) -> Iterator[tuple[Path, Any, str | None]]:
     names, children, _ = _split(node)
-    if not names and node is not None and not isinstance(node, Schedule | ByPath):
-        for leaf in jax.tree.leaves(node):
-            rest = path if below is None else path[below:]
-            owner = next(
-                (
-                    p
-                    for p in paths
-                    if (rest[: len(p)] if below is not None else rest[len(rest) - len(p) :]) == p
-                ),
-                None,
-            )
-            own = owner is not None and (
-                below is not None or (len(owner) > 0 and len(path) > len(owner))
-            )
-            yield path, leaf, "/".join(owner) if own and owner is not None else None
+    if not names:
+        rest = path if below is None else path[below:]
+        at = [p for p in paths if (rest[: len(p)] if below is not None else rest[-len(p) :]) == p]
+        shared = isinstance(node, Schedule | ByPath) or not at
+        own = not shared and (below is not None or 0 < len(at[0]) < len(path))
+        yield from ((path, x, "/".join(at[0]) if own else None) for x in jax.tree.leaves(node))
     for name, child in zip(names, children, strict=True):
         if isinstance(node, RuleState) and name == "step":
             yield (*path, name), child, None
         else:
-            yield from _owners(
-                child, (*path, name), paths, len(path) + 1 if isinstance(node, RuleState) else below
-            )
+            depth = len(path) + 1 if isinstance(node, RuleState) else below
+            yield from _owners(child, (*path, name), paths, depth)

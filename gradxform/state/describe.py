@@ -9,13 +9,11 @@ import numpy as np
 from gradxform.core import leaves as trees
 from gradxform.core.chain import Chain, Named
 from gradxform.core.labels import ByPath
-from gradxform.core.leafwise import Leafwise
 from gradxform.core.transform import Transform
 from gradxform.core.tunable import Tunable
 from gradxform.display.code import code
-from gradxform.state.access import owners
+from gradxform.state.access import holds_transforms, owners
 from gradxform.wrappers.masking import Partition
-from gradxform.wrappers.wrapper import Wrapper
 
 
 class Row(NamedTuple):
@@ -46,77 +44,43 @@ class Description(NamedTuple):
     shared: dict[str, int]
 
     def __repr__(self):
-        head = ("path", "shape", "dtype", "slots", "bytes", "rules")
-        lines: list[tuple[str, ...]] = [head]
+        lines = [("path", "shape", "dtype", "slots", "bytes", "rules")]
         for row in self.rows:
-            slots = ", ".join(row.slots) or "none"
+            slots, size = ", ".join(row.slots) or "none", f"{sum(row.slots.values()):,}"
             lines.append(
-                (
-                    row.path,
-                    str(list(row.shape)),
-                    row.dtype,
-                    slots,
-                    f"{sum(row.slots.values()):,}",
-                    " > ".join(row.rules),
-                )
+                (row.path, str(list(row.shape)), row.dtype, slots, size, " > ".join(row.rules))
             )
+        shared = sum(self.shared.values())
         if self.shared:
-            lines.append(
-                (
-                    "(whole tree)",
-                    "",
-                    "",
-                    f"{len(self.shared)} scalars and other",
-                    f"{sum(self.shared.values()):,}",
-                    "",
-                )
-            )
-        total = sum(sum(row.slots.values()) for row in self.rows) + sum(self.shared.values())
+            slots = f"{len(self.shared)} scalars and other"
+            lines.append(("(whole tree)", "", "", slots, f"{shared:,}", ""))
+        total = shared + sum(sum(row.slots.values()) for row in self.rows)
         lines.append(("total", "", "", "", f"{total:,}", ""))
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
-        cells = (
-            [
-                cell.rjust(width) if i == 4 else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=False))
-            ]
-            for line in lines
-        )
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        cells = [list(map(str.ljust, line[:4], widths)) for line in lines]
+        rows = zip(cells, lines, strict=True)
         return "\n".join(
-            "  ".join([*cell, line[-1]]).rstrip() for cell, line in zip(cells, lines, strict=True)
+            "  ".join([*cell, line[4].rjust(widths[4]), line[5]]).rstrip() for cell, line in rows
         )
 
 
 def _number(x) -> str:
-    return (
-        f"{x:g}"
-        if isinstance(x, float | int)
-        else f"{x.item():g}"
-        if isinstance(x, np.ndarray) and x.ndim == 0
-        else code(x)
-    )
+    scalar = isinstance(x, np.ndarray) and x.ndim == 0
+    return f"{x:g}" if scalar or isinstance(x, float | int) else code(x)
 
 
-def _rules(tx, state, params, name=None) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """Every rule: its name, its numbers, and the parameters it applies to, the others None."""
-    if isinstance(tx, Tunable):
-        yield from _rules(tx.inner, state.inner, params, name)
-    elif isinstance(tx, Named):
-        whole = tx.expand()
-        if isinstance(whole, Wrapper) and not isinstance(whole, Partition):
-            yield (
-                tx.name,
-                {k: x for k, x in tx._dynamic.items() if not isinstance(x, Transform)},
-                params,
-            )
-        yield from _rules(whole, state, params, tx.name)
-    elif isinstance(tx, Chain):
-        for part_name, part in tx.items.items():
-            yield from _rules(part, state[part_name], params)
-    elif isinstance(tx, Wrapper):
-        for _, inner, inner_state, share in tx.inside(state):
-            yield from _rules(inner, inner_state, share(params))
-    else:
-        yield name or tx.name, tx.hypers if isinstance(tx, Leafwise) else {}, params
+def _rules(tx, params, name=None, given=None) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Every rule and wrapper: its name, its numbers, and the parameters it applies to, the others
+    None.
+    """
+    if not isinstance(tx, Named | Chain | Tunable | Partition):  # which do nothing of their own
+        yield name or tx.name, getattr(tx, "hypers", given or {}), params
+    named = isinstance(tx, Named)
+    numbers = tx._dynamic if named else {}
+    shown = {k: x for k, x in numbers.items() if not holds_transforms(x)}
+    for _, part, _, share in tx.inside(params=params):
+        above = (tx.name, shown) if named else ()
+        yield from _rules(part, share, *above)
 
 
 def describe(tx: Transform, params) -> Description:
@@ -139,12 +103,9 @@ def describe(tx: Transform, params) -> Description:
     state = jax.eval_shape(tx.init, params)
     leaves, paths = jax.tree.leaves(params, is_leaf=trees.is_none), trees.paths(params)
     rules: list[list[str]] = [[] for _ in leaves]
-    for name, hypers, share in _rules(tx, state, params):
-        chosen = [
-            i
-            for i, leaf in enumerate(jax.tree.leaves(share, is_leaf=trees.is_none))
-            if leaf is not None
-        ]
+    for name, hypers, share in _rules(tx, params):
+        flat = jax.tree.leaves(share, is_leaf=trees.is_none)
+        chosen = [i for i, leaf in enumerate(flat) if leaf is not None]
         at = [paths[i] for i in chosen], [leaves[i] for i in chosen]
         columns = {
             k: x.rows(name, *at) if isinstance(x, ByPath) else [x] * len(chosen)

@@ -121,6 +121,10 @@ class Monitor(Transform):
     def init(self, params):
         return {name: measure.init(params) for name, measure in self.measures.items()}
 
+    def inside(self, state=None, params=None):
+        for name, measure in self.measures.items():
+            yield name, measure, state and state[name], params
+
     def update(self, updates, state, params=None, **extra):
         return updates, {
             name: m.update(updates, state[name], params, **extra)[1]

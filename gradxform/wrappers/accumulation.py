@@ -44,10 +44,8 @@ class Accumulate(Wrapper):
     dtype: str | None
 
     def init(self, params):
-        accumulator = trees.tree_map(zeros(self.dtype), params)
-        return AccumulateState(
-            counter(), counter(), counter(), accumulator, self.inner.init(params)
-        )
+        accumulator, inner = trees.tree_map(zeros(self.dtype), params), self.inner.init(params)
+        return AccumulateState(counter(), counter(), counter(), accumulator, inner)
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
@@ -57,10 +55,8 @@ class Accumulate(Wrapper):
 
         def add(acc, u):
             u = u.astype(acc.dtype)
-            new = (
-                acc + (u - acc) / (state.mini_step + 1).astype(acc.dtype) if self.mean else acc + u
-            )
-            return jnp.where(drop, acc, new)
+            change = (u - acc) / (state.mini_step + 1).astype(acc.dtype) if self.mean else u
+            return jnp.where(drop, acc, acc + change)
 
         accumulator = trees.tree_map(add, state.accumulator, updates)
         emit = ~drop & (mini_step.astype(jnp.float32) >= self.number("every_k", state.step))
@@ -74,9 +70,8 @@ class Accumulate(Wrapper):
 
         out, accumulator, inner = jax.lax.cond(emit, run, wait, accumulator, state.inner)
         step, dropped = state.step + jnp.where(emit, 1, 0), state.dropped + jnp.where(drop, 1, 0)
-        return out, AccumulateState(
-            jnp.where(emit, 0, mini_step), step, dropped, accumulator, inner
-        )
+        mini_step = jnp.where(emit, 0, mini_step)
+        return out, AccumulateState(mini_step, step, dropped, accumulator, inner)
 
 
 @transformation

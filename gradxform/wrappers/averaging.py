@@ -158,29 +158,22 @@ def lookahead(
     """
     fast = restart(fast_optimizer, sync_period) if reset_state else fast_optimizer
     slots = {"slow_params": copied()}
-    return chain(
-        fast,
-        leafwise(
-            _lookahead,
-            slots=slots,
-            name="lookahead",
-            sync_period=sync_period,
-            slow_step_size=slow_step_size,
-        ),
-    )
+    numbers = {"sync_period": sync_period, "slow_step_size": slow_step_size}
+    return chain(fast, leafwise(_lookahead, slots=slots, name="lookahead", **numbers))
 
 
-def _averages(state, depth=0) -> Iterator[tuple[int, list[Any], Callable[..., Any]]]:
+def _averages(state) -> Iterator[tuple[int, list[Any], Callable[..., Any]]]:
     """Every averaging in a state: how deep it lies, the slots it reads, and what it makes of a
     parameter and these.
     """
-    if isinstance(state, RuleState):
+    for path, rule in jax.tree_util.tree_leaves_with_path(state, is_leaf=_is_rule):
         for names, evaluate in _EVALUATE.items():
-            if all(name in state.slots for name in names):
-                yield depth, [state.slots[name] for name in names], evaluate
-    elif isinstance(state, dict | tuple | list):
-        for inner in state.values() if isinstance(state, dict) else state:
-            yield from _averages(inner, depth + 1)
+            if _is_rule(rule) and all(name in rule.slots for name in names):
+                yield len(path), [rule.slots[name] for name in names], evaluate
+
+
+def _is_rule(node) -> bool:
+    return isinstance(node, RuleState)
 
 
 def _stored(p, average):

@@ -5,7 +5,6 @@ A step and the gradient of the moment agree where moving along the step lowers t
 order.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from gradxform.core.chain import Inner, transformation
 from gradxform.core.leafwise import RuleState, leafwise
 from gradxform.core.transform import Transform
 from gradxform.numerics import real_dtype
-from gradxform.wrappers.wrapper import Wrapper
+from gradxform.wrappers.wrapper import Wrapper, counter
 
 
 class _Cautious(NamedTuple):
@@ -50,8 +49,8 @@ class Agreement(Wrapper):
     inner: Transform
     rule: Any
 
-    def inside(self, params, state) -> Iterator[tuple[str, Transform, Any, Any]]:
-        yield "", self.inner, params, state
+    def inside(self, state=None, params=None):
+        yield "", self.inner, state, params
 
     def init(self, params):
         return self.inner.init(params)
@@ -59,10 +58,8 @@ class Agreement(Wrapper):
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         step, state = self.run(updates, state, params, gradient, extra)
         compared = updates if gradient is None else gradient
-        step, _ = leafwise(self.rule, name="agreement").update(
-            step, RuleState(jnp.zeros((), jnp.int32), {}), gradient=compared
-        )
-        return step, state
+        rule = leafwise(self.rule, name="agreement")
+        return rule.update(step, RuleState(counter(), {}), gradient=compared)[0], state
 
 
 @transformation(conventions={"paper": {}, "lion_pytorch": {}})

@@ -18,7 +18,7 @@ from gradxform.core.chain import Inner, transformation
 from gradxform.core.hyper import Count
 from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import zeros
-from gradxform.core.transform import Transform
+from gradxform.core.transform import Transform, require_params
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, is_multiple, pick, zeros_like
 
 
@@ -166,10 +166,7 @@ class Restart(Wrapper):
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
-        if params is None:
-            raise ValueError(
-                "restart: update() needs the parameters: update(updates, state, params)"
-            )
+        require_params(self.name, params)
         out, inner = self.run(updates, state.inner, params, gradient, extra)
         step = state.step + 1
         over = is_multiple(step, self.number("period", state.step))

@@ -4,31 +4,21 @@ full.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.chain import as_transform, chain, transformation
-from gradxform.core.hyper import Count, Real, at_step, scalar
-from gradxform.core.labels import ByPath
+from gradxform.core.chain import Inner, chain, transformation
+from gradxform.core.hyper import Count, Real
 from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.numerics import wide_dtype
 from gradxform.rules.directions import ema
 from gradxform.rules.preconditioners import scale_by_rms
-
-
-class _Inner:
-    """A transformation, or an (init, update) pair from elsewhere."""
-
-    def convert(self, owner: str, name: str, x: Any) -> Transform:
-        return as_transform(x)
-
-
-Inner = Annotated[Any, _Inner()]
+from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
 
 
 class GaLoreDimensionNumbers(NamedTuple):
@@ -115,30 +105,18 @@ class _View(NamedTuple):
         return left[:, : self.rank] if self.left else right[: self.rank].T
 
 
-@pytree(static=("rank", "dimensions", "convention", "name"))
-class GaLore(Transform):
+@pytree(static=("rank", "dimensions", "convention"))
+class GaLore(Wrapper):
     """Built by `scale_by_galore`."""
 
+    name: ClassVar[str] = "scale_by_galore"  # pyright: ignore[reportIncompatibleMethodOverride]
+    State: ClassVar[Any] = LowRankState
+    inner: Transform
     update_proj_gap: Any
     scale: Any
-    inner: Transform
     rank: int
     dimensions: Any
     convention: str
-    name: str = "scale_by_galore"
-
-    @property
-    def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.inner.direction
-
-    def number(self, name: str, step):
-        """One of its numbers at a step; it is one number for the whole tree."""
-        x = at_step(getattr(self, name), step)
-        if isinstance(x, ByPath):
-            raise ValueError(
-                f"{self.name}: {name} is one number for the whole tree; it takes no by_path table"
-            )
-        return scalar(self.name, name, x)
 
     def view(self, path: str, x) -> _View | None:
         """How a leaf is projected, None if it is not."""
@@ -160,9 +138,8 @@ class GaLore(Transform):
             )
         m, n = (math.prod(x.shape[a] for a in side) for side in (rows, columns))
         left = m >= n if self.convention == "optax" else m < n
-        return _View(
-            transpose, tuple(x.shape[a] for a in transpose), m, n, left, min(self.rank, m, n)
-        )
+        shape = tuple(x.shape[a] for a in transpose)
+        return _View(transpose, shape, m, n, left, min(self.rank, m, n))
 
     def views(self, tree):
         """One view per leaf, None leaves included."""
@@ -173,66 +150,53 @@ class GaLore(Transform):
         ]
 
     def init(self, params):
-        leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
-        views = self.views(params)
-        projectors, low = [], []
-        for x, view in zip(leaves, views, strict=True):
+        def begin(x, view):
             if view is None:
-                projectors.append(None)
-                low.append(x)
-                continue
+                return None, x
             side, other = (view.rows, view.columns) if view.left else (view.columns, view.rows)
-            dtype = wide_dtype(x.dtype)
-            projectors.append(jnp.zeros((side, view.rank), dtype))
-            low.append(jnp.zeros((view.rank, other) if view.left else (other, view.rank), x.dtype))
-        return LowRankState(
-            jnp.zeros((), jnp.int32),
-            structure.unflatten(projectors),
-            self.inner.init(structure.unflatten(low)),
-        )
+            shape = (view.rank, other) if view.left else (other, view.rank)
+            return jnp.zeros((side, view.rank), wide_dtype(x.dtype)), jnp.zeros(shape, x.dtype)
 
-    def update(self, updates, state, params=None, **extra):
-        gap, amount = (self.number(name, state.step) for name in ("update_proj_gap", "scale"))
-        due = state.step % jnp.asarray(gap, jnp.int32) == 0
-        leaves, structure = jax.tree.flatten(updates, is_leaf=trees.is_none)
-        views = self.views(updates)
-        old = structure.flatten_up_to(state.projector)
-        projectors, low = [], []
-        for x, view, projector in zip(leaves, views, old, strict=True):
+        projectors, low = _both(begin, params, self.views(params))
+        return LowRankState(counter(), projectors, self.inner.init(low))
+
+    def update(self, updates, state, params=None, *, gradient=None, **extra):
+        self.check(state)
+        due = is_multiple(state.step, self.number("update_proj_gap", state.step, jnp.int32))
+        amount = self.number("scale", state.step, float)
+        views, structure = self.views(updates), jax.tree.structure(updates, is_leaf=trees.is_none)
+
+        def down(x, view, projector):
             if view is None:
-                projectors.append(None)
-                low.append(x)
-                continue
+                return None, x
             wide = x.astype(projector.dtype)
-            held = jax.lax.stop_gradient(
-                wide
-            )  # the subspace is chosen, not differentiated: repeated singular values have no slope
-            new = jax.lax.cond(
-                due,
-                lambda g, p, view=view: view.leading(g).astype(p.dtype),
-                lambda g, p: p,
-                held,
-                projector,
-            )
-            projectors.append(new)
-            low.append(view.project(wide, new).astype(x.dtype))
-        extra.pop("gradient", None)
-        out, inner = self.inner.update(structure.unflatten(low), state.inner, None, **extra)
-        lifted = []
-        for x, view, projector, step in zip(
-            leaves, views, projectors, structure.flatten_up_to(out), strict=True
-        ):
+            # the subspace is chosen, not differentiated: repeated singular values have no slope
+            held = jax.lax.stop_gradient(wide)
+            found = lambda g, p: view.leading(g).astype(p.dtype)  # noqa: E731
+            new = jax.lax.cond(due, found, lambda g, p: p, held, projector)
+            return new, view.project(wide, new).astype(x.dtype)
+
+        def up(x, view, projector, step):
             if view is None:
-                lifted.append(step)
-                continue
+                return step
             full = view.lift(step.astype(projector.dtype), projector)
-            lifted.append((jnp.asarray(amount, full.dtype) * full).astype(x.dtype))
-        return structure.unflatten(lifted), LowRankState(
-            state.step + jnp.ones((), jnp.int32), structure.unflatten(projectors), inner
-        )
+            return (amount.astype(full.dtype) * full).astype(x.dtype)
+
+        projectors, low = _both(down, updates, views, structure.flatten_up_to(state.projector))
+        out, inner = self.run(low, state.inner, None, None, extra)
+        columns = (structure.flatten_up_to(tree) for tree in (updates, projectors, out))
+        lifted = [up(x, v, p, u) for v, x, p, u in zip(views, *columns, strict=True)]
+        return structure.unflatten(lifted), LowRankState(state.step + 1, projectors, inner)
 
 
-@transformation
+def _both(f, tree, *columns):
+    """Two trees, of what `f(leaf, …)` gives for each leaf and the columns beside it."""
+    leaves, structure = jax.tree.flatten(tree, is_leaf=trees.is_none)
+    pairs = [f(*row) for row in zip(leaves, *columns, strict=True)]
+    return tuple(structure.unflatten([pair[i] for pair in pairs]) for i in range(2))
+
+
+@transformation(conventions={"optax": {}, "paper": {}})
 def scale_by_galore(
     rank: int = 128,
     update_proj_gap: Count = 200,
@@ -270,16 +234,6 @@ def scale_by_galore(
     """
     if rank < 1:
         raise ValueError(f"scale_by_galore: rank must lie in [1, inf); got {rank}")
-    if convention not in ("optax", "paper"):
-        raise ValueError(
-            f"scale_by_galore: convention must be 'optax' or 'paper'; got {convention!r}"
-        )
     adam = chain(ema(0.9), scale_by_rms(0.999, eps_in_sqrt=False, bias_correction=True))
-    return GaLore(
-        update_proj_gap,
-        scale,
-        adam if base_optimizer is None else base_optimizer,
-        rank,
-        weight_dimension_numbers,
-        convention,
-    )
+    inner = adam if base_optimizer is None else base_optimizer
+    return GaLore(inner, update_proj_gap, scale, rank, weight_dimension_numbers, convention)

@@ -11,7 +11,6 @@ global clip, put it in the chain before the groups, or keep one optimizer and gi
 
 import warnings
 from collections.abc import Hashable, Iterator, Mapping
-from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -24,7 +23,7 @@ from gradxform.core.labels import Mask, ParamLabels, label_leaves
 from gradxform.core.leafwise import Leafwise
 from gradxform.core.transform import Transform
 from gradxform.display.code import code
-from gradxform.wrappers.wrapper import Wrapper
+from gradxform.wrappers.wrapper import Wrapper, updated
 
 
 @pytree(static=("labels", "extras", "called", "bare"))
@@ -95,24 +94,20 @@ class Partition(Wrapper):
                 None if tree is None else _only(chosen, tree)
                 for tree in (updates, params, gradient)
             )
-            known = {} if g is None else {"gradient": g}
             own = {
                 k: _only(chosen, x) if self.extras and jax.tree.structure(x) == structure else x
                 for k, x in extra.items()
             }
-            new, states[label] = tx.update(u, self.share(label, state), p, **known, **own)
+            new, states[label] = updated(tx, u, self.share(label, state), p, g, own)
             out = _merge(chosen, new, out)
         return out, states if self.bare is None else states[self.bare]
 
-    def inside(self, state):
+    def inside(self, state=None, params=None):
+        groups = [] if params is None else self.groups(params)
+        shares = {label: _only(chosen, params) for label, _, chosen in groups}
         for label, tx in self.transforms.items():
-            share = partial(self._share_of_params, label)
-            yield "" if self.bare is not None else str(label), tx, self.share(label, state), share
-
-    def _share_of_params(self, label, params):
-        return next(
-            _only(chosen, params) for found, _, chosen in self.groups(params) if found == label
-        )
+            own = None if state is None else self.share(label, state)
+            yield "" if self.bare is not None else str(label), tx, own, shares.get(label)
 
 
 def _only(chosen: list[bool], tree):
@@ -205,15 +200,9 @@ def multi_transform(
 
 def _steps(tx) -> bool:
     """Whether a rule with a learning rate is among its parts: then it is a whole optimizer."""
-    for _, part in tx.parts():
-        if isinstance(part, Leafwise) and part.records:
-            return True
-        fields = [
-            y for x in vars(part).values() for y in (x.values() if isinstance(x, dict) else [x])
-        ]
-        if any(_steps(x) for x in fields if isinstance(x, Transform)):
-            return True
-    return False
+    if isinstance(tx, Leafwise):
+        return tx.records
+    return any(_steps(part) for _, part, _, _ in tx.inside())
 
 
 class _Masked(AnyTransform):

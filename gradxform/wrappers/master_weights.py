@@ -8,9 +8,9 @@ from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
 from gradxform.core.chain import Inner, transformation
 from gradxform.core.slots import copied
-from gradxform.core.transform import Transform, check_updates
+from gradxform.core.transform import Transform, check_updates, require_params
 from gradxform.numerics import wide_dtype
-from gradxform.wrappers.wrapper import Wrapper
+from gradxform.wrappers.wrapper import Wrapper, updated
 
 
 class MasterWeightsState(NamedTuple):
@@ -42,15 +42,11 @@ class MasterWeights(Wrapper):
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
-        if params is None:
-            raise ValueError(
-                "master_weights: update() needs the parameters: update(updates, state, params)"
-            )
+        require_params(self.name, params)
         check_updates("master_weights", updates, params)
         weights = _over(params, state.master)
         wide = trees.tree_map(lambda g: g.astype(wide_dtype(g.dtype)), (updates, gradient))
-        known = {} if gradient is None else {"gradient": wide[1]}
-        steps, inner = self.inner.update(wide[0], state.inner, weights, **known, **extra)
+        steps, inner = updated(self.inner, wide[0], state.inner, weights, wide[1], extra)
         moved = trees.tree_map(lambda m, u: m + u.astype(m.dtype), state.master, steps)
 
         def difference(u, step, p, m):

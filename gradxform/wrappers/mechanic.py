@@ -1,19 +1,18 @@
 """Learn the scale of any optimizer's steps by betting on it."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.chain import transformation
-from gradxform.core.hyper import Epsilon, NonNegative, Positive, at_step, scalar
-from gradxform.core.labels import ByPath
-from gradxform.core.transform import Transform
+from gradxform.core.chain import Inner, transformation
+from gradxform.core.hyper import Epsilon, NonNegative, Positive
+from gradxform.core.transform import Transform, require_params
 from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.rules.measures import copy, inner, leaves_of, total
-from gradxform.wrappers.galore import Inner
+from gradxform.wrappers.wrapper import Wrapper, counter
 
 
 def _gain(g, p, x0, pull):
@@ -36,53 +35,31 @@ class MechanicState(NamedTuple):
     inner: Any
 
 
-@pytree(static=("num_betas", "name"))
-class Mechanic(Transform):
+@pytree(static=("num_betas",))
+class Mechanic(Wrapper):
     """Built by `mechanize`."""
 
-    base_optimizer: Transform
+    name: ClassVar[str] = "mechanize"  # pyright: ignore[reportIncompatibleMethodOverride]
+    State: ClassVar[Any] = MechanicState
+    inner: Transform
     weight_decay: Any
     eps: Any
     s_init: Any
     num_betas: int
-    name: str = "mechanize"
-
-    @property
-    def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.base_optimizer.direction
-
-    def number(self, name: str, step):
-        """One of its numbers at a step, in the default float."""
-        x = at_step(getattr(self, name), step)
-        if isinstance(x, ByPath):
-            raise ValueError(
-                f"{self.name}: {name} is one number for the whole tree; it takes no by_path table"
-            )
-        return jnp.asarray(scalar(self.name, name, x), float)
 
     def init(self, params):
-        s_init = self.number("s_init", jnp.zeros((), jnp.int32))
-        none = [jnp.zeros(self.num_betas, float) for _ in range(4)]
-        return MechanicState(
-            jnp.zeros((), jnp.int32),
-            none[0],
-            none[1],
-            none[2],
-            none[3] + s_init,
-            copy(params),
-            self.base_optimizer.init(params),
-        )
+        reward, largest, variance, none = (jnp.zeros(self.num_betas, float) for _ in range(4))
+        scale = none + self.number("s_init", counter(), float)
+        inner = self.inner.init(params)
+        return MechanicState(counter(), reward, largest, variance, scale, copy(params), inner)
 
-    def update(self, updates, state, params=None, **extra):
-        if params is None:
-            raise ValueError(
-                f"{self.name}: update() needs the parameters: update(updates, state, params)"
-            )
+    def update(self, updates, state, params=None, *, gradient=None, **extra):
+        self.check(state)
+        require_params(self.name, params)
         weight_decay, eps, s_init = (
-            self.number(name, state.step) for name in ("weight_decay", "eps", "s_init")
+            self.number(name, state.step, float) for name in ("weight_decay", "eps", "s_init")
         )
-        out, inner_state = self.base_optimizer.update(updates, state.inner, params, **extra)
-        inner_state = jax.tree.map(lambda new, old: new.astype(old.dtype), inner_state, state.inner)
+        out, inner_state = self.run(updates, state.inner, params, gradient, extra)
         x0 = trees.tree_map(
             lambda x, p: jnp.where(state.step == 0, p.astype(x.dtype), x), state.x0, params
         )
@@ -110,8 +87,9 @@ class Mechanic(Transform):
             )
 
         moved = trees.tree_map(move, out, params, x0)
-        step = state.step + jnp.ones((), jnp.int32)
-        return moved, MechanicState(step, reward, largest, variance, scale, x0, inner_state)
+        return moved, MechanicState(
+            state.step + 1, reward, largest, variance, scale, x0, inner_state
+        )
 
 
 @transformation

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from gradxform.core import leaves as trees
 from gradxform.core.call import Value, pytree
 from gradxform.core.chain import Inner, apply_updates, transformation
-from gradxform.core.hyper import Count, NonNegative, scalar
+from gradxform.core.hyper import Count, NonNegative
 from gradxform.core.slots import copied
-from gradxform.core.transform import Transform
+from gradxform.core.transform import Transform, require_params
 from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, pick
 
@@ -33,6 +33,7 @@ class SamState(NamedTuple):
 class Sam(Wrapper):
     """Built by `sam`."""
 
+    name: ClassVar[str] = "sam"  # pyright: ignore[reportIncompatibleMethodOverride]
     State: ClassVar[Any] = SamState
     inner: Transform
     adversary: Transform
@@ -44,36 +45,28 @@ class Sam(Wrapper):
         outer = trees.tree_map(copied(), params)
         return SamState(counter(), outer, self.inner.init(params), self.adversary.init(params))
 
-    def inside(self, state):
-        yield from super().inside(state)
-        yield "adversary", self.adversary, state.adversary, lambda params: params
+    def inside(self, state=None, params=None):
+        yield from super().inside(state, params)
+        yield "adversary", self.adversary, state and state.adversary, params
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
-        if params is None:
-            raise ValueError("sam: update() needs the parameters: update(updates, state, params)")
+        require_params(self.name, params)
         kept = pick(state.mini_step == 0, cast(params, state.outer_params), state.outer_params)
         outer = cast(kept, params)
-        last = (
-            state.mini_step.astype(jnp.float32) >= self.number("sync_period", state.mini_step) - 1
-        )
+        period = self.number("sync_period", state.mini_step)
+        last = state.mini_step.astype(jnp.float32) >= period - 1
 
         def descend(updates, inner, adversary):
             out, inner = self.run(updates, inner, outer, gradient, extra)
             out = jax.tree.map(lambda o, p, u: (o - p).astype(u.dtype) + u, outer, params, out)
-            return (
-                out,
-                inner,
-                cast(self.adversary.init(params), adversary) if self.reset_state else adversary,
-            )
+            fresh = cast(self.adversary.init(params), adversary) if self.reset_state else adversary
+            return out, inner, fresh
 
         def ascend(updates, inner, adversary):
             out, new = self.adversary.update(updates, adversary, params, **extra)
-            return (
-                jax.tree.map(lambda x, u: -x.astype(u.dtype), out, updates),
-                inner,
-                cast(new, adversary),
-            )
+            out = jax.tree.map(lambda x, u: -x.astype(u.dtype), out, updates)
+            return out, inner, cast(new, adversary)
 
         out, inner, adversary = jax.lax.cond(
             last, descend, ascend, updates, state.inner, state.adversary
@@ -116,15 +109,13 @@ class OpaqueSam(Sam):
             return point, slope, cast(new, adversary)
 
         carry = params, updates, state.adversary
+        if isinstance(self.sync_period, Value):
+            raise TypeError("sam: sync_period is a number in opaque mode, which counts no steps")
         if isinstance(self.sync_period, int):
             for i in range(self.sync_period - 1):
                 carry = ascend(i, carry)
         else:
-            if isinstance(self.sync_period, Value):
-                raise TypeError(
-                    "sam: sync_period is a number in opaque mode, which counts no steps"
-                )
-            ascents = jnp.asarray(scalar("sam", "sync_period", self.sync_period), jnp.int32) - 1
+            ascents = self.number("sync_period", 0, jnp.int32) - 1
             carry = jax.lax.fori_loop(0, ascents, ascend, carry)
         _, slope, adversary = carry
         if self.reset_state:
@@ -173,9 +164,8 @@ def sam(
 
     Not: `sam_gradient`, the same in one line for those who write their own training step.
     """
-    if opaque_mode:
-        return OpaqueSam(optimizer, adv_optimizer, sync_period, bool(reset_state), batch_axis_name)
-    return Sam(optimizer, adv_optimizer, sync_period, bool(reset_state), batch_axis_name)
+    mode = OpaqueSam if opaque_mode else Sam
+    return mode(optimizer, adv_optimizer, sync_period, bool(reset_state), batch_axis_name)
 
 
 def sam_gradient(grad_fn: Callable[..., Any], rho: NonNegative = 0.05):

@@ -68,9 +68,8 @@ class _Skip(Wrapper):
         consecutive = jnp.where(bad, state.consecutive + 1, 0)
         skip = bad
         if self.max_consecutive is not None:
-            skip = bad & (
-                consecutive.astype(jnp.float32) <= self.number("max_consecutive", state.skipped)
-            )
+            most = self.number("max_consecutive", state.skipped)
+            skip = bad & (consecutive.astype(jnp.float32) <= most)
         clean = pick(skip, zeros_like((updates, gradient)), (updates, gradient))
         out, inner = self.run(clean[0], state.inner, params, clean[1], extra)
         return skip, pick(skip, zeros_like(out), out), pick(skip, state.inner, inner), consecutive
@@ -140,10 +139,9 @@ class SkipSpikes(_Skip):
     by: str
 
     def init(self, params):
-        zero = jnp.zeros((), jnp.float32)
-        return SpikeState(
-            counter(), counter(), counter(), zero, jnp.copy(zero), self.inner.init(params)
-        )
+        mean, variance = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
+        inner = self.inner.init(params)
+        return SpikeState(counter(), counter(), counter(), mean, variance, inner)
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
@@ -159,11 +157,9 @@ class SkipSpikes(_Skip):
         skip, out, inner, consecutive = self.guarded(bad, state, updates, params, gradient, extra)
         learn = ~skip & jnp.isfinite(norm)
         deviation = jnp.where(learn & (state.seen > 0), norm - mean, 0)
-        new = (
-            lerp(jnp.where(learn, norm, 0), state.mean, decay),
-            lerp(deviation**2, state.variance, decay),
-        )
-        mean, variance = pick(learn, new, (state.mean, state.variance))
+        mean = lerp(jnp.where(learn, norm, 0), state.mean, decay)
+        variance = lerp(deviation**2, state.variance, decay)
+        mean, variance = pick(learn, (mean, variance), (state.mean, state.variance))
         skipped, seen = state.skipped + jnp.where(skip, 1, 0), state.seen + jnp.where(learn, 1, 0)
         return out, SpikeState(consecutive, skipped, seen, mean, variance, inner)
 

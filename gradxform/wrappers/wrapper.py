@@ -4,14 +4,12 @@ It is a direction if what it wraps is (the gradient it freezes is then what ente
 hands on every extra argument, and never branches in Python on a number.
 """
 
-from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from gradxform.core.hyper import at_step, scalar
-from gradxform.core.labels import ByPath
+from gradxform.core.hyper import one_number
 from gradxform.core.transform import Transform
 from gradxform.display.code import code
 
@@ -35,20 +33,12 @@ class Wrapper(Transform):
     def __repr__(self):
         return f"{self.name}({', '.join(f'{k}={code(v)}' for k, v in vars(self).items())})"
 
-    def inside(self, state) -> Iterator[tuple[str, Transform, Any, Callable[[Any], Any]]]:
-        """What it wraps: a label, the transformation, its state, and a function that gives its
-        share of the parameters.
-        """
-        yield "inner", self.inner, state.inner, lambda params: params
+    def inside(self, state=None, params=None):
+        yield "inner", self.inner, state and state.inner, params
 
-    def number(self, name: str, step):
+    def number(self, name: str, step, dtype: Any = jnp.float32):
         """One of its numbers at a step, the same for the whole tree."""
-        x = at_step(getattr(self, name), step)
-        if isinstance(x, ByPath):
-            raise ValueError(
-                f"{self.name}: {name} is one number for the whole tree; it takes no by_path table"
-            )
-        return jnp.asarray(scalar(self.name, name, x), jnp.float32)
+        return jnp.asarray(one_number(self.name, name, getattr(self, name), step), dtype)
 
     def check(self, state):
         """Raise when the state is not this wrapper's."""
@@ -60,9 +50,14 @@ class Wrapper(Transform):
 
     def run(self, updates, state, params, gradient, extra):
         """The inner update, in the dtypes that came in."""
-        known = {} if gradient is None else {"gradient": gradient}
-        out, new_state = self.inner.update(updates, state, params, **known, **extra)
+        out, new_state = updated(self.inner, updates, state, params, gradient, extra)
         return cast(out, updates), cast(new_state, state)
+
+
+def updated(tx: Transform, updates, state, params, gradient, extra):
+    """`tx.update`, which is told the gradient where there is one beside the updates."""
+    known = {} if gradient is None else {"gradient": gradient}
+    return tx.update(updates, state, params, **known, **extra)
 
 
 def cast(tree, like):

@@ -301,3 +301,17 @@ def test_it_works_under_jit_and_shares_no_buffers():
     jax.tree.map(np.testing.assert_array_equal, got, traced)
     jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state), donate_argnums=0)(got)
     assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(state))
+
+
+def test_a_frozen_group_goes_on():
+    """`freeze` keeps the state of the group that is trained, as Optax's `masked` does."""
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    theirs = optax.masked(optax.adam(0.1), {"a": False, "b": True})
+    gradients = jax.tree.map(lambda p: 0.5 * p, params)
+    _, saved = theirs.update(gradients, theirs.init(params), params)
+    tx = gx.freeze("a", gx.adam(0.1))
+    state = gx.import_optax_state(tx, saved, params)
+    assert jax.tree.structure(state) == jax.tree.structure(tx.init(params))
+    assert gx.get(state, "m")["a"] is None
+    np.testing.assert_allclose(gx.get(state, "m")["b"], 0.05 * np.ones(3), rtol=1e-6)
+    assert int(gx.get(state, "step")) == 1

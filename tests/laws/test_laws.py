@@ -23,7 +23,8 @@ TEXTBOOK = {
         "optimizers.textbook",
     )
 }
-CHEAP = {"dtypes", "abstract_init", "value"}
+CHEAP = {"dtypes", "abstract_init", "value", "tools"}
+LOWERED = {"adam", "chain", "ema", "partition"}  # for every platform, in the default run
 
 
 @cache
@@ -37,6 +38,8 @@ def cases():
         home = getattr(getattr(made(name), "_function", None), "__module__", None)
         for law in LAWS:
             every_time = law in CHEAP or (name in vars(gx) and (home in TEXTBOOK or home is None))
+            if law == "platforms":
+                every_time = name in LOWERED
             yield pytest.param(
                 name, law, id=f"{name}-{law}", marks=() if every_time else pytest.mark.slow
             )

@@ -74,6 +74,7 @@ STEP_SIZES = {
     "rprop",
     "rprop_torch",
     "scale_by_rprop",
+    "scale_by_rprop_torch",
 }  # their learning rate is where the steps of their own begin
 
 
@@ -86,14 +87,15 @@ def used(tx):
     return [0.0, 0.0, 0.045, 0.08] if tx.convention == "optax" else [0.045, 0.045, 0.08, 0.07]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        n
-        for n, e in TRANSFORMATIONS.items()
-        if "learning_rate" in getattr(e.make(), "arguments", ())
-    ],
-)
+def with_a_learning_rate():
+    """Every one; the variants that differ by convention or a flag in the slow tail, but averages."""
+    for name, entry in TRANSFORMATIONS.items():
+        if "learning_rate" in getattr(entry.make(), "arguments", ()):
+            default = name in vars(gx) or name.startswith("schedule_free")
+            yield pytest.param(name, marks=() if default else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", list(with_a_learning_rate()))
 def test_every_optimizer_with_a_learning_rate_records_it(name):
     entry = TRANSFORMATIONS[name]
     tx = entry.make().replace(learning_rate=RATE)
@@ -463,3 +465,86 @@ def test_setting_the_step_sets_every_counter():
     one = gx.set(tx.init(params), "ema/step", 7)
     assert int(gx.get(one, "ema/step")) == 7
     assert int(gx.get(one, "scale_by_rms/step")) == 0
+
+
+def _grow(u, at, *, size):
+    return u * size
+
+
+ESTIMATOR = gx.chain(gx.ema(0.9), gx.scale(2.0))
+# a wrapper, the path of a number inside it, its value, and how describe shows it
+WRAPPED = {
+    "cautious": (gx.cautious(gx.adam(0.1, b1=0.8)), "b1", 0.8, "ema(decay=0.8)"),
+    "grams": (gx.grams(gx.adam(0.1, b1=0.8)), "b1", 0.8, "ema(decay=0.8)"),
+    "mechanize": (gx.mechanize(gx.adam(0.1, b1=0.8)), "inner/b1", 0.8, "ema(decay=0.8)"),
+    "galore": (
+        gx.scale_by_galore(1, base_optimizer=gx.adam(0.1, b1=0.8)),
+        "inner/b1",
+        0.8,
+        "ema(decay=0.8)",
+    ),
+    "sophia": (
+        gx.scale_by_sophia(hessian_diagonal_fn=ESTIMATOR),
+        "hessian/scale/step_size",
+        2.0,
+        "scale(step_size=2)",
+    ),
+    "a rule": (gx.lawa(gx.leafwise(_grow, size=0.8)), "grow/size", 0.8, "grow(size=0.8)"),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_what_is_wrapped_keeps_its_numbers_and_its_rules(name):
+    tx, path, value, rule = WRAPPED[name]
+    state = tx.init({"w": jnp.ones((2, 2))})
+    assert gx.numbers(tx, state)[path] == value
+    assert gx.get(state, path, tx) == value
+    (row,) = gx.describe(tx, {"w": jnp.ones((2, 2))}).rows
+    assert rule in row.rules
+
+
+def test_a_number_of_its_own_is_meant_before_those_of_what_is_inside():
+    """`get` by the whole path of a number, where the state records several of that name below."""
+    params = {"w": jnp.ones(2)}
+    tx = gx.schedule_free(gx.sam(gx.sgd(0.2), gx.sgd(0.3)), 0.1)
+    state = tx.init(params)
+    assert gx.get(state, "learning_rate", tx) == 0.1
+    with pytest.raises(KeyError, match="may be any of"):
+        gx.get(state, "learning_rate")
+
+
+def test_describe_counts_the_numbers_of_a_schedule_in_the_state():
+    params = {"w": jnp.ones(2)}
+    tx = gx.tunable(gx.sgd(gx.linear_schedule(1.0, 0.5, 10)))
+    told = gx.describe(tx, params)
+    size = sum(x.nbytes for x in jax.tree.leaves(tx.init(params)))
+    assert sum(told.shared.values()) == size
+
+
+def test_the_walk_gives_every_part_its_state_and_its_share():
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    tx = gx.chain(gx.accumulate(gx.freeze("a", gx.ema(0.9)), 2), gx.tunable(gx.scale(2.0)))
+    state = tx.init(params)
+
+    def walk(tx, state, params, at=""):
+        for label, part, own, share in tx.inside(state, params):
+            yield f"{at}/{label}", type(part).__name__, own, share
+            yield from walk(part, own, share, f"{at}/{label}")
+
+    found = list(walk(tx, state, params))
+    assert [kind for _, kind, _, _ in found if kind != "Named"] == [
+        "Accumulate",
+        "Partition",
+        "Leafwise",
+        "Stateless",
+        "Tunable",
+        "Leafwise",
+    ]
+    ends = {at: (own, share) for at, kind, own, share in found if kind == "Leafwise"}
+    (trained, scaled) = ends.values()
+    assert trained[0] is state["accumulate"].inner
+    assert trained[1] == {"a": None, "b": params["b"]}
+    assert scaled[0] is state["scale"].inner
+    assert scaled[1] is params
+    bare = [(at, kind) for at, kind, _, _ in walk(tx, None, None)]
+    assert bare == [(at, kind) for at, kind, _, _ in found], "the same parts without a state"

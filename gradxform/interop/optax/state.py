@@ -11,136 +11,69 @@ import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
-from gradxform.core.chain import Chain, Named, as_transform
+from gradxform.core.chain import Chain, as_transform
 from gradxform.core.leafwise import RECORDED, Leafwise
 from gradxform.core.schedule import Schedule
-from gradxform.core.states import ChainState, RuleState
+from gradxform.core.states import RuleState
 from gradxform.core.transform import name_of
 from gradxform.core.tunable import Tunable, TunableState
-from gradxform.wrappers.accumulation import Accumulate, AccumulateState
-from gradxform.wrappers.conditional import Conditional, ConditionState
+from gradxform.state.access import with_children
+from gradxform.wrappers.accumulation import Accumulate
+from gradxform.wrappers.conditional import Conditional
 from gradxform.wrappers.masking import Partition
-from gradxform.wrappers.skipping import SkipNonfinite, SkipState
+from gradxform.wrappers.skipping import SkipNonfinite
 
-_MU, _NU = {"m": "mu"}, {"v": "nu"}
+# the fields of a saved state: rules here | named tuples in Optax | slots here=fields there
+_TABLE = """
+momentum trace | TraceState | v=trace
+ema | EmaState | m=ema
+ema | ScaleByAdamState ScaleByAmsgradState ScaleByBeliefState | m=mu
+ema_from | ScaleByAdamState | m=mu
+two_emas | ScaleByAdemamixState | m1 m2
+momentum_plus_gradient | ScaleBySimplifiedAdEMAMixState | m
+scale_by_rms | ScaleByRmsState ScaleByRmsWithCountState ScaleByAdemamixState ScaleByAdamState | v=nu
+scale_by_rms | ScaleBySimplifiedAdEMAMixState | v=n
+scale_by_rss | ScaleByRssState | v=sum_of_squares
+scale_by_stddev | ScaleByRStdDevState ScaleByRStdDevWithCountState | m=mu v=nu
+scale_by_adadelta | ScaleByAdaDeltaState | e_g e_x
+scale_by_inf_norm scale_by_yogi_rms scale_by_rectified_rms | ScaleByAdamState | v=nu
+scale_by_rms_max | ScaleByAmsgradState | v=nu v_max=nu_max
+scale_by_deviation | ScaleByBeliefState | s=nu
+scale_by_belief scale_by_acprop | ScaleByBeliefState | m=mu s=nu
+scale_by_adopt | ScaleByAdamState | m=mu v=nu
+scale_by_lion | ScaleByLionState | m=mu
+scale_by_novograd | ScaleByNovogradState | m=mu v=nu
+scale_by_adan | ScaleByAdanState | m v n previous=g
+scale_by_factored_rms | FactoredState | v_row v_col v
+scale_by_sm3 | ScaleBySM3State | mu m=nu
+scale_by_rprop | ScaleByRpropState | step_size=step_sizes previous=prev_updates
+scale_by_optimistic_gradient descend_optimistically | ScaleByOptimisticGradientState | previous=previous_gradient
+scale_by_dog | DoGState | x0=init_params max_dist square_sum=sum_sq_norm_grads
+scale_by_dowg | DoWGState | x0=init_params square_dist=estim_sq_dist weighted=weighted_sq_norm_grads
+prodigy | ProdigyState | m=exp_avg v=exp_avg_sq s=grad_sum x0=params0 estim_lr numerator=numerator_weighted
+dadapt_adamw | DAdaptAdamWState | m=exp_avg v=exp_avg_sq s=grad_sum estim_lr numerator=numerator_weighted
+momo | MomoState | m=exp_avg barf gamma lb
+momo_adam | MomoAdamState | m=exp_avg v=exp_avg_sq barf gamma lb
+schedule_free | ScheduleFreeState | z b1 weight_sum max_lr
+scale_by_cocob | COCOBState | x0=init_particles bets=cumulative_gradients scale absolute=subgradients reward
+reduce_on_plateau | ReduceLROnPlateauState | scale best=best_value mean=avg_value bad=plateau_count cooling=cooldown_count seen=count
+zero_nans | ZeroNansState | found_nan
+apply_every | ApplyEvery | total=grad_acc
+"""
 
 
-_ADAM = {"ScaleByAdamState": _NU}
+def _fields() -> dict[str, dict[str, dict[str, str]]]:
+    """Rule here -> named tuple in Optax -> slot here: field there."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for row in _TABLE.strip().splitlines():
+        rules, states, slots = (cell.split() for cell in row.split(" | "))
+        pairs = {slot.split("=")[0]: slot.split("=")[-1] for slot in slots}
+        for rule in rules:
+            found.setdefault(rule, {}).update(dict.fromkeys(states, pairs))
+    return found
 
 
-_MOMENTS = {"m": "mu", "v": "nu"}
-
-
-_TRACE = {"TraceState": {"v": "trace"}}
-
-
-# rule here -> named tuple in Optax -> slot here: field there
-_FIELDS: dict[str, dict[str, dict[str, str]]] = {
-    "momentum": _TRACE,
-    "trace": _TRACE,
-    "ema": {
-        "EmaState": {"m": "ema"},
-        **dict.fromkeys(("ScaleByAdamState", "ScaleByAmsgradState", "ScaleByBeliefState"), _MU),
-    },
-    "ema_from": {"ScaleByAdamState": _MU},
-    "two_emas": {"ScaleByAdemamixState": {"m1": "m1", "m2": "m2"}},
-    "momentum_plus_gradient": {"ScaleBySimplifiedAdEMAMixState": {"m": "m"}},
-    "scale_by_rms": {
-        **dict.fromkeys(
-            ("ScaleByRmsState", "ScaleByRmsWithCountState", "ScaleByAdemamixState"), _NU
-        ),
-        "ScaleBySimplifiedAdEMAMixState": {"v": "n"},
-        **_ADAM,
-    },
-    "scale_by_rss": {"ScaleByRssState": {"v": "sum_of_squares"}},
-    "scale_by_stddev": dict.fromkeys(
-        ("ScaleByRStdDevState", "ScaleByRStdDevWithCountState"), _MOMENTS
-    ),
-    "scale_by_adadelta": {"ScaleByAdaDeltaState": {"e_g": "e_g", "e_x": "e_x"}},
-    "scale_by_inf_norm": _ADAM,
-    "scale_by_yogi_rms": _ADAM,
-    "scale_by_rectified_rms": _ADAM,
-    "scale_by_rms_max": {"ScaleByAmsgradState": {"v": "nu", "v_max": "nu_max"}},
-    "scale_by_deviation": {"ScaleByBeliefState": {"s": "nu"}},
-    "scale_by_belief": {"ScaleByBeliefState": {"m": "mu", "s": "nu"}},
-    "scale_by_acprop": {"ScaleByBeliefState": {"m": "mu", "s": "nu"}},
-    "scale_by_adopt": {"ScaleByAdamState": _MOMENTS},
-    "scale_by_lion": {"ScaleByLionState": _MU},
-    "scale_by_novograd": {"ScaleByNovogradState": _MOMENTS},
-    "scale_by_adan": {"ScaleByAdanState": {"m": "m", "v": "v", "n": "n", "previous": "g"}},
-    "scale_by_factored_rms": {"FactoredState": {"v_row": "v_row", "v_col": "v_col", "v": "v"}},
-    "scale_by_sm3": {"ScaleBySM3State": {"mu": "mu", "m": "nu"}},
-    "scale_by_rprop": {
-        "ScaleByRpropState": {"step_size": "step_sizes", "previous": "prev_updates"}
-    },
-    "scale_by_optimistic_gradient": {
-        "ScaleByOptimisticGradientState": {"previous": "previous_gradient"}
-    },
-    "descend_optimistically": {"ScaleByOptimisticGradientState": {"previous": "previous_gradient"}},
-    "scale_by_dog": {
-        "DoGState": {"x0": "init_params", "max_dist": "max_dist", "square_sum": "sum_sq_norm_grads"}
-    },
-    "scale_by_dowg": {
-        "DoWGState": {
-            "x0": "init_params",
-            "square_dist": "estim_sq_dist",
-            "weighted": "weighted_sq_norm_grads",
-        }
-    },
-    "prodigy": {
-        "ProdigyState": {
-            "m": "exp_avg",
-            "v": "exp_avg_sq",
-            "s": "grad_sum",
-            "x0": "params0",
-            "estim_lr": "estim_lr",
-            "numerator": "numerator_weighted",
-        }
-    },
-    "dadapt_adamw": {
-        "DAdaptAdamWState": {
-            "m": "exp_avg",
-            "v": "exp_avg_sq",
-            "s": "grad_sum",
-            "estim_lr": "estim_lr",
-            "numerator": "numerator_weighted",
-        }
-    },
-    "momo": {"MomoState": {"m": "exp_avg", "barf": "barf", "gamma": "gamma", "lb": "lb"}},
-    "momo_adam": {
-        "MomoAdamState": {
-            "m": "exp_avg",
-            "v": "exp_avg_sq",
-            "barf": "barf",
-            "gamma": "gamma",
-            "lb": "lb",
-        }
-    },
-    "schedule_free": {
-        "ScheduleFreeState": {"z": "z", "b1": "b1", "weight_sum": "weight_sum", "max_lr": "max_lr"}
-    },
-    "scale_by_cocob": {
-        "COCOBState": {
-            "x0": "init_particles",
-            "bets": "cumulative_gradients",
-            "scale": "scale",
-            "absolute": "subgradients",
-            "reward": "reward",
-        }
-    },
-    "reduce_on_plateau": {
-        "ReduceLROnPlateauState": {
-            "scale": "scale",
-            "best": "best_value",
-            "mean": "avg_value",
-            "bad": "plateau_count",
-            "cooling": "cooldown_count",
-            "seen": "count",
-        }
-    },
-    "zero_nans": {"ZeroNansState": {"found_nan": "found_nan"}},
-    "apply_every": {"ApplyEvery": {"total": "grad_acc"}},
-}
+_FIELDS = _fields()
 
 
 _INSIDE = {
@@ -152,11 +85,7 @@ _INSIDE = {
 
 
 _COUNTS = ("count", "t", "step_count")
-
-
 _FIRST = ("is_initial_step", "is_init_step")
-
-
 _SCHEDULES = ("ScaleByScheduleState", "WeightDecaySchedule")
 
 
@@ -191,16 +120,12 @@ class _Unit:
 
 def _units(node, path: str, fields: dict[str, Any]) -> Iterator[_Unit]:
     kind = _kind(node)
-    if kind:
-        if kind in _INSIDE:
-            yield from _units(getattr(node, _INSIDE[kind]), f"{path}.{_INSIDE[kind]}", fields)
-        if kind != "MaskedState":
-            yield _Unit(path, node, fields)
-    elif isinstance(node, tuple | list):
-        for i, child in enumerate(node):
-            yield from _units(child, f"{path}[{i}]", fields)
-    elif isinstance(node, dict):  # of `named_chain`
-        for name, child in node.items():
+    if kind in _INSIDE:
+        yield from _units(getattr(node, _INSIDE[kind]), f"{path}.{_INSIDE[kind]}", fields)
+    if kind and kind != "MaskedState":
+        yield _Unit(path, node, fields)
+    if not kind and isinstance(node, tuple | list | dict):  # a dict is that of `named_chain`
+        for name, child in node.items() if isinstance(node, dict) else enumerate(node):
             yield from _units(child, f"{path}[{name!r}]", fields)
 
 
@@ -236,16 +161,22 @@ def leaves(tree) -> list[tuple[str, Any]]:
     ]
 
 
-def _count(x):
-    return jnp.array(x, jnp.int32)
-
-
-_WRAPPERS = {
-    (Accumulate, "MultiStepsState"): "accumulate",
-    (SkipNonfinite, "ApplyIfFiniteState"): "skip",
-    (Conditional, "ConditionallyMaskState"): "condition",
-    (Conditional, "ConditionallyTransformState"): "condition",
-    (Partition, "PartitionState"): "partition",
+# wrapper here, named tuple in Optax -> field here: field there
+_WRAPPERS: dict[tuple[type, str], dict[str, str]] = {
+    (Accumulate, "MultiStepsState"): {
+        "mini_step": "mini_step",
+        "step": "gradient_step",
+        "accumulator": "acc_grads",
+        "inner": "inner_opt_state",
+    },
+    (SkipNonfinite, "ApplyIfFiniteState"): {
+        "consecutive": "notfinite_count",
+        "skipped": "total_notfinite",
+        "inner": "inner_state",
+    },
+    (Conditional, "ConditionallyMaskState"): {"step": "step", "inner": "inner_state"},
+    (Conditional, "ConditionallyTransformState"): {"step": "step", "inner": "inner_state"},
+    (Partition, "PartitionState"): {},  # by label
 }
 
 
@@ -255,9 +186,8 @@ class Import:
     owner = "import_optax_state"
     saved = "the Optax state"
     fields = _FIELDS
-    rules: ClassVar[dict[str, tuple[str, ...]]] = {
-        "scale_by_rms_max": ("_max_of_debiased", "_max")
-    }  # same contents
+    # of one name, with the same contents
+    rules: ClassVar[dict[str, tuple[str, ...]]] = {"scale_by_rms_max": ("_max_of_debiased", "_max")}
 
     def __init__(self, theirs, path="state", step=None):
         self.units = list(_units(theirs, path, self.fields))
@@ -283,56 +213,50 @@ class Import:
 
     def part(self, path: str, tx: Any, state):
         """The state of one part, the next of the saved values taken."""
-        if isinstance(tx, Named):
-            return self.part(path or tx.name, tx.expand(), state)
-        if isinstance(tx, Chain):
-            return ChainState(
-                {
-                    name: self.part(f"{path}/{name}".lstrip("/"), part, state[name])
-                    for name, part in tx.items.items()
-                }
-            )
         if isinstance(tx, Leafwise):
             return self.rule(path or tx.name, tx, state)
         if isinstance(tx, Tunable):
             return self.tunable(path, tx, state)
-        if isinstance(tx, Partition) and tx.bare is not None:
-            return self.part(path, tx.transforms[tx.bare], state)
+        for _, part, below, _ in tx.inside(state):
+            if below is state and state != ():  # a name for it, or the one group of a mask
+                return self.part(path or name_of(tx), part, state)
+        if isinstance(tx, Chain):
+            named = {
+                name: self.part(f"{path}/{name}".lstrip("/"), part, below)
+                for name, part, below, _ in tx.inside(state)
+            }
+            return with_children(state, named)
         if not jax.tree.leaves(state):
             return state
         unit = self.queue.pop(0) if self.queue else None
         if unit and (type(tx), unit.kind) in _WRAPPERS:
-            return getattr(self, _WRAPPERS[type(tx), unit.kind])(tx, state, unit.state, unit.path)
+            return self.wrapper(tx, state, unit)
         raise self.error(
             f"{path or name_of(tx)} cannot be made from {unit or 'nothing'} in {self.saved}"
         )
 
-    def accumulate(self, tx: Accumulate, state: AccumulateState, theirs, at: str):
-        inner = type(self)(
-            theirs.inner_opt_state, f"{at}.inner_opt_state", theirs.gradient_step
-        ).run(tx.inner, state.inner)
-        accumulator = like(
-            self.owner, f"{at}.acc_grads", _absent(theirs.acc_grads), state.accumulator
-        )
-        return AccumulateState(
-            _count(theirs.mini_step),
-            _count(theirs.gradient_step),
-            state.dropped,
-            accumulator,
-            inner,
-        )
-
-    def skip(self, tx: SkipNonfinite, state: SkipState, theirs, at: str):
-        inner = type(self)(theirs.inner_state, f"{at}.inner_state", self.step).run(
-            tx.inner, state.inner
-        )
-        return SkipState(_count(theirs.notfinite_count), _count(theirs.total_notfinite), inner)
-
-    def condition(self, tx: Conditional, state: ConditionState, theirs, at: str):
-        return ConditionState(
-            _count(theirs.step),
-            type(self)(theirs.inner_state, f"{at}.inner_state").run(tx.inner, state.inner),
-        )
+    def wrapper(self, tx: Any, state, unit: _Unit):
+        """The state of a wrapper: its own fields, and what it wraps."""
+        theirs, at, fields = unit.state, unit.path, _WRAPPERS[type(tx), unit.kind]
+        inside = {label: (part, below) for label, part, below, _ in tx.inside(state)}
+        places = {k: (f"{at}.{v}", getattr(theirs, v)) for k, v in fields.items() if k in inside}
+        if isinstance(tx, Partition):
+            groups = {str(label): group for label, group in theirs.inner_states.items()}
+            if groups.keys() != inside.keys():
+                raise self.error(
+                    f"{at} has the labels {sorted(groups)}, {tx.name} has {sorted(inside)}"
+                )
+            places = {label: (f"{at}[{label!r}]", group) for label, group in groups.items()}
+        step = getattr(theirs, "gradient_step", None if isinstance(tx, Conditional) else self.step)
+        new = {
+            label: type(self)(group, place, step).run(*inside[label])
+            for label, (place, group) in places.items()
+        }
+        for ours, field in fields.items():
+            if ours not in new:
+                value = _absent(getattr(theirs, field))
+                new[ours] = like(self.owner, f"{at}.{field}", value, getattr(state, ours))
+        return with_children(state, new)
 
     def rule(self, path: str, tx: Leafwise, state: RuleState):
         """The state of one rule."""
@@ -356,41 +280,19 @@ class Import:
             count = self.step if unit.count is None else unit.count
             if not unit.open:
                 self.queue.pop(0)
-        if count is None and any(
-            map(_is_schedule, jax.tree.leaves(tx.hypers, is_leaf=_is_schedule))
-        ):
+        numbers = jax.tree.leaves(tx.hypers, is_leaf=_is_schedule)
+        if count is None and any(map(_is_schedule, numbers)):
             raise self.error(f"{path} has a schedule, and {self.saved} counts no steps; give step=")
-        return RuleState(_count(0 if count is None else count), state.slots | slots)
-
-    def partition(self, tx: Partition, state, theirs, at: str):
-        labels = {str(label): inner for label, inner in theirs.inner_states.items()}
-        if labels.keys() != {str(label) for label in tx.transforms}:
-            raise self.error(
-                f"{at} has the labels {sorted(labels)}, {tx.name} has "
-                f"{sorted(map(str, tx.transforms))}"
-            )
-        return {
-            label: type(self)(labels[str(label)], f"{at}[{label!r}]", self.step).run(
-                inner, state[label]
-            )
-            for label, inner in tx.transforms.items()
-        }
+        return RuleState(jnp.array(0 if count is None else count, jnp.int32), state.slots | slots)
 
     def tunable(self, path: str, tx: Tunable, state: TunableState):
         inner = self.part(path, tx.inner, state.inner)
         injected = next((u.state for u in self.units if "hyperparams" in u.state._fields), None)
         known = getattr(state.tx, "_dynamic", {})
-        numbers = (
-            {}
-            if injected is None
-            else {k: v for k, v in injected.hyperparams.items() if k in known}
-        )
-        numbers = {k: v for k, v in numbers.items() if not _is_schedule(known[k])}
-        return (
-            TunableState(state.tx, inner).replace(**numbers)
-            if numbers
-            else TunableState(state.tx, inner)
-        )
+        given = {} if injected is None else injected.hyperparams
+        numbers = {k: v for k, v in given.items() if k in known and not _is_schedule(known[k])}
+        new = TunableState(state.tx, inner)
+        return new.replace(**numbers) if numbers else new
 
 
 def _is_schedule(x) -> bool:

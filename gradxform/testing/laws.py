@@ -1,83 +1,35 @@
-"""The laws that every transformation keeps, as a kit: `check_transformation(tx)` for your own.
+"""The laws: each a function of a transformation and the extra arguments its update needs, which
+raises AssertionError with what it saw.
 
-Each law is a function of a transformation and the extra arguments its update needs; it raises
-AssertionError with what it saw. They use small arrays, and shapes alone where no numbers are
-needed.
+They use small arrays, and shapes alone where no numbers are needed.
 """
 
 import itertools
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import gradxform
 from gradxform.core.chain import Named, apply_updates, chain, identity, stack
 from gradxform.core.labels import by_path
 from gradxform.core.schedule import Schedule
 from gradxform.schedules.basic import constant_schedule
+from gradxform.testing.samples import assert_close, assert_same, gradients_of, step, train, tree
 
 DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
-
-
-def _tree(scale=1.0, dtype=jnp.float32):
-    values = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3) * np.float32(scale)
-    return {
-        "a": {"kernel": jnp.asarray(values, dtype)},
-        "b": jnp.asarray(values[0] + np.float32(0.3 * scale), dtype),
-    }
-
-
-def _gradients(step, params):
-    return jax.tree.map(
-        lambda p: (jnp.sin(3 * p + jnp.asarray(step, p.dtype)) + p).astype(p.dtype), params
-    )
-
-
-def _train(tx, params, extra, steps=3):
-    """A few updates in a scan; gives the parameters and the state."""
-
-    def body(carry, step):
-        params, state = carry
-        updates, state = tx.update(_gradients(step, params), state, params, **extra)
-        return (apply_updates(params, updates), state), None
-
-    return jax.lax.scan(body, (params, tx.init(params)), jnp.arange(steps))[0]
-
-
-def _assert_close(got, expected, what, rtol=2e-5, atol=2e-6):
-    assert jax.tree.structure(got) == jax.tree.structure(expected), f"{what}: the structures differ"
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True
-    ):
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        a, b = np.asarray(a), np.asarray(b)
-        np.testing.assert_allclose(
-            a, b, rtol=rtol, atol=atol, err_msg=f"{what} at {jax.tree_util.keystr(path)}"
-        )
-
-
-def _assert_same(got, expected, what):
-    _assert_close(got, expected, what, rtol=0, atol=0)
-
-
-def _avals(tree):
-    return jax.tree.map(
-        lambda x: (x.shape, jnp.dtype(x.dtype).name, x.weak_type),
-        jax.eval_shape(lambda: tree) if not callable(tree) else jax.eval_shape(tree),
-    )
 
 
 def is_a_pair(tx, extra):
     """It unpacks into (init, update), and these are its methods."""
     init_fn, update_fn = tx
-    params = _tree()
-    updates, _ = update_fn(_gradients(0, params), init_fn(params), params, **extra)
-    _assert_same(
-        updates, tx.update(_gradients(0, params), tx.init(params), params, **extra)[0], "the pair"
+    params = tree()
+    updates, _ = update_fn(gradients_of(0, params), init_fn(params), params, **extra)
+    assert_same(
+        updates, tx.update(gradients_of(0, params), tx.init(params), params, **extra)[0], "the pair"
     )
 
 
@@ -86,7 +38,7 @@ def dtypes_are_a_fixed_point(tx, extra):
     its gradient's.
     """
     for p_dtype, g_dtype in itertools.product(DTYPES, DTYPES):
-        params, gradients = _tree(dtype=p_dtype), _tree(dtype=g_dtype)
+        params, gradients = tree(dtype=p_dtype), tree(dtype=g_dtype)
         state = jax.eval_shape(tx.init, params)
         updates, new_state = jax.eval_shape(
             lambda g, s, p: tx.update(g, s, p, **extra), gradients, state, params
@@ -120,7 +72,7 @@ def dtypes_are_a_fixed_point(tx, extra):
 
 def init_is_abstract(tx, extra):
     """`init` works under `jax.eval_shape` and gives there what it gives with numbers."""
-    params = _tree()
+    params = tree()
     state = tx.init(params)
     assert jax.tree.structure(jax.eval_shape(tx.init, params)) == jax.tree.structure(state)
     abstract = jax.tree.leaves(jax.eval_shape(tx.init, params))
@@ -133,16 +85,16 @@ def jit_equals_eager(tx, extra):
     """Compiled with its numbers closed over, called as it is, and run operation by operation, it
     does the same.
     """
-    params = _tree()
+    params = tree()
     state = tx.init(params)
-    eager = tx.update(_gradients(0, params), state, params, **extra)
+    eager = tx.update(gradients_of(0, params), state, params, **extra)
     jitted = jax.jit(lambda g, s, p: tx.update(g, s, p, **extra))(
-        _gradients(0, params), state, params
+        gradients_of(0, params), state, params
     )
-    _assert_close(eager, jitted, "eager against jit")
+    assert_close(eager, jitted, "eager against jit")
     with jax.disable_jit():
-        stepwise = tx.update(_gradients(0, params), state, params, **extra)
-    _assert_close(stepwise, jitted, "operation by operation against jit")
+        stepwise = tx.update(gradients_of(0, params), state, params, **extra)
+    assert_close(stepwise, jitted, "operation by operation against jit")
 
 
 def new_numbers_retrace_nothing(tx, extra):
@@ -150,15 +102,14 @@ def new_numbers_retrace_nothing(tx, extra):
     traces = []
 
     @jax.jit
-    def step(tx, params, state):
+    def traced(tx, params, state):
         traces.append(tx)
-        updates, state = tx.update(_gradients(0, params), state, params, **extra)
-        return apply_updates(params, updates), state
+        return step(tx, params, state, extra)
 
-    params = _tree()
+    params = tree()
     state = tx.init(params)
     for factor in (1.0, 0.5, 0.25):
-        params, state = step(_scaled(tx, factor), params, state)
+        params, state = traced(_scaled(tx, factor), params, state)
     assert len(traces) == 1, f"traced {len(traces)} times"
 
 
@@ -171,11 +122,11 @@ def vmap_equals_loop(tx, extra):
     members = [_scaled(tx, factor) for factor in (1.0, 0.95)]
     if not jax.tree.leaves(tx):
         return
-    params = _tree()
-    train = lambda tx: _train(tx, params, extra)  # noqa: E731
-    batched, alone = jax.jit(jax.vmap(train))(stack(members)), jax.jit(train)
+    params = tree()
+    trained = lambda tx: train(tx, params, extra)  # noqa: E731
+    batched, alone = jax.jit(jax.vmap(trained))(stack(members)), jax.jit(trained)
     for i, member in enumerate(members):
-        _assert_close(
+        assert_close(
             jax.tree.map(lambda x, i=i: x[i], batched),
             alone(member),
             f"member {i}",
@@ -192,27 +143,25 @@ def _replace_numbers(tx, make: Callable[[float], Any]):
 
 def constant_schedule_is_constant(tx, extra):
     """With a constant schedule in place of each number it does the same, bit for bit."""
-    params = _tree()
+    params = tree()
     scheduled = _replace_numbers(tx, constant_schedule)
-    _assert_same(
+    assert_same(
         _jit_train(scheduled, params, extra)[0], _trained(tx, extra)[0], "constant schedules"
     )
 
 
 def uniform_table_is_constant(tx, extra):
     """With a table that gives every path the same number it does the same, bit for bit."""
-    params = _tree()
+    params = tree()
     tabled = _replace_numbers(tx, lambda x: by_path({"a/**": x, "**": x}))
-    _assert_same(_jit_train(tabled, params, extra)[0], _trained(tx, extra)[0], "uniform tables")
+    assert_same(_jit_train(tabled, params, extra)[0], _trained(tx, extra)[0], "uniform tables")
 
 
 def _jit_train(tx, params, extra):
-    return jax.jit(lambda params: _train(tx, params, extra))(params)
+    return jax.jit(lambda params: train(tx, params, extra))(params)
 
 
-_LAST: list[
-    Any
-] = []  # the transformation and extra arguments of the last `_trained`, and its result
+_LAST: list[Any] = []  # the transformation and extra arguments of the last `_trained`; its result
 
 
 def _trained(tx, extra):
@@ -225,7 +174,7 @@ def _trained(tx, extra):
         and _LAST[1].keys() == extra.keys()
         and all(_LAST[1][k] is extra[k] for k in extra)
     ):
-        _LAST[:] = tx, extra, _jit_train(tx, _tree(), extra)
+        _LAST[:] = tx, extra, _jit_train(tx, tree(), extra)
     return _LAST[2]
 
 
@@ -243,7 +192,7 @@ def zero_gradients_are_safe(tx, extra):
     """With gradients of exactly zero the update is finite, and so is the derivative of training by
     numbers and start.
     """
-    params = _tree()
+    params = tree()
 
     def loss_after(tx, params, slope):
         state = tx.init(params)
@@ -270,16 +219,15 @@ def parameters_and_state_can_be_donated(tx, extra):
     """`init` gives no buffer twice and none of the parameters', so both can be donated to the first
     step.
     """
-    params = jax.tree.map(jnp.array, _tree())
+    params = jax.tree.map(jnp.array, tree())
     state = tx.init(params)
 
-    def step(params, state):
-        updates, state = tx.update(_gradients(0, params), state, params, **extra)
-        return apply_updates(params, updates), state
+    def first(params, state):
+        return step(tx, params, state, extra)
 
-    expected = jax.tree.map(np.asarray, step(params, state))
-    got = jax.jit(step, donate_argnums=(0, 1))(params, state)
-    _assert_close(got, expected, "donated")
+    expected = jax.tree.map(np.asarray, first(params, state))
+    got = jax.jit(first, donate_argnums=(0, 1))(params, state)
+    assert_close(got, expected, "donated")
 
 
 def large_temporaries_are_absent(tx, extra):
@@ -287,11 +235,11 @@ def large_temporaries_are_absent(tx, extra):
     params = {"w": jax.ShapeDtypeStruct((512, 512), jnp.float32)}
     state = jax.eval_shape(tx.init, params)
 
-    def step(params, state, gradients):
+    def given(params, state, gradients):
         updates, state = tx.update(gradients, state, params, **extra)
         return apply_updates(params, updates), state
 
-    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+    compiled = jax.jit(given, donate_argnums=(0, 1)).lower(params, state, params).compile()
     analysis = compiled.memory_analysis()
     assert analysis is not None, "this backend tells no memory"
     temporary = analysis.temp_size_in_bytes
@@ -312,17 +260,15 @@ def is_a_value(tx, extra):
     assert any(isinstance(x, float) for x in leaves) == (_scaled(tx, 0.5) != tx)
     assert "0x" not in repr(tx), repr(tx)
     if isinstance(tx, Named):
-        import gradxform
-
         names = {**vars(gradxform), "jnp": jnp, tx.name: tx._function}
         assert eval(repr(tx), names) == tx, repr(tx)  # the documented meaning of repr
 
 
 def unknown_arguments_are_ignored(tx, extra):
     """An extra argument that it does not know changes nothing."""
-    params = _tree()
-    gradients, state = _gradients(0, params), tx.init(params)
-    _assert_same(
+    params = tree()
+    gradients, state = gradients_of(0, params), tx.init(params)
+    assert_same(
         tx.update(gradients, state, params, unheard_of=jnp.ones(3), **extra),
         tx.update(gradients, state, params, **extra),
         "extra",
@@ -333,27 +279,26 @@ def chains_associate(tx, extra):
     """`identity()` beside it, and a chain around it, change nothing; and the pass through a scan is
     the same.
     """
-    params = _tree()
+    params = tree()
     expected, _ = _trained(tx, extra)
     for around in (chain(identity(), tx), chain(chain(tx), identity())):
-        _assert_same(_jit_train(around, params, extra)[0], expected, repr(around))
+        assert_same(_jit_train(around, params, extra)[0], expected, repr(around))
 
     def unrolled(params):
         state = tx.init(params)
-        for step in range(3):
-            updates, state = tx.update(_gradients(step, params), state, params, **extra)
-            params = apply_updates(params, updates)
+        for k in range(3):
+            params, state = step(tx, params, state, extra, k)
         return params
 
-    _assert_close(jax.jit(unrolled)(params), expected, "a scan")
+    assert_close(jax.jit(unrolled)(params), expected, "a scan")
 
 
 def a_subtree_runs_alone(tx, extra):
     """A leaf is treated as if the others were not there."""
-    params = _tree()
+    params = tree()
     together, _ = _trained(tx, extra)
     alone, _ = _jit_train(tx, {"b": params["b"]}, extra)
-    _assert_close(alone["b"], together["b"], "the leaf b alone", rtol=1e-6, atol=1e-7)
+    assert_close(alone["b"], together["b"], "the leaf b alone", rtol=1e-6, atol=1e-7)
 
 
 def sharding_changes_nothing(tx, extra):
@@ -365,82 +310,12 @@ def sharding_changes_nothing(tx, extra):
     sharded = jax.device_put(params, sharding)
 
     @jax.jit
-    def step(params, state):
-        updates, state = tx.update(_gradients(0, params), state, params, **extra)
-        return apply_updates(params, updates), state
+    def first(params, state):
+        return step(tx, params, state, extra)
 
-    got, _ = step(sharded, tx.init(sharded))
-    expected, _ = step(params, tx.init(params))
-    _assert_close(got, expected, "sharded")
+    got, _ = first(sharded, tx.init(sharded))
+    expected, _ = first(params, tx.init(params))
+    assert_close(got, expected, "sharded")
     assert got["w"].sharding.is_equivalent_to(sharding, 2), (
         f"the parameters came back as {got['w'].sharding}"
     )
-
-
-LAWS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
-    "pair": is_a_pair,
-    "dtypes": dtypes_are_a_fixed_point,
-    "abstract_init": init_is_abstract,
-    "jit": jit_equals_eager,
-    "retrace": new_numbers_retrace_nothing,
-    "vmap": vmap_equals_loop,
-    "schedule": constant_schedule_is_constant,
-    "table": uniform_table_is_constant,
-    "leaves": absent_empty_and_scalar_leaves,
-    "zero_gradient": zero_gradients_are_safe,
-    "donation": parameters_and_state_can_be_donated,
-    "temporary": large_temporaries_are_absent,
-    "value": is_a_value,
-    "extra": unknown_arguments_are_ignored,
-    "associative": chains_associate,
-    "subtree": a_subtree_runs_alone,
-    "sharding": sharding_changes_nothing,
-}
-
-
-def check_transformation(
-    tx, *, extra: Mapping[str, Any] | None = None, exceptions: Mapping[str, str] | None = None
-) -> None:
-    """Run every law over a transformation; the first one broken raises AssertionError, naming the
-    law.
-
-    Args:
-        tx: any gradxform transformation, your own included.
-        extra: keyword arguments that its update needs, such as `{"value": 0.5}`.
-        exceptions: laws that it does not keep, each with the reason: `{"subtree": "it looks at the
-            whole tree"}`.
-
-    Raises:
-        AssertionError: a law is broken, or does hold although it is listed as an exception.
-        ValueError: exceptions name an unknown law.
-    """
-    exceptions = exceptions or {}
-    unknown = sorted(set(exceptions) - set(LAWS))
-    if unknown:
-        raise ValueError(
-            f"check_transformation: no law is called {unknown[0]!r}; the laws are {sorted(LAWS)}"
-        )
-    for name in LAWS:
-        check_law(name, tx, extra, exceptions)
-
-
-def check_law(
-    name: str,
-    tx,
-    extra: Mapping[str, Any] | None = None,
-    exceptions: Mapping[str, str] | None = None,
-) -> None:
-    """Run one law; an exception must really be one."""
-    reason = (exceptions or {}).get(name)
-    try:
-        LAWS[name](tx, dict(extra or {}))
-    except Exception as error:
-        if reason:
-            return
-        raise AssertionError(
-            f"{tx!r} breaks the law {name!r} ({LAWS[name].__doc__}): {error}"
-        ) from error
-    if reason:
-        raise AssertionError(
-            f"{tx!r} keeps the law {name!r} although it is listed as an exception: {reason}"
-        )

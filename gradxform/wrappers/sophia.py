@@ -1,0 +1,155 @@
+"""The curvature that another transformation estimates, averaged, as a preconditioner."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.core import leaves as trees
+from gradxform.core.call import define, pytree
+from gradxform.core.chain import Inner, Whole
+from gradxform.core.hyper import (
+    Count,
+    Decay,
+    DType,
+    Epsilon,
+    NonNegative,
+    Positive,
+    at_step,
+    scalar,
+)
+from gradxform.core.labels import ByPath
+from gradxform.core.slots import dtype_name, zeros
+from gradxform.core.transform import Transform, require_params
+from gradxform.numerics import debias, lerp, real_dtype, safe_divide, wide_dtype
+from gradxform.rules.curvature import hutchinson_estimator_diag_hessian
+from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
+
+
+class SophiaState(NamedTuple):
+    """State of `scale_by_sophia`: updates made, the averages of gradients and of Hessian diagonals,
+    the estimator's state.
+    """
+
+    step: jax.Array
+    mu: Any
+    nu: Any
+    hessian: Any
+
+
+@pytree(static=("mu_dtype", "convention"))
+class Sophia(Wrapper):
+    """Built by `scale_by_sophia`."""
+
+    name: ClassVar[str] = "scale_by_sophia"  # pyright: ignore[reportIncompatibleMethodOverride]
+    direction: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleMethodOverride]
+    State: ClassVar[Any] = SophiaState
+    inner: Transform
+    b1: Any
+    b2: Any
+    eps: Any
+    gamma: Any
+    clip_threshold: Any
+    update_interval: Any
+    mu_dtype: str | None
+    convention: str
+
+    def inside(self, state=None, params=None):
+        yield "hessian", self.inner, state and state.hessian, params
+
+    def numbers(self, name: str, step, params):
+        """One of its numbers at a step, for each leaf: a tree like the parameters."""
+        x = at_step(getattr(self, name), step)
+        leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
+        table = isinstance(x, ByPath)
+        rows = x.rows(self.name, trees.paths(params), leaves) if table else [x] * len(leaves)
+        return structure.unflatten([scalar(self.name, name, row) for row in rows])
+
+    def init(self, params):
+        mu, nu = (trees.tree_map(zeros(dtype), params) for dtype in (self.mu_dtype, None))
+        return SophiaState(counter(), mu, nu, self.inner.init(params))
+
+    def update(self, updates, state, params=None, *, gradient=None, **extra):
+        self.check(state)
+        require_params(self.name, params)
+        b1, b2, eps, gamma = (
+            self.numbers(name, state.step, params) for name in ("b1", "b2", "eps", "gamma")
+        )
+        interval = self.number("update_interval", state.step, jnp.int32)
+        step = state.step + 1
+
+        def fresh(hessian, nu):
+            estimate, hessian = self.run(updates, hessian, params, None, extra)
+            return hessian, trees.tree_map(_average, nu, estimate, b2)
+
+        hessian, nu = jax.lax.cond(
+            is_multiple(state.step, interval), fresh, lambda *old: old, state.hessian, state.nu
+        )
+        paper = self.convention == "paper"
+
+        def average(old, u, b1):
+            dtype = wide_dtype(old.dtype, u.dtype)
+            return lerp(u.astype(dtype), old.astype(dtype), _as(b1, dtype))
+
+        mu = trees.tree_map(average, state.mu, updates, b1)
+
+        def descend(m, h, u, b1, gamma, eps, *bounds):
+            m = m if paper else debias(m, _as(b1, m.dtype), step)
+            curvature = jnp.maximum(_as(gamma, m.dtype) * h.astype(m.dtype), _as(eps, m.dtype))
+            out = safe_divide(m, curvature)
+            for bound in bounds:
+                out = jnp.clip(out, -_as(bound, m.dtype), _as(bound, m.dtype))
+            return out.astype(u.dtype)
+
+        bounded = [] if self.clip_threshold is None else ["clip_threshold"]
+        bounds = [self.numbers(name, state.step, params) for name in bounded]
+        h = nu if paper else state.nu
+        out = trees.tree_map(descend, mu, h, updates, b1, gamma, eps, *bounds)
+        kept = trees.tree_map(lambda m, old: m.astype(old.dtype), mu, state.mu)
+        return out, SophiaState(step, kept, nu, hessian)
+
+
+def _as(x, dtype):
+    """A number beside an array of this dtype; Python numbers keep their precision."""
+    return x if isinstance(x, float | int) else x.astype(real_dtype(dtype))
+
+
+def _average(old, h, b2):
+    return lerp(h.astype(old.dtype), old, _as(b2, old.dtype)).astype(old.dtype)
+
+
+@define(Whole, conventions={"optax": {}, "paper": {}})
+def scale_by_sophia(
+    b1: Decay = 0.965,
+    b2: Decay = 0.99,
+    eps: Epsilon = 1e-8,
+    gamma: NonNegative = 0.01,
+    clip_threshold: Positive | None = 1.0,
+    update_interval: Count = 10,
+    hessian_diagonal_fn: Inner | None = None,
+    mu_dtype: DType | None = None,
+    *,
+    convention: str = "optax",
+):
+    """Divide the averaged gradient by the averaged curvature, and clip: Sophia's step.
+
+        m ← β₁ m + (1 - β₁) g
+        h ← β₂ h + (1 - β₂) ĥ                   every k-th step, k = `update_interval`
+        u ← clip(m̂ / max(γ h, ε), ±ρ),  m̂ = m / (1 - β₁ᵗ)
+
+    ĥ comes from `hessian_diagonal_fn`, a transformation whose updates are the estimate:
+    `hutchinson_estimator_diag_hessian()`, which needs `update(..., obj_fn=loss)`. ρ =
+    `clip_threshold`. k is one number for the whole tree; the others may be tables by path.
+
+    Conventions: "optax" divides by the h of before this step's estimate, so the first steps are
+    signs; "paper" estimates first, and does not correct m.
+
+    Memory: 8 bytes per parameter (`mu_dtype` changes the first 4) and the estimator's state.
+
+    Source: H. Liu et al., Sophia: A Scalable Stochastic Second-order Optimizer for Language Model
+    Pre-training (2024), algorithm 3.
+    """
+    numbers = b1, b2, eps, gamma, clip_threshold, update_interval
+    default = hutchinson_estimator_diag_hessian()
+    estimator = default if hessian_diagonal_fn is None else hessian_diagonal_fn
+    return Sophia(estimator, *numbers, dtype_name(mu_dtype), convention)
