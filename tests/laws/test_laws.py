@@ -55,3 +55,21 @@ def cases():
 def test_law(name, law):
     entry = TRANSFORMATIONS[name]
     check_law(law, made(name), entry.extra, entry.exceptions)
+
+
+def test_every_rule_and_every_law_is_in_the_default_run():
+    chosen = [name for name in TRANSFORMATIONS if in_the_default_run(name, "vmap")]
+    assert len(chosen) < len(TRANSFORMATIONS) / 2, "the rest is the slow tail"
+    kept = frozenset().union(*map(rules_of, chosen))
+    for name in TRANSFORMATIONS:
+        assert rules_of(name) <= kept, f"{name}: {rules_of(name) - kept}"
+    for law in LAWS:
+        held = [n for n in chosen if law not in TRANSFORMATIONS[n].exceptions]
+        assert len(held) >= len(chosen) / 2, f"{law} is an exception for most of them"
+    assert all(in_the_default_run(name, law) for name in TRANSFORMATIONS for law in COMPILE_NOTHING)
+
+
+def test_what_runs_is_what_is_marked():
+    """The cases are the whole product, and those without a mark are the default run."""
+    found = {tuple(case.values): not case.marks for case in cases()}
+    assert found == {(n, law): in_the_default_run(n, law) for n in TRANSFORMATIONS for law in LAWS}
