@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "--families",
         action="store_true",
-        help="every public constructor by the question it answers: the page docs/catalogue.md",
+        help="every public constructor, by idea, as a Markdown table",
     )
     listing.add_argument(
         "--compatibility",
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         ),
     )
     listing.add_argument(
-        "--markdown", action="store_true", help="as a Markdown table, that of docs/catalogue.md"
+        "--markdown", action="store_true", help="as a Markdown table, the one in the README"
     )
     show = commands.add_parser(
         "show",
