@@ -72,10 +72,8 @@ def test_every_rule_and_every_law_is_in_the_default_run():
     for name in TRANSFORMATIONS:
         assert rules_of(name) <= kept, f"{name}: {rules_of(name) - kept}"
     for law in LAWS:
-        held = [n for n in chosen if law not in TRANSFORMATIONS[n].exceptions]
-        assert len(held) >= len(chosen) / 2, f"{law} is an exception for most of them"
-    assert all(in_the_default_run(name, law) for name in TRANSFORMATIONS for law in COMPILE_NOTHING)
-    assert all(in_the_default_run(name, "platforms") for name in LOWERED & set(TRANSFORMATIONS))
+        tried = [name for name in TRANSFORMATIONS if in_the_default_run(name, law)]
+        assert any(law not in TRANSFORMATIONS[name].exceptions for name in tried), law
 
 
 def test_what_runs_is_what_is_marked():
