@@ -376,8 +376,11 @@ def docstring_lines(doc: str, x) -> list[str]:
             out += ["", *_code_block([y[4:] for y in lines[i:j]]).splitlines(), ""]
             i = j
         else:
-            out.append(_inline(line, own))
-            i += 1
+            j = i + 1  # code in backticks may go on over the end of its line
+            while " ".join(lines[i:j]).count("`") % 2 and j < len(lines) and lines[j].strip():
+                j += 1
+            out.append(_inline(" ".join(lines[i:j]), own))
+            i = j
     return [*out, "", *_fields(sections, x), ""]
 
 

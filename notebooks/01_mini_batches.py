@@ -23,7 +23,10 @@ from gradxform import plot
 # %%
 measured = load_diabetes(as_frame=True).frame
 table = (measured - measured.mean()) / measured.std(ddof=0)
-patients = {"x": table[["bmi", "s5"]].to_numpy(np.float32), "y": table["target"].to_numpy(np.float32)}
+patients = {
+    "x": table[["bmi", "s5"]].to_numpy(np.float32),
+    "y": table["target"].to_numpy(np.float32),
+}
 n = len(patients["y"])
 
 
@@ -61,7 +64,10 @@ def walk(tx, data, batch_size, epochs, key, start=(-0.6, 1.0)):
 
 
 sizes = {"full batch": n, "32 examples": 32, "one example": 1}
-paths = {name: walk(gx.sgd(0.05), patients, size, 2, jax.random.key(0)) for name, size in sizes.items()}
+paths = {
+    name: walk(gx.sgd(0.05), patients, size, 2, jax.random.key(0))
+    for name, size in sizes.items()
+}
 for name, points in paths.items():
     excess = float(loss(points[-1], patients)) - lowest
     print(f"{name:12}  {len(points) - 1:4} steps   loss above the least: {excess:.4f}")
@@ -74,7 +80,9 @@ window = {
     "xlabel": "weight of body mass index",
     "ylabel": "weight of triglycerides",
 }
-plot.contour(full, paths, minimum=best, title="Two epochs at learning rate 0.05", **window)
+plot.contour(
+    full, paths, minimum=best, title="Two epochs at learning rate 0.05", **window
+)
 
 # %% [markdown]
 # The full batch makes two good steps and has hardly moved. Single examples make 884 steps; they arrive early and then
@@ -90,19 +98,35 @@ def curve(batch_size, tx, epochs=30):
     """Loss above the least after each epoch, [keys, epochs + 1]."""
     start = jnp.array([-0.6, 1.0])
     train = lambda key: gx.fit(
-        loss, tx, start, patients, key=key, epochs=epochs, batch_size=batch_size, validation=patients
+        loss,
+        tx,
+        start,
+        patients,
+        key=key,
+        epochs=epochs,
+        batch_size=batch_size,
+        validation=patients,
     )
     after = jax.vmap(train)(keys).history["val_loss"]
     return np.hstack([np.full((len(keys), 1), full(start)), after]) - lowest
 
 
 curves = {name: curve(size, gx.sgd(0.05)) for name, size in sizes.items()}
-plot.curves(curves, xlabel="epoch", ylabel="loss above the least", log=True, title="The same rate, 30 epochs")
+plot.curves(
+    curves,
+    xlabel="epoch",
+    ylabel="loss above the least",
+    log=True,
+    title="The same rate, 30 epochs",
+)
 
 # %%
 floor = {name: y[:, -10:].mean() for name, y in curves.items()}
 for name, y in curves.items():
-    print(f"{name:12}  after one epoch {y[:, 1].mean():.4f}   mean of the last ten {floor[name]:.6f}")
+    print(
+        f"{name:12}  after one epoch {y[:, 1].mean():.4f}   mean of the last ten "
+        f"{floor[name]:.6f}"
+    )
 assert floor["32 examples"] < floor["one example"] / 10
 assert curves["32 examples"][:, 1].mean() < curves["full batch"][:, 1].mean() / 2
 lower = curve(1, gx.sgd(0.005))[:, -10:].mean()
@@ -124,23 +148,36 @@ point = jnp.zeros(2)
 alone = jax.vmap(jax.grad(loss), in_axes=(None, 0))(point, patients)  # [n, 2]
 shuffled = np.random.default_rng(0).permuted(np.tile(np.arange(n), (2000, 1)), axis=1)
 batch_sizes = np.arange(1, n)
-gradients = np.cumsum(np.asarray(alone)[shuffled], axis=1)[:, :-1] / batch_sizes[:, None]  # [shuffles, B, 2]
+# [shuffles, B, 2]
+gradients = (
+    np.cumsum(np.asarray(alone)[shuffled], axis=1)[:, :-1] / batch_sizes[:, None]
+)
 truth = np.asarray(alone).mean(axis=0)
 noise = np.sqrt(((gradients - truth) ** 2).sum(axis=2).mean(axis=0))
 
 law = noise[0] / np.sqrt(batch_sizes)
 finite = law * np.sqrt((n - batch_sizes) / (n - 1))
 lines = {"measured": noise, "1/√B": law, "1/√B, n examples in all": finite}
-figure = plot.curves(lines, x=batch_sizes, xlabel="batch size B", ylabel="noise of the gradient (RMS)", log=True)
+figure = plot.curves(
+    lines,
+    x=batch_sizes,
+    xlabel="batch size B",
+    ylabel="noise of the gradient (RMS)",
+    log=True,
+)
 figure.axes[0].set_xscale("log")
 figure
 
 # %%
 small = batch_sizes <= 64
 slope = np.polyfit(np.log(batch_sizes[small]), np.log(noise[small]), 1)[0]
-print(f"slope up to B = 64: {slope:.2f}; largest distance from the third line: {np.abs(noise / finite - 1).max():.1%}")
 print(
-    f"the gradient is {np.linalg.norm(truth):.2f} long; the noise of 32 examples is {noise[32 - 1]:.2f}, of one {noise[0]:.2f}"
+    f"slope up to B = 64: {slope:.2f}; largest distance from the third line: "
+    f"{np.abs(noise / finite - 1).max():.1%}"
+)
+print(
+    f"the gradient is {np.linalg.norm(truth):.2f} long; the noise of 32 examples is "
+    f"{noise[32 - 1]:.2f}, of one {noise[0]:.2f}"
 )
 assert abs(slope + 0.5) < 0.05
 assert np.allclose(noise, finite, rtol=0.1)
@@ -159,7 +196,10 @@ assert np.allclose(noise, finite, rtol=0.1)
 # %%
 digits = load_digits()
 by_label = np.argsort(digits.target, kind="stable")
-images = {"x": (digits.data[by_label] / 16).astype(np.float32), "y": digits.target[by_label]}
+images = {
+    "x": (digits.data[by_label] / 16).astype(np.float32),
+    "y": digits.target[by_label],
+}
 
 
 def cross_entropy(w, batch, key=None):
@@ -179,18 +219,30 @@ def accuracy_per_step(key, epochs=2):
     w, accuracies = jnp.zeros((64, 10)), []
     state = tx.init(w)
     for epoch in range(epochs):
-        for batch in gx.batches(None if key is None else jax.random.fold_in(key, epoch), images, 32):
+        for batch in gx.batches(
+            None if key is None else jax.random.fold_in(key, epoch), images, 32
+        ):
             w, state, accuracy = step(w, state, batch)
             accuracies.append(accuracy)
     return np.array(accuracies)
 
 
-accuracies = {"shuffled": accuracy_per_step(jax.random.key(3)), "sorted by label": accuracy_per_step(None)}
-plot.curves(accuracies, xlabel="batch", ylabel="accuracy on all digits", title="Two epochs of digits")
+accuracies = {
+    "shuffled": accuracy_per_step(jax.random.key(3)),
+    "sorted by label": accuracy_per_step(None),
+}
+plot.curves(
+    accuracies,
+    xlabel="batch",
+    ylabel="accuracy on all digits",
+    title="Two epochs of digits",
+)
 
 # %%
 for name, y in accuracies.items():
-    print(f"{name:16} at the end of the second epoch {y[-1]:.0%}, at best {y.max():.0%}")
+    print(
+        f"{name:16} at the end of the second epoch {y[-1]:.0%}, at best {y.max():.0%}"
+    )
 assert accuracies["shuffled"][-1] > 0.9
 assert accuracies["sorted by label"][-1] < 0.5
 
@@ -205,7 +257,10 @@ assert accuracies["sorted by label"][-1] < 0.5
 
 # %%
 for size in (32, 49):
-    print(size, [len(batch["y"]) for batch in gx.batches(jax.random.key(4), patients, size)])
+    print(
+        size,
+        [len(batch["y"]) for batch in gx.batches(jax.random.key(4), patients, size)],
+    )
 assert n == 13 * 32 + 26 == 9 * 49 + 1
 
 # %% [markdown]
@@ -215,11 +270,22 @@ assert n == 13 * 32 + 26 == 9 * 49 + 1
 # it: `gx.fit` weights each batch with its size, so that its training loss is the loss.
 
 # %%
-standing = gx.fit(loss, gx.sgd(0.0), jnp.zeros(2), patients, key=jax.random.key(4), epochs=1, batch_size=49)
+standing = gx.fit(
+    loss,
+    gx.sgd(0.0),
+    jnp.zeros(2),
+    patients,
+    key=jax.random.key(4),
+    epochs=1,
+    batch_size=49,
+)
 reported, true = float(standing.history["train_loss"][0]), float(full(jnp.zeros(2)))
 pieces = list(gx.batches(jax.random.key(4), patients, 49))
 naive = float(np.mean([loss(jnp.zeros(2), piece) for piece in pieces]))
-print(f"the loss {true:.4f}, reported {reported:.4f}, plain mean of the batches {naive:.4f}")
+print(
+    f"the loss {true:.4f}, reported {reported:.4f}, plain mean of the batches "
+    f"{naive:.4f}"
+)
 assert np.isclose(reported, true, rtol=1e-6)
 assert abs(naive - true) > 0.005
 
@@ -233,7 +299,8 @@ assert abs(naive - true) > 0.005
 remainder = {size: n % size for size in (32, 34, 49, 64)}
 print("size of the last batch:", remainder)
 print(
-    f"noise of the gradient of 49 patients {noise[49 - 1]:.2f}, of one {noise[0]:.2f}: {noise[0] / noise[49 - 1]:.1f} times as much"
+    f"noise of the gradient of 49 patients {noise[49 - 1]:.2f}, of one "
+    f"{noise[0]:.2f}: {noise[0] / noise[49 - 1]:.1f} times as much"
 )
 assert remainder[49] == 1
 assert remainder[34] == 0
@@ -259,7 +326,10 @@ def product_loss(p, batch, key=None):
 c = float(bmi["x"] @ bmi["y"] / n)
 sharpness = lambda p: float(jnp.linalg.eigvalsh(jax.hessian(product_loss)(p, bmi))[-1])
 narrow, wide = jnp.array([3.0, c / 3]), jnp.array([c**0.5, c**0.5])
-print(f"c = {c:.3f}; curvature {sharpness(narrow):.2f} in a narrow place, {sharpness(wide):.2f} in the widest")
+print(
+    f"c = {c:.3f}; curvature {sharpness(narrow):.2f} in a narrow place, "
+    f"{sharpness(wide):.2f} in the widest"
+)
 for p in (narrow, wide):
     assert np.isclose(sharpness(p), jnp.sum(p**2), rtol=1e-4)
 
@@ -278,17 +348,30 @@ def walk_product(batch_size, key, epochs=40):
 
 
 sizes = {"full batch": n, "32 examples": 32, "4 examples": 4}
-walks = {name: np.stack([walk_product(size, key) for key in keys]) for name, size in sizes.items()}
+walks = {
+    name: np.stack([walk_product(size, key) for key in keys])
+    for name, size in sizes.items()
+}
 plot.contour(
-    lambda p: product_loss(p, bmi), {name: w[0] for name, w in walks.items()}, xlim=(0, 3.3), ylim=(0, 1.6), log=True,
-    levels=16, xlabel="a", ylabel="b", title="40 epochs, one mark for several epochs",
-)  # fmt: skip
+    lambda p: product_loss(p, bmi),
+    {name: w[0] for name, w in walks.items()},
+    xlim=(0, 3.3),
+    ylim=(0, 1.6),
+    log=True,
+    levels=16,
+    xlabel="a",
+    ylabel="b",
+    title="40 epochs, one mark for several epochs",
+)
 
 # %%
 plot.curves(
-    {name: (w**2).sum(axis=2) for name, w in walks.items()}, xlabel="epoch", ylabel="curvature across the valley, a² + b²",
-    target=2 * c, title="Sharpness; the dashed line is the widest minimum",
-)  # fmt: skip
+    {name: (w**2).sum(axis=2) for name, w in walks.items()},
+    xlabel="epoch",
+    ylabel="curvature across the valley, a² + b²",
+    target=2 * c,
+    title="Sharpness; the dashed line is the widest minimum",
+)
 
 # %% [markdown]
 # All three reach the valley. Then the full batch rests where it arrived, and the small batches drift *along* the
@@ -306,12 +389,20 @@ p = jnp.array([3.0, 0.5])
 r = jnp.mean((p[0] * p[1] * first["x"] - first["y"]) * first["x"])
 after = p - 0.1 * jax.grad(product_loss)(p, first)
 print(
-    f"a² - b² after one step: {after[0] ** 2 - after[1] ** 2:.6f}; by the law {(p[0] ** 2 - p[1] ** 2) * (1 - 0.01 * r**2):.6f}"
+    f"a² - b² after one step: {after[0] ** 2 - after[1] ** 2:.6f}; by the law "
+    f"{(p[0] ** 2 - p[1] ** 2) * (1 - 0.01 * r**2):.6f}"
 )
-assert np.isclose(after[0] ** 2 - after[1] ** 2, (p[0] ** 2 - p[1] ** 2) * (1 - 0.01 * r**2), rtol=1e-5)
+assert np.isclose(
+    after[0] ** 2 - after[1] ** 2,
+    (p[0] ** 2 - p[1] ** 2) * (1 - 0.01 * r**2),
+    rtol=1e-5,
+)
 final = {name: (w[:, -1] ** 2).sum(axis=1).mean() for name, w in walks.items()}
 for name, curvature in final.items():
-    print(f"{name:12} curvature {curvature:5.2f}: the largest stable learning rate is {2 / curvature:.2f}")
+    print(
+        f"{name:12} curvature {curvature:5.2f}: the largest stable learning rate is "
+        f"{2 / curvature:.2f}"
+    )
 assert final["4 examples"] < final["32 examples"] < final["full batch"]
 
 # %% [markdown]
@@ -322,10 +413,19 @@ assert final["4 examples"] < final["32 examples"] < final["full batch"]
 # %%
 disturbed = 0.1 * jax.random.normal(jax.random.key(7), (2000, 2))
 cost = {
-    name: float(jnp.mean(jax.vmap(lambda d, q=q: product_loss(q + d, bmi) - product_loss(q, bmi))(disturbed)))
+    name: float(
+        jnp.mean(
+            jax.vmap(lambda d, q=q: product_loss(q + d, bmi) - product_loss(q, bmi))(
+                disturbed
+            )
+        )
+    )
     for name, q in {"narrow": narrow, "wide": wide}.items()
 }
-print(f"mean rise of the loss: {cost['narrow']:.4f} in the narrow minimum, {cost['wide']:.4f} in the wide one")
+print(
+    f"mean rise of the loss: {cost['narrow']:.4f} in the narrow minimum, "
+    f"{cost['wide']:.4f} in the wide one"
+)
 assert cost["narrow"] > 3 * cost["wide"]
 
 # %% [markdown]

@@ -27,28 +27,49 @@ from gradxform import plot
 # %%
 weather = vega.seattle_weather().set_index("date")
 year = weather.loc["2015", "temp_max"].to_numpy(np.float32)
-print(f"{len(year)} days, from {year.min():.1f} to {year.max():.1f} °C, {year.mean():.1f} °C on average")
+print(
+    f"{len(year)} days, from {year.min():.1f} to {year.max():.1f} °C, "
+    f"{year.mean():.1f} °C on average"
+)
 
 
 def average(series, beta, debias=False):
-    """The exponentially weighted average of a series: an optimizer's part, run over a stream."""
+    """The exponentially weighted average of a series: an optimizer's part, run over a
+    stream.
+    """
     tx = gx.ema(beta, debias=debias)
 
     def step(state, x):
         v, state = tx.update(x, state)
         return state, v
 
-    return np.asarray(jax.lax.scan(step, tx.init(jnp.float32(0)), jnp.asarray(series))[1])
+    return np.asarray(
+        jax.lax.scan(step, tx.init(jnp.float32(0)), jnp.asarray(series))[1]
+    )
 
 
 def picture(lines, days=slice(None), **options):
-    figure = plot.curves(lines, x=np.arange(len(year))[days], xlabel="day of 2015", ylabel="temperature, °C", **options)
-    figure.axes[0].plot(np.arange(len(year))[days], year[days], ".", color="0.65", markersize=3, zorder=1)
+    figure = plot.curves(
+        lines,
+        x=np.arange(len(year))[days],
+        xlabel="day of 2015",
+        ylabel="temperature, °C",
+        **options,
+    )
+    figure.axes[0].plot(
+        np.arange(len(year))[days],
+        year[days],
+        ".",
+        color="0.65",
+        markersize=3,
+        zorder=1,
+    )
     return figure
 
 
 picture(
-    {f"β = {beta}": average(year, beta) for beta in (0.5, 0.9, 0.98)}, title="Highest temperature of the day (dots)"
+    {f"β = {beta}": average(year, beta) for beta in (0.5, 0.9, 0.98)},
+    title="Highest temperature of the day (dots)",
 )
 
 # %% [markdown]
@@ -64,7 +85,13 @@ picture(
 # %%
 days = np.arange(150)
 weights = {f"β = {beta}": (1 - beta) * beta**days for beta in (0.5, 0.9, 0.98)}
-figure = plot.curves(weights, xlabel="days ago", ylabel="weight", log=True, title="Whom does the average listen to?")
+figure = plot.curves(
+    weights,
+    xlabel="days ago",
+    ylabel="weight",
+    log=True,
+    title="Whom does the average listen to?",
+)
 figure.axes[0].set_ylim(1e-4, 1)
 figure
 
@@ -73,7 +100,9 @@ impulse = np.zeros(150, np.float32)
 impulse[0] = 1.0  # one warm day: what is left of it k days later is its weight
 assert np.allclose(average(impulse, 0.9), 0.9**days * (1 - 0.9), atol=1e-7)
 
-print("   β    1/(1-β)   weight left after 1/(1-β) days   share of the last 1/(1-β) days")
+print(
+    "   β    1/(1-β)   weight left after 1/(1-β) days   share of the last 1/(1-β) days"
+)
 for beta in (0.5, 0.9, 0.98, 0.999):
     memory = round(1 / (1 - beta))
     left = beta**memory
@@ -106,7 +135,10 @@ for beta in (0.5, 0.9, 0.98):
 noise = np.random.default_rng(0).normal(size=200_000).astype(np.float32)
 for beta in (0.5, 0.9, 0.98):
     worth = 1 / average(noise, beta)[1000:].var()
-    print(f"β = {beta:4}: as quiet as a plain mean of {worth:5.1f} values; (1+β)/(1-β) = {(1 + beta) / (1 - beta):.1f}")
+    print(
+        f"β = {beta:4}: as quiet as a plain mean of {worth:5.1f} values; (1+β)/(1-β) "
+        f"= {(1 + beta) / (1 - beta):.1f}"
+    )
     assert np.isclose(worth, (1 + beta) / (1 - beta), rtol=0.05)
 
 # %% [markdown]
@@ -118,9 +150,14 @@ temperatures = weather["temp_max"].to_numpy(np.float32)
 wave = np.exp(2j * np.pi * np.arange(3 * 365) / 365)
 late, height = {}, {}
 for beta in (0.5, 0.9, 0.98):
-    ratio = np.sum(average(temperatures, beta)[-3 * 365 :] * wave) / np.sum(temperatures[-3 * 365 :] * wave)
+    ratio = np.sum(average(temperatures, beta)[-3 * 365 :] * wave) / np.sum(
+        temperatures[-3 * 365 :] * wave
+    )
     late[beta], height[beta] = np.angle(ratio) * 365 / (2 * np.pi), abs(ratio)
-    print(f"β = {beta:4}: the yearly wave comes {late[beta]:4.1f} days late and is {height[beta]:.0%} as high")
+    print(
+        f"β = {beta:4}: the yearly wave comes {late[beta]:4.1f} days late and is "
+        f"{height[beta]:.0%} as high"
+    )
 assert late[0.98] > 30
 assert height[0.98] < 0.8
 
@@ -147,9 +184,15 @@ t = np.arange(1, len(year) + 1)
 plain, corrected = average(year, 0.98), average(year, 0.98, debias=True)
 assert np.allclose(corrected, plain / (1 - 0.98**t), rtol=1e-4)
 assert np.allclose(average(np.full(50, 7.0), 0.98, debias=True), 7.0, rtol=1e-5)
-print(f"day 1: measured {year[0]:.1f} °C, average {plain[0]:.1f}, corrected {corrected[0]:.1f}")
+print(
+    f"day 1: measured {year[0]:.1f} °C, average {plain[0]:.1f}, corrected "
+    f"{corrected[0]:.1f}"
+)
 for beta in (0.9, 0.98, 0.999):
-    print(f"β = {beta}: the correction is below 1 % after {int(np.ceil(np.log(0.01) / np.log(beta)))} steps")
+    print(
+        f"β = {beta}: the correction is below 1 % after "
+        f"{int(np.ceil(np.log(0.01) / np.log(beta)))} steps"
+    )
 
 # %% [markdown]
 # The corrected average starts as the plain mean of what it has seen, and on a constant series it is exact from the
@@ -166,19 +209,26 @@ x, y = load_diabetes(return_X_y=True, scaled=False)
 x, y = ((a - a.mean(0)) / a.std(0) for a in (x, y))
 rows = np.random.default_rng(1).integers(len(y), size=(20_000, 8))
 errors = -y[rows]  # the residuals at w = 0
-stream = np.mean(errors * x[rows, 2], axis=1)  # the gradient of the weight of the body mass index
+# the gradient of the weight of the body mass index
+stream = np.mean(errors * x[rows, 2], axis=1)
 truth = np.mean(-y * x[:, 2])
 steps = 150
-averages = {f"β = {beta}": average(stream, beta, debias=True)[:steps] for beta in (0.9, 0.99)}
+averages = {
+    f"β = {beta}": average(stream, beta, debias=True)[:steps] for beta in (0.9, 0.99)
+}
 plot.curves(
-    {"batches of 8": stream[:steps], **averages}, ylabel="gradient", target=truth, title="One weight's gradient"
+    {"batches of 8": stream[:steps], **averages},
+    ylabel="gradient",
+    target=truth,
+    title="One weight's gradient",
 )
 
 # %%
 quiet = average(stream, 0.9)[1000:]
 ratio = stream.std() / quiet.std()
 print(
-    f"noise of a batch {stream.std():.3f}, of the average {quiet.std():.3f}: {ratio:.2f} times less; √19 = {19**0.5:.2f}"
+    f"noise of a batch {stream.std():.3f}, of the average {quiet.std():.3f}: "
+    f"{ratio:.2f} times less; √19 = {19**0.5:.2f}"
 )
 assert np.isclose(ratio, np.sqrt(19), rtol=0.05)
 
@@ -202,14 +252,24 @@ def loss(w, batch, key=None):
 
 def train(tx, **options):
     one = lambda key: gx.fit(
-        loss, tx, jnp.zeros(10), patients, key=key, epochs=40, batch_size=8, validation=patients, **options
+        loss,
+        tx,
+        jnp.zeros(10),
+        patients,
+        key=key,
+        epochs=40,
+        batch_size=8,
+        validation=patients,
+        **options,
     )
     return jax.vmap(one)(jax.random.split(jax.random.key(0), 5)).history["val_loss"]
 
 
 lowest = float(loss(np.linalg.lstsq(x, y)[0], patients))
 wandering = train(gx.sgd(0.05)) - lowest
-averaged = train(gx.params_ema(gx.sgd(0.05), 0.995), eval_params=gx.eval_params) - lowest
+averaged = (
+    train(gx.params_ema(gx.sgd(0.05), 0.995), eval_params=gx.eval_params) - lowest
+)
 plot.curves(
     {"weights": wandering, "their average, β = 0.995": averaged},
     xlabel="epoch",
@@ -220,7 +280,10 @@ plot.curves(
 # %%
 end = [float(jnp.mean(curve[:, -10:])) for curve in (wandering, averaged)]
 print("loss above the least in the last ten epochs:")
-print(f"{end[0]:.4f} for the weights, {end[1]:.4f} for their average: {end[0] / end[1]:.0f} times less")
+print(
+    f"{end[0]:.4f} for the weights, {end[1]:.4f} for their average: "
+    f"{end[0] / end[1]:.0f} times less"
+)
 assert end[1] < end[0] / 3
 
 # %% [markdown]

@@ -28,7 +28,10 @@ def ravine(p):
 start = [-4.0, 1.0]
 window = {"xlim": (-4.5, 1.2), "ylim": (-1.9, 1.9), "minimum": (0, 0)}
 rates = (0.01, 0.075, 0.0804)
-paths = {f"learning rate {rate}": plot.path(gx.sgd(rate), ravine, start, 30) for rate in rates}
+paths = {
+    f"learning rate {rate}": plot.path(gx.sgd(rate), ravine, start, 30)
+    for rate in rates
+}
 plot.contour(ravine, paths, title="Gradient descent, 30 steps", **window)
 
 # %% [markdown]
@@ -39,9 +42,12 @@ plot.contour(ravine, paths, title="Gradient descent, 30 steps", **window)
 for rate in rates:
     x, y = plot.path(gx.sgd(rate), ravine, start, 30)[-1]
     print(
-        f"α = {rate}: after 30 steps x = {x:6.3f}, y = {y:6.3f}; per step x × {1 - rate:.3f}, y × {1 - 25 * rate:.3f}"
+        f"α = {rate}: after 30 steps x = {x:6.3f}, y = {y:6.3f}; per step x × "
+        f"{1 - rate:.3f}, y × {1 - 25 * rate:.3f}"
     )
-    assert np.allclose([x, y], [-4 * (1 - rate) ** 30, (1 - 25 * rate) ** 30], atol=1e-3)
+    assert np.allclose(
+        [x, y], [-4 * (1 - rate) ** 30, (1 - 25 * rate) ** 30], atol=1e-3
+    )
 
 # %% [markdown]
 # ## Let it keep its velocity
@@ -56,16 +62,23 @@ racers = {
     "momentum, β = 0.95": gx.sgd(0.075, momentum=0.95),
 }
 paths = {name: plot.path(tx, ravine, start, 60) for name, tx in racers.items()}
-plot.animate(ravine, paths, title="The same learning rate", **window | {"xlim": (-4.5, 4.5)})
+plot.animate(
+    ravine, paths, title="The same learning rate", **window | {"xlim": (-4.5, 4.5)}
+)
 
 # %%
 heights = {name: [float(ravine(p)) for p in points] for name, points in paths.items()}
-plot.curves(heights, log=True, ylabel="height f(x, y)", title="Height above the minimum")
+plot.curves(
+    heights, log=True, ylabel="height f(x, y)", title="Height above the minimum"
+)
 
 # %%
 for name, height in heights.items():
     first = next((step for step, h in enumerate(height) if h < 0.01), "more than 60")
-    print(f"{name:20} after 60 steps {height[-1]:.1e}; below 0.01 first after {first} steps")
+    print(
+        f"{name:20} after 60 steps {height[-1]:.1e}; below 0.01 first after {first} "
+        "steps"
+    )
 assert heights["momentum, β = 0.7"][-1] < heights["gradient descent"][-1] / 1000
 assert heights["momentum, β = 0.95"][-1] > heights["momentum, β = 0.7"][-1]
 
@@ -80,7 +93,8 @@ assert heights["momentum, β = 0.95"][-1] > heights["momentum, β = 0.7"][-1]
 for beta in (0.5, 0.7, 0.9, 0.95):
     slide = plot.path(gx.sgd(1.0, momentum=beta), lambda p: -p[0], [0.0], 300)[:, 0]
     print(
-        f"β = {beta}: a step grows from {slide[1]:.0f} to {slide[-1] - slide[-2]:.2f} times the gradient; 1/(1-β) = {1 / (1 - beta):.2f}"
+        f"β = {beta}: a step grows from {slide[1]:.0f} to "
+        f"{slide[-1] - slide[-2]:.2f} times the gradient; 1/(1-β) = {1 / (1 - beta):.2f}"
     )
     assert np.isclose(slide[-1] - slide[-2], 1 / (1 - beta), rtol=1e-3)
 
@@ -99,13 +113,17 @@ for beta in (0.5, 0.7, 0.9, 0.95):
 
 # %%
 sum_form = gx.chain(gx.momentum(0.9), gx.scale_by_learning_rate(0.01))
-average_form = gx.chain(gx.momentum(0.9, dampening=0.9), gx.scale_by_learning_rate(0.01 / (1 - 0.9)))
+average_form = gx.chain(
+    gx.momentum(0.9, dampening=0.9), gx.scale_by_learning_rate(0.01 / (1 - 0.9))
+)
 same = {"sum, α = 0.01": sum_form, "average, α = 0.1": average_form}
 paths = {name: plot.path(tx, ravine, start, 80) for name, tx in same.items()}
 apart = np.abs(paths["sum, α = 0.01"] - paths["average, α = 0.1"]).max()
 print(f"largest distance between the two paths: {apart:.1e}")
 assert apart < 1e-5
-plot.contour(ravine, paths, title="One path, written in two ways", **window | {"xlim": (-4.5, 3)})
+plot.contour(
+    ravine, paths, title="One path, written in two ways", **window | {"xlim": (-4.5, 3)}
+)
 
 # %% [markdown]
 # The choice matters when one changes β. With how large a learning rate does each still reach $f < 10^{-4}$, and how
@@ -115,7 +133,9 @@ plot.contour(ravine, paths, title="One path, written in two ways", **window | {"
 # %%
 @jax.jit
 def steps_needed(tx, curvature=25.0, most=50_000, below=1e-4):
-    """Steps until f is below a height, in a ravine of that curvature; inf if it takes more than `most` or diverges."""
+    """Steps until f is below a height, in a ravine of that curvature; inf if it takes
+    more than `most` or diverges.
+    """
     scale = jnp.array([1.0, curvature])
     p = jnp.array([-4.0, 1.0])
     height = lambda p: jnp.sum(scale * p**2) / 2
@@ -125,7 +145,9 @@ def steps_needed(tx, curvature=25.0, most=50_000, below=1e-4):
         updates, state = tx.update(scale * p, state, p)
         return gx.apply_updates(p, updates), state, count + 1
 
-    going = lambda carry: (height(carry[0]) > below) & (height(carry[0]) < 1e6) & (carry[2] < most)
+    going = lambda carry: (
+        (height(carry[0]) > below) & (height(carry[0]) < 1e6) & (carry[2] < most)
+    )
     p, _, count = jax.lax.while_loop(going, step, (p, tx.init(p), 0))
     return jnp.where(height(p) <= below, count, jnp.inf)
 
@@ -134,10 +156,16 @@ rates = np.geomspace(1e-3, 10, 81)
 needed = {}
 for beta in (0.5, 0.9, 0.98):
     for form, dampening in (("sum", 0.0), ("average", beta)):
-        grid = [gx.chain(gx.momentum(beta, dampening), gx.scale_by_learning_rate(rate)) for rate in rates]
+        grid = [
+            gx.chain(gx.momentum(beta, dampening), gx.scale_by_learning_rate(rate))
+            for rate in rates
+        ]
         needed[form, beta] = np.asarray(jax.vmap(steps_needed)(gx.stack(grid)))
         largest = rates[np.isfinite(needed[form, beta])].max()
-        print(f"β = {beta:4}, {form:7}: the largest learning rate that works is {largest:.2f}")
+        print(
+            f"β = {beta:4}, {form:7}: the largest learning rate that works is "
+            f"{largest:.2f}"
+        )
 plot.sensitivity(
     rates,
     {f"{form}, β = {beta}": y for (form, beta), y in needed.items() if beta < 0.98},
@@ -151,14 +179,18 @@ plot.sensitivity(
 # one that needs no new rate:
 
 # %%
-assert np.array_equal(needed["sum", 0.9][:-20], needed["average", 0.9][20:])  # 20 rates are a factor of 10
+# 20 rates are a factor of 10
+assert np.array_equal(needed["sum", 0.9][:-20], needed["average", 0.9][20:])
 for beta in (0.5, 0.9, 0.98):
     largest = rates[np.isfinite(needed["sum", beta])].max()
-    assert largest < 2 * (1 + beta) / 25 < largest * 1.13  # to the next rate on the grid
+    # to the next rate on the grid
+    assert largest < 2 * (1 + beta) / 25 < largest * 1.13
 
 
 def noisy(p, step):
-    return jax.grad(ravine)(p) + jax.random.normal(jax.random.fold_in(jax.random.key(0), step), (2,))
+    return jax.grad(ravine)(p) + jax.random.normal(
+        jax.random.fold_in(jax.random.key(0), step), (2,)
+    )
 
 
 for beta in (0.0, 0.5, 0.9):
@@ -166,9 +198,19 @@ for beta in (0.0, 0.5, 0.9):
     for dampening in (0.0, beta):
         tx = gx.chain(gx.momentum(beta, dampening), gx.scale_by_learning_rate(0.002))
         resting.append(
-            np.mean([ravine(p) for p in plot.path(tx, ravine, [0.0, 0.0], 30_000, gradient=noisy)[3000::10]])
+            np.mean(
+                [
+                    ravine(p)
+                    for p in plot.path(tx, ravine, [0.0, 0.0], 30_000, gradient=noisy)[
+                        3000::10
+                    ]
+                ]
+            )
         )
-    print(f"β = {beta}: height in the noise {resting[0]:.4f} in the sum form, {resting[1]:.4f} in the average form")
+    print(
+        f"β = {beta}: height in the noise {resting[0]:.4f} in the sum form, "
+        f"{resting[1]:.4f} in the average form"
+    )
 
 # %% [markdown]
 # Neither is wrong. But a learning rate means nothing until one says which of the two it belongs to.
@@ -182,23 +224,35 @@ for beta in (0.0, 0.5, 0.9):
 curvatures = np.array([10, 30, 100, 300, 1000, 3000])
 roots = np.sqrt(curvatures)
 counts = {
-    "gradient descent": [steps_needed(gx.sgd(2 / (1 + k)), float(k)) for k in curvatures],
+    "gradient descent": [
+        steps_needed(gx.sgd(2 / (1 + k)), float(k)) for k in curvatures
+    ],
     "momentum": [
-        steps_needed(gx.sgd((2 / (1 + r)) ** 2, momentum=((r - 1) / (r + 1)) ** 2), float(k))
+        steps_needed(
+            gx.sgd((2 / (1 + r)) ** 2, momentum=((r - 1) / (r + 1)) ** 2), float(k)
+        )
         for k, r in zip(curvatures, roots, strict=True)
     ],
 }
 figure = plot.curves(
-    counts, x=curvatures, xlabel="curvature across / curvature along", ylabel="steps until f < 1e-4", log=True
+    counts,
+    x=curvatures,
+    xlabel="curvature across / curvature along",
+    ylabel="steps until f < 1e-4",
+    log=True,
 )
 figure.axes[0].set_xscale("log")
 figure
 
 # %%
-slope = {name: np.polyfit(np.log(curvatures[2:]), np.log(y[2:]), 1)[0] for name, y in counts.items()}
+slope = {
+    name: np.polyfit(np.log(curvatures[2:]), np.log(y[2:]), 1)[0]
+    for name, y in counts.items()
+}
 for name, y in counts.items():
     print(
-        f"{name:16} {int(y[-1]):6} steps for a ratio of {curvatures[-1]}; the steps grow like the ratio to the power of {slope[name]:.2f}"
+        f"{name:16} {int(y[-1]):6} steps for a ratio of {curvatures[-1]}; the steps "
+        f"grow like the ratio to the power of {slope[name]:.2f}"
     )
 assert abs(slope["gradient descent"] - 1) < 0.15
 assert abs(slope["momentum"] - 0.5) < 0.15
@@ -236,10 +290,19 @@ points, ahead = np.stack(points), np.stack(ahead)
 # %%
 reformulated = plot.path(gx.sgd(0.03, momentum=0.9, nesterov=True), ravine, start, 40)
 apart = np.abs(reformulated - ahead).max()
-print(f"largest distance between the look-ahead points and the path of nesterov=True: {apart:.1e}")
+print(
+    "largest distance between the look-ahead points and the path of nesterov=True: "
+    f"{apart:.1e}"
+)
 assert apart < 1e-5
-shown = {"x, as first written": points[:12], "its look-ahead points": ahead[:12], "nesterov=True": reformulated[:12]}
-plot.contour(ravine, shown, title="Eleven steps: two of the three are one path", **window)
+shown = {
+    "x, as first written": points[:12],
+    "its look-ahead points": ahead[:12],
+    "nesterov=True": reformulated[:12],
+}
+plot.contour(
+    ravine, shown, title="Eleven steps: two of the three are one path", **window
+)
 
 # %% [markdown]
 # ## Why looking ahead helps
@@ -253,12 +316,15 @@ racers = {
     "Nesterov": gx.sgd(0.03, momentum=0.9, nesterov=True),
 }
 paths = {name: plot.path(tx, ravine, start, 60) for name, tx in racers.items()}
-plot.animate(ravine, paths, title="Learning rate 0.03, β = 0.9", **window | {"xlim": (-4.5, 3.0)})
+plot.animate(
+    ravine, paths, title="Learning rate 0.03, β = 0.9", **window | {"xlim": (-4.5, 3.0)}
+)
 
 # %%
 for name, path in paths.items():
     print(
-        f"{name:16} farthest beyond the minimum {max(path[:, 0].max(), 0):.2f}; height after 60 steps {ravine(path[-1]):.1e}"
+        f"{name:16} farthest beyond the minimum {max(path[:, 0].max(), 0):.2f}; "
+        f"height after 60 steps {ravine(path[-1]):.1e}"
     )
 assert ravine(paths["Nesterov"][-1]) < ravine(paths["momentum"][-1]) / 2
 
@@ -268,14 +334,20 @@ assert ravine(paths["Nesterov"][-1]) < ravine(paths["momentum"][-1]) / 2
 # the curvature. So looking ahead is a *brake that works where it is steep*.
 
 # %%
-for name, law in (("momentum", lambda curvature: 0.9), ("Nesterov", lambda curvature: 0.9 * (1 - 0.03 * curvature))):
+for name, law in (
+    ("momentum", lambda curvature: 0.9),
+    ("Nesterov", lambda curvature: 0.9 * (1 - 0.03 * curvature)),
+):
     for curvature in (1.0, 25.0):
         here = gx.sgd(0.03, momentum=0.9, nesterov=name == "Nesterov")
-        swings = np.abs(plot.path(here, lambda q, k=curvature: k * q[0] ** 2 / 2, [1.0], 120)[:, 0])
+        swings = np.abs(
+            plot.path(here, lambda q, k=curvature: k * q[0] ** 2 / 2, [1.0], 120)[:, 0]
+        )
         envelope = np.array([swings[i:].max() for i in range(60)])
         rate = np.exp(np.polyfit(np.arange(60), np.log(envelope), 1)[0])
         print(
-            f"{name:9} curvature {curvature:4.0f}: swings × {rate:.3f} per step; by the law {law(curvature) ** 0.5:.3f}"
+            f"{name:9} curvature {curvature:4.0f}: swings × {rate:.3f} per step; by "
+            f"the law {law(curvature) ** 0.5:.3f}"
         )
         assert np.isclose(rate, law(curvature) ** 0.5, atol=0.02)
 
@@ -287,7 +359,10 @@ for name, law in (("momentum", lambda curvature: 0.9), ("Nesterov", lambda curva
 
 # %%
 x, labels = load_breast_cancer(return_X_y=True)
-x, labels = jnp.asarray((x - x.mean(0)) / x.std(0), jnp.float32), jnp.asarray(2 * labels - 1, jnp.float32)
+x, labels = (
+    jnp.asarray((x - x.mean(0)) / x.std(0), jnp.float32),
+    jnp.asarray(2 * labels - 1, jnp.float32),
+)
 
 
 def loss(w):
@@ -295,7 +370,10 @@ def loss(w):
 
 
 bends = jnp.linalg.eigvalsh(jax.hessian(loss)(jnp.zeros(30)))
-print(f"curvatures at the start from {bends[0]:.4f} to {bends[-1]:.2f}: a ratio of {bends[-1] / bends[0]:.0f}")
+print(
+    f"curvatures at the start from {bends[0]:.4f} to {bends[-1]:.2f}: a ratio of "
+    f"{bends[-1] / bends[0]:.0f}"
+)
 rate = float(1 / bends[-1])
 racers = {
     "gradient descent": gx.sgd(rate),
@@ -304,8 +382,16 @@ racers = {
     "Nesterov, β = 0.98": gx.sgd(rate, momentum=0.98, nesterov=True),
 }
 trained = {name: plot.path(tx, loss, jnp.zeros(30), 500) for name, tx in racers.items()}
-lowest = float(loss(plot.path(gx.sgd(rate, momentum=0.98, nesterov=True), loss, jnp.zeros(30), 20_000)[-1]))
-curves = {name: np.asarray(jax.vmap(loss)(path)) - lowest for name, path in trained.items()}
+lowest = float(
+    loss(
+        plot.path(
+            gx.sgd(rate, momentum=0.98, nesterov=True), loss, jnp.zeros(30), 20_000
+        )[-1]
+    )
+)
+curves = {
+    name: np.asarray(jax.vmap(loss)(path)) - lowest for name, path in trained.items()
+}
 plot.curves(
     curves,
     log=True,

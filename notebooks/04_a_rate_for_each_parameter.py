@@ -33,15 +33,22 @@ def loss(w, x=x, y=y):
 
 
 def batch_gradient(w, step):
-    rows = jax.random.randint(jax.random.fold_in(jax.random.key(0), step), (16,), 0, 4000)
+    rows = jax.random.randint(
+        jax.random.fold_in(jax.random.key(0), step), (16,), 0, 4000
+    )
     return jax.grad(loss)(w, x[rows], y[rows])
 
 
 bends = jnp.diag(jax.hessian(loss)(jnp.zeros(2)))
-print(f"curvature {bends[0]:.2f} for the dense weight, {bends[1]:.3f} for the sparse one")
+print(
+    f"curvature {bends[0]:.2f} for the dense weight, {bends[1]:.3f} for the sparse one"
+)
 
 # %%
-racers = {"gradient descent": gx.sgd(0.2), "Adagrad": gx.adagrad(0.3, initial_accumulator_value=0.0)}
+racers = {
+    "gradient descent": gx.sgd(0.2),
+    "Adagrad": gx.adagrad(0.3, initial_accumulator_value=0.0),
+}
 window = {
     "xlim": (-1.2, 1.5),
     "ylim": (-1.2, 1.5),
@@ -49,16 +56,25 @@ window = {
     "xlabel": "dense weight",
     "ylabel": "sparse weight",
 }
-paths = {name: plot.path(tx, loss, [-1.0, -1.0], 100, gradient=batch_gradient) for name, tx in racers.items()}
+paths = {
+    name: plot.path(tx, loss, [-1.0, -1.0], 100, gradient=batch_gradient)
+    for name, tx in racers.items()
+}
 plot.animate(loss, paths, title="Batches of 16", **window)
 
 # %%
 for name, path in paths.items():
-    there = [next((step for step, p in enumerate(path) if abs(p[i] - 1) < 0.2), None) for i in range(2)]
+    there = [
+        next((step for step, p in enumerate(path) if abs(p[i] - 1) < 0.2), None)
+        for i in range(2)
+    ]
     print(
-        f"{name:16} within 0.2 of the best after {there[0]} steps (dense), {there[1] or 'more than 100'} steps (sparse)"
+        f"{name:16} within 0.2 of the best after {there[0]} steps (dense), "
+        f"{there[1] or 'more than 100'} steps (sparse)"
     )
-assert abs(paths["gradient descent"][-1, 1] - 1) > 0.2 > abs(paths["Adagrad"][-1, 1] - 1)
+assert (
+    abs(paths["gradient descent"][-1, 1] - 1) > 0.2 > abs(paths["Adagrad"][-1, 1] - 1)
+)
 
 # %% [markdown]
 # Gradient descent goes right first, then up: the dense weight is done when the sparse one has hardly begun. Adagrad
@@ -81,11 +97,16 @@ def adagrad_rates(w, steps=100):
         return (gx.apply_updates(w, updates), state), 0.3 / jnp.sqrt(gx.get(state, "v"))
 
     rates = np.asarray(jax.lax.scan(step, (w, tx.init(w)), jnp.arange(steps))[1])
-    return np.where(np.isinf(rates), np.nan, rates)  # until the first example with the sparse feature
+    # until the first example with the sparse feature
+    return np.where(np.isinf(rates), np.nan, rates)
 
 
 rates = adagrad_rates(jnp.array([-1.0, -1.0]))
-plot.curves({"dense weight": rates[:, 0], "sparse weight": rates[:, 1]}, log=True, ylabel="rate α/√s")
+plot.curves(
+    {"dense weight": rates[:, 0], "sparse weight": rates[:, 1]},
+    log=True,
+    ylabel="rate α/√s",
+)
 
 # %% [markdown]
 # The rare weight has a rate several times as large, and both only ever fall. On a slope that does not change, the steps
@@ -93,11 +114,14 @@ plot.curves({"dense weight": rates[:, 0], "sparse weight": rates[:, 1]}, log=Tru
 
 # %%
 print(
-    f"after 100 steps the rates are {rates[-1, 0]:.3f} and {rates[-1, 1]:.3f}: {rates[-1, 1] / rates[-1, 0]:.1f} times"
+    f"after 100 steps the rates are {rates[-1, 0]:.3f} and {rates[-1, 1]:.3f}: "
+    f"{rates[-1, 1] / rates[-1, 0]:.1f} times"
 )
 assert rates[-1, 1] > 2 * rates[-1, 0]
 slope = lambda p: -p[0]
-slide = plot.path(gx.adagrad(1.0, initial_accumulator_value=0.0), slope, [0.0], 100)[:, 0]
+slide = plot.path(gx.adagrad(1.0, initial_accumulator_value=0.0), slope, [0.0], 100)[
+    :, 0
+]
 moved = np.diff(slide)
 print("steps 1, 4, 25, 100:", moved[[0, 3, 24, 99]].round(3))
 assert np.allclose(moved, 1 / np.sqrt(np.arange(1, 101)), rtol=1e-3)
@@ -116,7 +140,9 @@ assert np.allclose(moved, 1 / np.sqrt(np.arange(1, 101)), rtol=1e-3)
 
 # %%
 def cliff(p):
-    return 0.05 * (p[0] - 4) ** 2 + 0.5 * p[1] ** 2 + 5 * jax.nn.softplus(-4 * (p[0] + 2))
+    return (
+        0.05 * (p[0] - 4) ** 2 + 0.5 * p[1] ** 2 + 5 * jax.nn.softplus(-4 * (p[0] + 2))
+    )
 
 
 start = [-3.0, 1.0]
@@ -130,14 +156,24 @@ field = {"xlim": (-3.5, 5.2), "ylim": (-1.5, 2), "minimum": (4, 0), "log": True}
 plot.animate(cliff, paths, title="A cliff at the left, a plain at the right", **field)
 
 # %%
-lengths = {name: np.linalg.norm(np.diff(path, axis=0), axis=1) for name, path in paths.items()}
+lengths = {
+    name: np.linalg.norm(np.diff(path, axis=0), axis=1) for name, path in paths.items()
+}
 plot.curves(lengths, x=np.arange(1, 151), log=True, ylabel="length of the step")
 
 # %%
-at_start, on_plain = (float(jnp.linalg.norm(jax.grad(cliff)(jnp.array(p)))) for p in (start, [0.0, 0.0]))
-print(f"the gradient is {at_start:.0f} long at the start, {on_plain:.1f} on the plain at x = 0")
+at_start, on_plain = (
+    float(jnp.linalg.norm(jax.grad(cliff)(jnp.array(p)))) for p in (start, [0.0, 0.0])
+)
+print(
+    f"the gradient is {at_start:.0f} long at the start, {on_plain:.1f} on the plain "
+    "at x = 0"
+)
 for name, path in paths.items():
-    print(f"{name:17} is {np.linalg.norm(path[-1] - np.array([4.0, 0.0])):.2f} from the minimum after 150 steps")
+    print(
+        f"{name:17} is {np.linalg.norm(path[-1] - np.array([4.0, 0.0])):.2f} from "
+        "the minimum after 150 steps"
+    )
 assert paths["RMSprop, α = 0.1"][-1, 0] > 3.5 > paths["Adagrad, α = 0.3"][-1, 0]
 
 # %% [markdown]
@@ -147,11 +183,15 @@ assert paths["RMSprop, α = 0.1"][-1, 0] > 3.5 > paths["Adagrad, α = 0.3"][-1, 
 # %%
 forgotten = np.log((at_start / on_plain) ** 2) / (1 - 0.9)
 print(
-    f"squared, the cliff is {(at_start / on_plain) ** 2:.0f} times the plain: forgotten after about {forgotten:.0f} steps"
+    f"squared, the cliff is {(at_start / on_plain) ** 2:.0f} times the plain: "
+    f"forgotten after about {forgotten:.0f} steps"
 )
 longest = int(np.argmax(lengths["RMSprop, α = 0.1"][20:])) + 21
 dx, dy = np.abs(np.diff(paths["RMSprop, α = 0.1"], axis=0))[longest - 1]
-print(f"RMSprop's longest step on the plain is step {longest}: {dx:.2f} along x, {dy:.2f} along y")
+print(
+    f"RMSprop's longest step on the plain is step {longest}: {dx:.2f} along x, "
+    f"{dy:.2f} along y"
+)
 assert dy > dx
 assert abs(longest - forgotten) < 15
 
@@ -161,15 +201,26 @@ assert abs(longest - forgotten) < 15
 
 # %%
 steady = np.diff(plot.path(gx.rmsprop(0.1, decay=0.9), slope, [0.0], 100)[:, 0])
-print(f"RMSprop on a constant slope: the first step is {steady[0]:.3f}, the last {steady[-1]:.3f}, whatever the slope")
-steeper = np.diff(plot.path(gx.rmsprop(0.1, decay=0.9), lambda p: -1000 * p[0], [0.0], 100)[:, 0])
+print(
+    f"RMSprop on a constant slope: the first step is {steady[0]:.3f}, the last "
+    f"{steady[-1]:.3f}, whatever the slope"
+)
+steeper = np.diff(
+    plot.path(gx.rmsprop(0.1, decay=0.9), lambda p: -1000 * p[0], [0.0], 100)[:, 0]
+)
 assert np.allclose(steady, steeper, rtol=1e-3)
-assert np.isclose(steady[0], 0.1 / np.sqrt(1 - 0.9), rtol=1e-3)  # v starts at 0 and is not corrected: notebook 5
+# v starts at 0 and is not corrected: notebook 5
+assert np.isclose(steady[0], 0.1 / np.sqrt(1 - 0.9), rtol=1e-3)
 
 bowl = lambda p: p[0] ** 2 / 2
 for rate in (0.1, 0.01):
-    resting = np.abs(plot.path(gx.rmsprop(rate, decay=0.9), bowl, [1.0], 2000)[-200:, 0])
-    print(f"α = {rate}: around a minimum it goes on moving, up to {resting.max():.3f} away")
+    resting = np.abs(
+        plot.path(gx.rmsprop(rate, decay=0.9), bowl, [1.0], 2000)[-200:, 0]
+    )
+    print(
+        f"α = {rate}: around a minimum it goes on moving, up to {resting.max():.3f} "
+        "away"
+    )
     assert rate / 4 < resting.max() < rate
 
 # %% [markdown]
@@ -185,7 +236,9 @@ for rate in (0.1, 0.01):
 
 # %%
 def metres(tx, loss_unit=1.0, length_unit=1.0):
-    """How far it walks in 100 steps, in metres, when it sees the loss and the length in other units."""
+    """How far it walks in 100 steps, in metres, when it sees the loss and the length in
+    other units.
+    """
     walked = plot.path(tx, lambda p: -loss_unit * p[0] * length_unit, [0.0], 100)[-1, 0]
     return walked * length_unit
 
@@ -199,7 +252,10 @@ methods = {
 print("times as far, when     the loss is × 1000     metres become millimetres")
 ratios = {}
 for name, tx in methods.items():
-    ratios[name] = metres(tx, loss_unit=1000.0) / metres(tx), metres(tx, length_unit=1e-3) / metres(tx)
+    ratios[name] = (
+        metres(tx, loss_unit=1000.0) / metres(tx),
+        metres(tx, length_unit=1e-3) / metres(tx),
+    )
     print(f"{name:22} {ratios[name][0]:14.4g}       {ratios[name][1]:20.2g}")
 assert np.isclose(ratios["gradient descent"][0], 1000, rtol=1e-3)
 assert np.isclose(ratios["gradient descent"][1], 1e-6, rtol=1e-3)
@@ -219,11 +275,17 @@ for name in ("Adagrad", "RMSprop", "Adadelta"):
 
 # %%
 steps_taken = {
-    f"ε = {eps:g}": np.diff(plot.path(gx.adadelta(eps=eps), lambda p: -100 * p[0], [0.0], 300)[:, 0])
+    f"ε = {eps:g}": np.diff(
+        plot.path(gx.adadelta(eps=eps), lambda p: -100 * p[0], [0.0], 300)[:, 0]
+    )
     for eps in (1e-8, 1e-6, 1e-4)
 }
 plot.curves(
-    steps_taken, x=np.arange(1, 301), log=True, ylabel="length of the step", title="Adadelta on a constant slope, α = 1"
+    steps_taken,
+    x=np.arange(1, 301),
+    log=True,
+    ylabel="length of the step",
+    title="Adadelta on a constant slope, α = 1",
 )
 
 # %%
@@ -252,7 +314,10 @@ order = rng.permutation(len(one_hot))
 train = {"x": one_hot[order[:1200]], "y": digits.target[order[:1200]]}
 held_out = {"x": one_hot[order[1200:]], "y": digits.target[order[1200:]]}
 share = one_hot.mean(axis=0)
-print(f"{one_hot.shape[1]} features: the rarest in {share.min():.2%} of the images, the densest in {share.max():.0%}")
+print(
+    f"{one_hot.shape[1]} features: the rarest in {share.min():.2%} of the images, "
+    f"the densest in {share.max():.0%}"
+)
 print(f"half of them are in less than {np.median(share):.1%}")
 
 
@@ -263,7 +328,16 @@ def cross_entropy(w, batch, key=None):
 
 def fit(tx, epochs=5):
     w = jnp.zeros((one_hot.shape[1], 10))
-    return gx.fit(cross_entropy, tx, w, train, key=jax.random.key(0), epochs=epochs, batch_size=16, validation=held_out)
+    return gx.fit(
+        cross_entropy,
+        tx,
+        w,
+        train,
+        key=jax.random.key(0),
+        epochs=epochs,
+        batch_size=16,
+        validation=held_out,
+    )
 
 
 # %% [markdown]
@@ -278,16 +352,27 @@ families = {
     "RMSprop": gx.rmsprop,
     "Adadelta": gx.adadelta,
 }
-results = {name: jax.vmap(fit)(gx.stack([make(rate) for rate in learning_rates])) for name, make in families.items()}
-final = {name: np.asarray(result.history["val_loss"][:, -1]) for name, result in results.items()}
-figure = plot.sensitivity(learning_rates, final, ylabel="loss on held-out digits", title="After five epochs")
+results = {
+    name: jax.vmap(fit)(gx.stack([make(rate) for rate in learning_rates]))
+    for name, make in families.items()
+}
+final = {
+    name: np.asarray(result.history["val_loss"][:, -1])
+    for name, result in results.items()
+}
+figure = plot.sensitivity(
+    learning_rates, final, ylabel="loss on held-out digits", title="After five epochs"
+)
 figure.axes[0].set_ylim(0.1, 10)
 figure
 
 # %%
 best = {name: int(np.nanargmin(y)) for name, y in final.items()}
 for name, i in best.items():
-    print(f"{name:16} best at α = {learning_rates[i]:<7.3g} with loss {final[name][i]:.3f}")
+    print(
+        f"{name:16} best at α = {learning_rates[i]:<7.3g} with loss "
+        f"{final[name][i]:.3f}"
+    )
 print(f"Adadelta at its α = 1: {final['Adadelta'][8]:.3f}")
 assert learning_rates[8] == 1.0
 assert final["Adadelta"][8] > 1.3 * final["Adadelta"].min()
@@ -308,7 +393,9 @@ bins = np.geomspace(0.002, 1, 9)
 group = np.digitize(in_train, bins[1:-1])
 seen = in_train > 0.002
 centres = np.sqrt(bins[:-1] * bins[1:])
-by_share = {name: [m[seen & (group == k)].mean() for k in range(8)] for name, m in moved.items()}
+by_share = {
+    name: [m[seen & (group == k)].mean() for k in range(8)] for name, m in moved.items()
+}
 figure = plot.curves(
     by_share,
     x=centres,
@@ -323,9 +410,15 @@ figure
 spread = {name: y[6] / y[0] for name, y in by_share.items()}
 for name, y in spread.items():
     print(
-        f"{name:16} weights of features in {centres[6]:.0%} of the images move {y:4.1f} times as far as those in {centres[0]:.1%}"
+        f"{name:16} weights of features in {centres[6]:.0%} of the images move "
+        f"{y:4.1f} times as far as those in {centres[0]:.1%}"
     )
-assert spread["gradient descent"] > spread["Adadelta"] > spread["RMSprop"] > spread["Adagrad"]
+assert (
+    spread["gradient descent"]
+    > spread["Adadelta"]
+    > spread["RMSprop"]
+    > spread["Adagrad"]
+)
 
 # %% [markdown]
 # Under gradient descent the weights of rare features hardly move. Adagrad lets them catch up the most. Whether that is

@@ -44,8 +44,14 @@ gx.adam(1e-3)
 # its bias correction), and the next cell would fail if they were not.
 
 # %%
-uncorrected = gx.chain(gx.ema(0.9, debias=False), gx.scale_by_rms(0.999), gx.scale_by_learning_rate(1e-3))
-other_notation = gx.chain(gx.momentum(0.9, dampening=0.9), gx.scale_by_rms(0.999), gx.scale_by_learning_rate(1e-3))
+uncorrected = gx.chain(
+    gx.ema(0.9, debias=False), gx.scale_by_rms(0.999), gx.scale_by_learning_rate(1e-3)
+)
+other_notation = gx.chain(
+    gx.momentum(0.9, dampening=0.9),
+    gx.scale_by_rms(0.999),
+    gx.scale_by_learning_rate(1e-3),
+)
 
 
 def steps(tx, gradients):
@@ -55,7 +61,11 @@ def steps(tx, gradients):
         update, state = tx.update(g, state, jnp.zeros(()))
         return state, update
 
-    return np.asarray(jax.lax.scan(step, tx.init(jnp.zeros(())), jnp.asarray(gradients, jnp.float32))[1])
+    return np.asarray(
+        jax.lax.scan(step, tx.init(jnp.zeros(())), jnp.asarray(gradients, jnp.float32))[
+            1
+        ]
+    )
 
 
 stream = np.random.default_rng(0).normal(size=200)
@@ -72,10 +82,17 @@ print("three notations, the same", len(reference), "steps")
 # %%
 import optax
 
-adam_direction = gx.chain(gx.ema(0.9), gx.scale_by_rms(0.999, eps_in_sqrt=False, bias_correction=True))
-measures_m = optax.chain(optax.ema(0.9), optax.scale_by_rms(0.999, eps_in_sqrt=False, bias_correction=True))
+adam_direction = gx.chain(
+    gx.ema(0.9), gx.scale_by_rms(0.999, eps_in_sqrt=False, bias_correction=True)
+)
+measures_m = optax.chain(
+    optax.ema(0.9), optax.scale_by_rms(0.999, eps_in_sqrt=False, bias_correction=True)
+)
 for name, tx in (("v of the gradient (Adam)", adam_direction), ("v of m", measures_m)):
-    print(f"{name:>25}: root mean square step {np.sqrt(np.mean(steps(tx, stream)[20:] ** 2)):.2f}")
+    print(
+        f"{name:>25}: root mean square step "
+        f"{np.sqrt(np.mean(steps(tx, stream)[20:] ** 2)):.2f}"
+    )
 
 # %% [markdown]
 # ## Difference 1: the order
@@ -89,16 +106,17 @@ terrain = np.repeat([1.0, 10.0, 1.0], [60, 60, 120])
 rms = gx.scale_by_rms(0.99, bias_correction=True)
 ratio_of_averages = steps(gx.chain(gx.ema(0.9), rms), terrain)
 average_of_ratios = steps(gx.chain(rms, gx.ema(0.9)), terrain)
-both = {
-    "Adam's order": ratio_of_averages,
-    "RMSprop's order": average_of_ratios,
-}
+both = {"Adam's order": ratio_of_averages, "RMSprop's order": average_of_ratios}
 
 for name, line in both.items():
     print(f"longest step, {name}: {line.max():.2f}, at step {line.argmax() + 1}")
     assert abs(line[59] - 1) < 1e-3  # on even ground the two are the same
 assert ratio_of_averages.max() < average_of_ratios.max()
-plot.curves(both, ylabel="step / learning rate", title="The gradient is 1, then 10 (steps 61 to 120), then 1")
+plot.curves(
+    both,
+    ylabel="step / learning rate",
+    title="The gradient is 1, then 10 (steps 61 to 120), then 1",
+)
 
 # %% [markdown]
 # On even ground both take steps of one learning rate, whatever the size of the gradient: that is what the division
@@ -116,9 +134,13 @@ plot.curves(both, ylabel="step / learning rate", title="The gradient is 1, then 
 
 # %%
 ones = np.ones(300)
-total, average = (steps(direction, ones)[-1] for direction in (gx.momentum(0.9), gx.momentum(0.9, dampening=0.9)))
+total, average = (
+    steps(direction, ones)[-1]
+    for direction in (gx.momentum(0.9), gx.momentum(0.9, dampening=0.9))
+)
 print(
-    f"sum {total:.3f}, average {average:.3f}: a learning rate for one is {total / average:.1f} times that for the other"
+    f"sum {total:.3f}, average {average:.3f}: a learning rate for one is "
+    f"{total / average:.1f} times that for the other"
 )
 assert abs(total / average - 1 / (1 - 0.9)) < 1e-3
 
@@ -130,12 +152,20 @@ assert abs(total / average - 1 / (1 - 0.9)) < 1e-3
 # it.
 
 # %%
-without, corrected = (-steps(gx.adam(1.0, bias_correction=on), np.ones(2000)) for on in (False, True))
-print(f"first step:    {without[0]:.2f} learning rates without the correction, {corrected[0]:.2f} with it")
+without, corrected = (
+    -steps(gx.adam(1.0, bias_correction=on), np.ones(2000)) for on in (False, True)
+)
+print(
+    f"first step:    {without[0]:.2f} learning rates without the correction, "
+    f"{corrected[0]:.2f} with it"
+)
 print(f"longest step:  {without.max():.2f}, at step {without.argmax() + 1}")
 rmsprop = -steps(gx.rmsprop(1.0, decay=0.9), np.ones(2000))
 for name, line in (("uncorrected Adam", without), ("RMSprop", rmsprop)):
-    print(f"{name}: more than 1.1 learning rates until step {np.max(np.where(line > 1.1)) + 1}")
+    print(
+        f"{name}: more than 1.1 learning rates until step "
+        f"{np.max(np.where(line > 1.1)) + 1}"
+    )
 assert np.allclose(corrected, 1, atol=1e-3)
 plot.curves(
     {"uncorrected": without, "corrected": corrected},
@@ -153,7 +183,9 @@ plot.curves(
 # schedule without knowing it, and with the schedule written out, the two are the same optimizer:
 
 # %%
-hidden_schedule = gx.from_function(lambda step: (1 - 0.9 ** (step + 1.0)) / jnp.sqrt(1 - 0.999 ** (step + 1.0)))
+hidden_schedule = gx.from_function(
+    lambda step: (1 - 0.9 ** (step + 1.0)) / jnp.sqrt(1 - 0.999 ** (step + 1.0))
+)
 np.testing.assert_allclose(
     steps(gx.adam(hidden_schedule, eps=1e-12), stream),
     steps(gx.adam(1.0, eps=1e-12, bias_correction=False), stream),
@@ -172,7 +204,10 @@ from sklearn.datasets import load_digits
 digits = load_digits()
 assert digits.images.shape == (1797, 8, 8)
 order = np.random.default_rng(0).permutation(len(digits.target))
-x, y = jnp.asarray(digits.data[order] / 16, jnp.float32), jnp.asarray(digits.target[order])
+x, y = (
+    jnp.asarray(digits.data[order] / 16, jnp.float32),
+    jnp.asarray(digits.target[order]),
+)
 train, validation = (x[:1300], y[:1300]), (x[1300:], y[1300:])
 params = {"kernel": jnp.zeros((64, 10)), "bias": jnp.zeros(10)}
 
@@ -183,7 +218,9 @@ def loss(params, x, y):
 
 
 def run(tx, batches):
-    """Train on the mini-batches, [steps, examples] of indices, and return the validation loss."""
+    """Train on the mini-batches, [steps, examples] of indices, and return the
+    validation loss.
+    """
 
     def step(carry, batch):
         params, state = carry
@@ -197,7 +234,9 @@ def run(tx, batches):
 
 def shuffles(n, epochs=4, batch_size=50):
     """[n, steps, examples]: the order of the examples in n trainings."""
-    epoch = [np.random.default_rng(seed).permutation(1300) for seed in range(n * epochs)]
+    epoch = [
+        np.random.default_rng(seed).permutation(1300) for seed in range(n * epochs)
+    ]
     return jnp.asarray(np.array(epoch).reshape(n, -1, batch_size))
 
 
@@ -211,14 +250,24 @@ def final_losses(optimizers):
 
 
 by_rate = {
-    name: np.asarray(final_losses(gx.stack([gx.adam(rate, bias_correction=on) for rate in rates])))
+    name: np.asarray(
+        final_losses(gx.stack([gx.adam(rate, bias_correction=on) for rate in rates]))
+    )
     for name, on in (("corrected", True), ("uncorrected", False))
 }
 best_rate = {name: rates[values.mean(1).argmin()] for name, values in by_rate.items()}
 print("best learning rate:", {name: f"{rate:.2g}" for name, rate in best_rate.items()})
-print("best loss:", {name: f"{values.mean(1).min():.3f}" for name, values in by_rate.items()})
+print(
+    "best loss:",
+    {name: f"{values.mean(1).min():.3f}" for name, values in by_rate.items()},
+)
 assert best_rate["uncorrected"] < best_rate["corrected"]
-plot.sensitivity(rates, by_rate, ylabel="validation loss", title="Digits: Adam after 4 epochs, five shuffles")
+plot.sensitivity(
+    rates,
+    by_rate,
+    ylabel="validation loss",
+    title="Digits: Adam after 4 epochs, five shuffles",
+)
 
 # %% [markdown]
 # Nearly the same curve, moved to smaller rates. This training of a hundred steps lies within the first thousand, so
@@ -235,7 +284,9 @@ plot.sensitivity(rates, by_rate, ylabel="validation loss", title="Digits: Adam a
 # %%
 for tx in (gx.adam(0.01), gx.sgd(0.01)):
     apart = np.abs(steps(tx, 1000 * stream) / steps(tx, stream))
-    print(f"{tx.name}: steps grow by a factor of {apart.min():.4f} to {apart.max():.4f}")
+    print(
+        f"{tx.name}: steps grow by a factor of {apart.min():.4f} to {apart.max():.4f}"
+    )
 
 # %% [markdown]
 # ## The whole grid
@@ -287,23 +338,35 @@ def race(row):
 
     def train_all(rate, batches):
         step_size = gx.scale_by_learning_rate(rate)
-        return {(row, column): run(gx.chain(*parts(row, column), step_size), batches) for column in preconditioners}
+        return {
+            (row, column): run(gx.chain(*parts(row, column), step_size), batches)
+            for column in preconditioners
+        }
 
     everywhere = jax.vmap(jax.vmap(train_all, (None, 0)), (0, None))
-    # each program runs once, for a moment: compiling it quickly matters more than its speed
-    return jax.jit(everywhere, compiler_options={"xla_backend_optimization_level": 0})(rates, orders)
+    # each program runs once, for a moment: compiling it quickly matters more than its
+    # speed
+    return jax.jit(everywhere, compiler_options={"xla_backend_optimization_level": 0})(
+        rates, orders
+    )
 
 
-results = {cell: np.asarray(losses) for row in directions for cell, losses in race(row).items()}
+results = {
+    cell: np.asarray(losses) for row in directions for cell, losses in race(row).items()
+}
 trainings = sum(losses.size for losses in results.values())
 print(f"{len(results)} methods, {trainings} trainings")
 
 # %%
 import matplotlib.pyplot as plt
 
-mean = {cell: np.nan_to_num(losses.mean(1), nan=np.inf) for cell, losses in results.items()}
+mean = {
+    cell: np.nan_to_num(losses.mean(1), nan=np.inf) for cell, losses in results.items()
+}
 best = {cell: line.min() for cell, line in mean.items()}
-table = np.array([[best[row, column] for column in preconditioners] for row in directions])
+table = np.array(
+    [[best[row, column] for column in preconditioners] for row in directions]
+)
 
 _, axes = plt.subplots(figsize=(8, 4), layout="constrained")
 axes.imshow(np.minimum(table, 0.3), cmap="cividis_r", vmin=table.min(), vmax=0.3)
@@ -316,7 +379,9 @@ axes.set_xticks(range(len(preconditioners)), preconditioners)
 axes.set_yticks(range(len(directions)), directions)
 for (i, j), value in np.ndenumerate(table):
     text = f"{value:.3f}" if value < 10 else "fails"
-    axes.text(j, i, text, ha="center", va="center", color="white" if value > 0.2 else "black")
+    axes.text(
+        j, i, text, ha="center", va="center", color="white" if value > 0.2 else "black"
+    )
 plt.show()
 
 # %% [markdown]
@@ -328,12 +393,16 @@ for cell in ranked[:5]:
     at = mean[cell].argmin()
     shuffle_to_shuffle = results[cell][at].max() - results[cell][at].min()
     print(
-        f"{cell[0]:>12} × {cell[1]:<9}  {best[cell]:.3f} at rate {rates[at]:<8.2g}  shuffles differ by {shuffle_to_shuffle:.3f}"
+        f"{cell[0]:>12} × {cell[1]:<9}  {best[cell]:.3f} at rate {rates[at]:<8.2g}  "
+        f"shuffles differ by {shuffle_to_shuffle:.3f}"
     )
 adam = ranked.index(("ema", "mean")) + 1
 plain = ranked.index(("none", "none")) + 1
 failed = [cell for cell in ranked if best[cell] > 1]
-print(f"\nAdam is number {adam}, plain gradient descent number {plain} of {len(ranked)}; {len(failed)} fail: {failed}")
+print(
+    f"\nAdam is number {adam}, plain gradient descent number {plain} of "
+    f"{len(ranked)}; {len(failed)} fail: {failed}"
+)
 assert all(cell[1] == "deviation" for cell in failed)
 
 # %% [markdown]
@@ -351,7 +420,9 @@ shown = {
 }
 for name, cell in shown.items():
     good = rates[mean[cell] < 2 * min(best.values())]
-    print(f"{name:>20}: within twice the best loss at {len(good)} of {len(rates)} rates")
+    print(
+        f"{name:>20}: within twice the best loss at {len(good)} of {len(rates)} rates"
+    )
 plot.sensitivity(
     rates,
     {name: results[cell] for name, cell in shown.items()},

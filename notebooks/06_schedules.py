@@ -37,16 +37,25 @@ def distance(tx, key, steps=400):
 
 @jax.jit
 def mean_distance(tx):
-    return jax.vmap(distance, in_axes=(None, 0))(tx, jax.random.split(jax.random.key(0), 200)).mean(0)
+    return jax.vmap(distance, in_axes=(None, 0))(
+        tx, jax.random.split(jax.random.key(0), 200)
+    ).mean(0)
 
 
-runs = {f"constant {rate}": mean_distance(gx.sgd(rate)) for rate in (0.3, 0.1, 0.03, 0.01)}
+runs = {
+    f"constant {rate}": mean_distance(gx.sgd(rate)) for rate in (0.3, 0.1, 0.03, 0.01)
+}
 runs["0.3 / (1 + 0.1 step)"] = mean_distance(gx.sgd(gx.inverse_time_decay(0.3, 0.1)))
 final = {name: float(line[-50:].mean()) for name, line in runs.items()}
 print({name: round(value, 3) for name, value in final.items()})
 assert min(final, key=final.get).startswith("0.3 /")
 assert final["constant 0.3"] > final["constant 0.1"] > final["constant 0.03"]
-plot.curves(runs, log=True, ylabel="mean |x|", title="A noisy bowl: a constant rate stops at its noise floor")
+plot.curves(
+    runs,
+    log=True,
+    ylabel="mean |x|",
+    title="A noisy bowl: a constant rate stops at its noise floor",
+)
 
 # %% [markdown]
 # Every constant rate comes to a floor, and the lower the floor, the longer the way down. The decaying rate goes
@@ -59,7 +68,9 @@ n = 1000
 course = {
     "step decay": gx.step_decay(0.1, factor=0.5, every=250),
     "exponential": gx.exponential_decay(0.1, transition_steps=250, decay_rate=0.5),
-    "exponential, staircase": gx.exponential_decay(0.1, transition_steps=250, decay_rate=0.5, staircase=True),
+    "exponential, staircase": gx.exponential_decay(
+        0.1, transition_steps=250, decay_rate=0.5, staircase=True
+    ),
     "natural exponential": gx.natural_exp_decay(0.1, k=0.003),
     "1 / (1 + kt)": gx.inverse_time_decay(0.1, k=0.01),
     "1 / √t": gx.inverse_sqrt_decay(0.1, transition_steps=10),
@@ -79,9 +90,13 @@ at = range(0, n, 125)
 print(course["exponential"].table(at))
 k = np.log(2) / 250
 same = gx.natural_exp_decay(0.1, k)
-np.testing.assert_allclose([same(i) for i in at], [course["exponential"](i) for i in at], rtol=1e-5)
 np.testing.assert_allclose(
-    [course["step decay"](i) for i in at], [course["exponential, staircase"](i) for i in at], rtol=1e-5
+    [same(i) for i in at], [course["exponential"](i) for i in at], rtol=1e-5
+)
+np.testing.assert_allclose(
+    [course["step decay"](i) for i in at],
+    [course["exponential, staircase"](i) for i in at],
+    rtol=1e-5,
 )
 
 # %% [markdown]
@@ -99,10 +114,16 @@ print(by_epoch.table([0, 25, 26, 51, 52]))
 practice = {
     "warm-up, constant": gx.warmup_constant_schedule(0.0, 0.1, warmup_steps=100),
     "cosine": gx.cosine_decay_schedule(0.1, n),
-    "warm-up, cosine": gx.warmup_cosine_decay_schedule(0.0, 0.1, warmup_steps=100, decay_steps=n),
-    "warm-up, linear": gx.warmup_linear_decay_schedule(0.0, 0.1, warmup_steps=100, decay_steps=n),
+    "warm-up, cosine": gx.warmup_cosine_decay_schedule(
+        0.0, 0.1, warmup_steps=100, decay_steps=n
+    ),
+    "warm-up, linear": gx.warmup_linear_decay_schedule(
+        0.0, 0.1, warmup_steps=100, decay_steps=n
+    ),
     "one cycle": gx.cosine_onecycle_schedule(n, 0.1),
-    "warm-up, stable, decay": gx.wsd_schedule(0.1, warmup_steps=100, stable_steps=650, decay_steps=250, shape="sqrt"),
+    "warm-up, stable, decay": gx.wsd_schedule(
+        0.1, warmup_steps=100, stable_steps=650, decay_steps=250, shape="sqrt"
+    ),
     "warm restarts": gx.cosine_restarts_schedule(0.1, first_decay_steps=150, t_mul=2.0),
     "triangles": gx.cyclic_schedule(0.01, 0.1, step_size_up=125, mode="triangular2"),
     "REX": gx.rex_schedule(0.1, n),
@@ -125,8 +146,12 @@ wavy = wsd * (1 + 0.2 * gx.cyclic_schedule(-1.0, 1.0, step_size_up=25))
 print(wsd)
 print(wavy)
 print(wsd.table([0, 50, 100, 500, 749, 750, 800, 1000]))
-np.testing.assert_allclose([wsd(i) for i in at], [practice["warm-up, stable, decay"](i) for i in at], rtol=1e-5)
-plot.schedules({"wsd": wsd, "wavy": wavy}, n, title="Products and sequences of schedules")
+np.testing.assert_allclose(
+    [wsd(i) for i in at], [practice["warm-up, stable, decay"](i) for i in at], rtol=1e-5
+)
+plot.schedules(
+    {"wsd": wsd, "wavy": wavy}, n, title="Products and sequences of schedules"
+)
 
 # %% [markdown]
 # What has no length cannot be followed. The message says what to do:
@@ -149,26 +174,47 @@ from sklearn.datasets import load_digits
 
 digits = load_digits()
 order = np.random.default_rng(0).permutation(len(digits.target))
-x, y = jnp.asarray(digits.data[order] / 16, jnp.float32), jnp.asarray(digits.target[order])
+x, y = (
+    jnp.asarray(digits.data[order] / 16, jnp.float32),
+    jnp.asarray(digits.target[order]),
+)
 train, validation = {"x": x[:1300], "y": y[:1300]}, {"x": x[1300:], "y": y[1300:]}
 
 
 def init(key, hidden=32):
     first, second = jax.random.split(key)
     return {
-        "hidden": {"kernel": jax.random.normal(first, (64, hidden)) * (2 / 64) ** 0.5, "bias": jnp.zeros(hidden)},
-        "out": {"kernel": jax.random.normal(second, (hidden, 10)) * (1 / hidden) ** 0.5, "bias": jnp.zeros(10)},
+        "hidden": {
+            "kernel": jax.random.normal(first, (64, hidden)) * (2 / 64) ** 0.5,
+            "bias": jnp.zeros(hidden),
+        },
+        "out": {
+            "kernel": jax.random.normal(second, (hidden, 10)) * (1 / hidden) ** 0.5,
+            "bias": jnp.zeros(10),
+        },
     }
 
 
 def loss(params, batch, key):
     h = jax.nn.relu(batch["x"] @ params["hidden"]["kernel"] + params["hidden"]["bias"])
     logits = h @ params["out"]["kernel"] + params["out"]["bias"]
-    return gx.losses.softmax_cross_entropy_with_integer_labels(logits, batch["y"]).mean()
+    return gx.losses.softmax_cross_entropy_with_integer_labels(
+        logits, batch["y"]
+    ).mean()
 
 
 def fit(tx, key, **options):
-    return gx.fit(loss, tx, init(key), train, key=key, epochs=12, batch_size=50, validation=validation, **options)
+    return gx.fit(
+        loss,
+        tx,
+        init(key),
+        train,
+        key=key,
+        epochs=12,
+        batch_size=50,
+        validation=validation,
+        **options,
+    )
 
 
 # %%
@@ -178,33 +224,53 @@ shapes = {
     "step decay": gx.step_decay(1.0, 0.3, every=steps // 3),
     "1 / (1 + kt)": gx.inverse_time_decay(1.0, 10 / steps),
     "cosine": gx.cosine_decay_schedule(1.0, steps),
-    "warm-up, cosine": gx.warmup(steps // 10) >> gx.cooldown(steps - steps // 10, shape="cosine"),
-    "wsd": gx.warmup(steps // 10) >> gx.constant(steps // 2) >> gx.cooldown(steps - steps // 10 - steps // 2),
+    "warm-up, cosine": gx.warmup(steps // 10)
+    >> gx.cooldown(steps - steps // 10, shape="cosine"),
+    "wsd": gx.warmup(steps // 10)
+    >> gx.constant(steps // 2)
+    >> gx.cooldown(steps - steps // 10 - steps // 2),
 }
 peaks = np.logspace(-2, 1, 7)
 keys = jax.random.split(jax.random.key(0), 3)
 
 
 def at_all_peaks(shape):
-    """The final validation loss of gradient descent with momentum, at every peak rate, from every start."""
+    """The final validation loss of gradient descent with momentum, at every peak rate,
+    from every start.
+    """
 
     def at(peak, key):
         return fit(gx.sgd(peak * shape, momentum=0.9), key).history["val_loss"][-1]
 
-    return jax.vmap(jax.vmap(at, (None, 0)), (0, None))(jnp.asarray(peaks, jnp.float32), keys)
+    return jax.vmap(jax.vmap(at, (None, 0)), (0, None))(
+        jnp.asarray(peaks, jnp.float32), keys
+    )
 
 
 # each program runs once: compiling it quickly matters more than its speed
 quick = jax.jit(at_all_peaks, compiler_options={"xla_backend_optimization_level": 0})
 losses = {name: np.asarray(quick(shape)) for name, shape in shapes.items()}
-mean = {name: np.nan_to_num(values.mean(1), nan=np.inf) for name, values in losses.items()}
+mean = {
+    name: np.nan_to_num(values.mean(1), nan=np.inf) for name, values in losses.items()
+}
 for name, line in mean.items():
-    print(f"{name:>16}: best {line.min():.3f}, at a peak of {peaks[line.argmin()]:.2g}; at a peak of 1: {line[4]:.2f}")
-ending_low = [mean[name].min() for name in ("step decay", "cosine", "warm-up, cosine", "wsd")]
+    print(
+        f"{name:>16}: best {line.min():.3f}, at a peak of "
+        f"{peaks[line.argmin()]:.2g}; at a peak of 1: {line[4]:.2f}"
+    )
+ending_low = [
+    mean[name].min() for name in ("step decay", "cosine", "warm-up, cosine", "wsd")
+]
 assert max(ending_low) < mean["constant"].min()
 assert mean["warm-up, cosine"].min() > 0.9 * mean["cosine"].min()
 assert min(mean, key=lambda name: mean[name][4]) == "1 / (1 + kt)"
-plot.sensitivity(peaks, losses, xlabel="peak learning rate", ylabel="validation loss", title="Momentum on digits")
+plot.sensitivity(
+    peaks,
+    losses,
+    xlabel="peak learning rate",
+    ylabel="validation loss",
+    title="Momentum on digits",
+)
 
 # %% [markdown]
 # At its best peak every schedule that ends low beats the constant rate. Too large a peak is forgiven by 1/(1 + kt)
@@ -220,7 +286,10 @@ plot.sensitivity(peaks, losses, xlabel="peak learning rate", ylabel="validation 
 
 # %%
 training = gx.Training(
-    loss, gx.sgd(0.5), batch_size=50, plateau=gx.reduce_on_plateau(factor=0.3, patience=2, rtol=0.01)
+    loss,
+    gx.sgd(0.5),
+    batch_size=50,
+    plateau=gx.reduce_on_plateau(factor=0.3, patience=2, rtol=0.01),
 )
 carry = training.init(init(keys[0]), keys[0])
 scale, curve = [], []
@@ -229,7 +298,9 @@ for _ in range(30):
     carry, metrics = training.epoch(carry, train, validation)
     curve.append(float(metrics["val_loss"]))
 drops = [epoch for epoch in range(1, 30) if scale[epoch] < scale[epoch - 1]]
-print("the scale fell in epochs", drops, "to", [round(scale[epoch], 4) for epoch in drops])
+print(
+    "the scale fell in epochs", drops, "to", [round(scale[epoch], 4) for epoch in drops]
+)
 assert drops
 plot.curves(
     {"validation loss": np.array(curve), "scale of the steps": np.array(scale)},
@@ -259,7 +330,13 @@ for step in range(51):
     updates, state = everything.update(params, state, params)  # any gradient will do
     if step % 25 == 0:
         used = gx.numbers(everything, state)
-        print(step, {name: f"{float(used[name]):.4f}" for name in ("learning_rate", "b1", "b2")})
+        print(
+            step,
+            {
+                name: f"{float(used[name]):.4f}"
+                for name in ("learning_rate", "b1", "b2")
+            },
+        )
 np.testing.assert_allclose(used["learning_rate"], 0.01 * (1 - 30 / 80), rtol=1e-5)
 
 # %% [markdown]
@@ -278,7 +355,9 @@ tx = gx.sgd(gx.inverse_time_decay(0.3, 0.1))
 slope = gx.hypergradient(final_distance, tx).learning_rate
 print(f"slope by the first rate: {slope.init_value:+.3f}, by k: {slope.k:+.3f}")
 moved = gx.sgd(gx.inverse_time_decay(0.3 - 0.1 * slope.init_value, 0.1 - 0.1 * slope.k))
-print(f"from {final_distance(tx):.4f} to {final_distance(moved):.4f} by one step downhill")
+print(
+    f"from {final_distance(tx):.4f} to {final_distance(moved):.4f} by one step downhill"
+)
 assert final_distance(moved) < final_distance(tx)
 
 # %% [markdown]

@@ -17,12 +17,17 @@ from gradxform import plot
 
 digits = load_digits()
 order = np.random.default_rng(0).permutation(len(digits.target))
-x, y = jnp.asarray(digits.data[order] / 16, jnp.float32), jnp.asarray(digits.target[order])
+x, y = (
+    jnp.asarray(digits.data[order] / 16, jnp.float32),
+    jnp.asarray(digits.target[order]),
+)
 train, validation = {"x": x[:1200], "y": y[:1200]}, {"x": x[1200:], "y": y[1200:]}
 
 
 class MLP(nn.Module):
-    """Dense layers of one width with an activation between them, dropout after it, and ten outputs."""
+    """Dense layers of one width with an activation between them, dropout after it, and
+    ten outputs.
+    """
 
     width: int = 64
     depth: int = 2
@@ -40,13 +45,19 @@ class MLP(nn.Module):
 
 
 def make_loss(model):
-    """A loss for `gx.fit`: (params, batch, key) to the cross-entropy and the accuracy; a key means training."""
+    """A loss for `gx.fit`: (params, batch, key) to the cross-entropy and the accuracy;
+    a key means training.
+    """
 
     def loss(params, batch, key):
         rngs = None if key is None else {"dropout": key}
         logits = model.apply(params, batch["x"], train=key is not None, rngs=rngs)
-        cross_entropy = gx.losses.softmax_cross_entropy_with_integer_labels(logits, batch["y"]).mean()
-        return cross_entropy, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == batch["y"])}
+        cross_entropy = gx.losses.softmax_cross_entropy_with_integer_labels(
+            logits, batch["y"]
+        ).mean()
+        return cross_entropy, {
+            "accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == batch["y"])
+        }
 
     return loss
 
@@ -67,20 +78,37 @@ starts = {
 
 
 def fit_all(inits, tx, width=64, depth=2, **options):
-    """Train one network from several initialisations at once, as one batch: {name: result}."""
+    """Train one network from several initialisations at once, as one batch: {name:
+    result}.
+    """
     model = MLP(width, depth)
-    params = [MLP(width, depth, kernel_init).init(key, x[:1]) for kernel_init in inits.values()]
+    params = [
+        MLP(width, depth, kernel_init).init(key, x[:1])
+        for kernel_init in inits.values()
+    ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
     loss = make_loss(model)
-    fit = jax.vmap(lambda p: gx.fit(loss, tx, p, train, key=key, validation=validation, batch_size=50, **options))
+    fit = jax.vmap(
+        lambda p: gx.fit(
+            loss, tx, p, train, key=key, validation=validation, batch_size=50, **options
+        )
+    )
     found = fit(stacked)
-    return {name: jax.tree.map(lambda leaf, i=i: leaf[i], found) for i, name in enumerate(inits)}
+    return {
+        name: jax.tree.map(lambda leaf, i=i: leaf[i], found)
+        for i, name in enumerate(inits)
+    }
 
 
 fits = fit_all(starts, gx.sgd(0.1), epochs=20)
 accuracy = {name: fit.history["val_accuracy"] for name, fit in fits.items()}
 print({name: f"{float(line[-1]):.1%}" for name, line in accuracy.items()})
-plot.curves(accuracy, xlabel="epoch", ylabel="validation accuracy", title="Three starts of one network")
+plot.curves(
+    accuracy,
+    xlabel="epoch",
+    ylabel="validation accuracy",
+    title="Three starts of one network",
+)
 
 # %% [markdown]
 # Why? Count how many *different* neurons each hidden layer has after training: columns of a kernel that are not
@@ -97,7 +125,8 @@ for name, fit in fits.items():
     counts = [different_neurons(layers[f"Dense_{i}"]["kernel"]) for i in range(2)]
     moved = [float(jnp.abs(layers[f"Dense_{i}"]["kernel"]).max()) for i in range(2)]
     print(
-        f"{name:>7}: {counts[0]} and {counts[1]} different neurons of 64; largest weights {moved[0]:.2f}, {moved[1]:.2f}"
+        f"{name:>7}: {counts[0]} and {counts[1]} different neurons of 64; largest "
+        f"weights {moved[0]:.2f}, {moved[1]:.2f}"
     )
 
 # %% [markdown]
@@ -117,7 +146,12 @@ def layer_scales(activation, kernel_init, depth=10, width=64, inputs=x[:500]):
     model = MLP(width, depth, kernel_init, activation)
     params = model.init(key, x[:1])
     _, seen = model.apply(params, inputs, mutable="intermediates")
-    return np.array([float(jnp.sqrt(jnp.mean(layer**2))) for layer in seen["intermediates"]["layer"]])
+    return np.array(
+        [
+            float(jnp.sqrt(jnp.mean(layer**2)))
+            for layer in seen["intermediates"]["layer"]
+        ]
+    )
 
 
 kinds = {
@@ -128,12 +162,21 @@ kinds = {
 }
 layer = np.arange(1, 11)
 relu = {name: layer_scales(nn.relu, kind) for name, kind in kinds.items()}
-plot.curves(relu, x=layer, log=True, xlabel="layer", ylabel="root mean square activation", title="ReLU")
+plot.curves(
+    relu,
+    x=layer,
+    log=True,
+    xlabel="layer",
+    ylabel="root mean square activation",
+    title="ReLU",
+)
 
 # %%
 factor = {name: (line[-1] / line[0]) ** (1 / 9) for name, line in relu.items()}
 for name, line in relu.items():
-    print(f"{name:>25}: × {factor[name]:.2f} per layer, × {line[-1] / line[0]:.1e} in all")
+    print(
+        f"{name:>25}: × {factor[name]:.2f} per layer, × {line[-1] / line[0]:.1e} in all"
+    )
 np.testing.assert_allclose(factor["Xavier: var 2/(in + out)"], 0.5**0.5, rtol=0.1)
 np.testing.assert_allclose(factor["He: var 2/in"], 1, rtol=0.1)
 
@@ -148,16 +191,23 @@ np.testing.assert_allclose(factor["He: var 2/in"], 1, rtol=0.1)
 for name in ("Xavier: var 2/(in + out)", "He: var 2/in"):
     line = layer_scales(jnp.tanh, kinds[name], inputs=x[:500] / 100)
     tanh = (line[4] / line[0]) ** (1 / 4)
-    print(f"{name:>25}: × {tanh:.2f} per layer with tanh, × {factor[name]:.2f} with ReLU")
+    print(
+        f"{name:>25}: × {tanh:.2f} per layer with tanh, × {factor[name]:.2f} with ReLU"
+    )
     np.testing.assert_allclose(tanh, factor[name] * 2**0.5, rtol=0.1)
 
 # %% [markdown]
 # Gradients travel the same road backwards. What does it mean for learning? Ten layers of 64, Adam, ten epochs:
 
 # %%
-deep = {name: fit.history["val_accuracy"] for name, fit in fit_all(kinds, gx.adam(1e-3), depth=10, epochs=10).items()}
+deep = {
+    name: fit.history["val_accuracy"]
+    for name, fit in fit_all(kinds, gx.adam(1e-3), depth=10, epochs=10).items()
+}
 print({name: f"{float(line[-1]):.1%}" for name, line in deep.items()})
-plot.curves(deep, xlabel="epoch", ylabel="validation accuracy", title="Ten hidden layers, Adam")
+plot.curves(
+    deep, xlabel="epoch", ylabel="validation accuracy", title="Ten hidden layers, Adam"
+)
 
 # %% [markdown]
 # ## The other end: overfitting
@@ -177,15 +227,25 @@ def study(tx, dropout=0.0, **options):
     model = MLP(128, 2, dropout=dropout)
     params = model.init(key, x[:1])
     return gx.fit(
-        make_loss(model), tx, params, small, key=key, epochs=100, batch_size=25, validation=validation, **options
+        make_loss(model),
+        tx,
+        params,
+        small,
+        key=key,
+        epochs=100,
+        batch_size=25,
+        validation=validation,
+        **options,
     )
 
 
 alone = study(gx.adam(1e-3))
 best = int(np.argmin(alone.history["val_loss"]))
 print(
-    f"validation loss: lowest after epoch {best + 1} ({alone.history['val_loss'][best]:.2f}), "
-    f"at the end {alone.history['val_loss'][-1]:.2f}; training accuracy at the end {alone.history['train_accuracy'][-1]:.0%}"
+    f"validation loss: lowest after epoch {best + 1} "
+    f"({alone.history['val_loss'][best]:.2f}), "
+    f"at the end {alone.history['val_loss'][-1]:.2f}; training accuracy at the end "
+    f"{alone.history['train_accuracy'][-1]:.0%}"
 )
 plot.curves(
     {"training": alone.history["train_loss"], "validation": alone.history["val_loss"]},
@@ -219,10 +279,15 @@ def norm(params):
 for name, fit in remedies.items():
     at = int(fit.best_epoch)
     print(
-        f"{name:>15}: epoch {at + 1:>3} of {int(fit.epochs_run):>3}, validation loss {fit.history['val_loss'][at]:.2f}, "
-        f"accuracy {fit.history['val_accuracy'][at]:.1%}, norm of the parameters {norm(fit.params):.1f}"
+        f"{name:>15}: epoch {at + 1:>3} of {int(fit.epochs_run):>3}, validation loss "
+        f"{fit.history['val_loss'][at]:.2f}, "
+        f"accuracy {fit.history['val_accuracy'][at]:.1%}, norm of the parameters "
+        f"{norm(fit.params):.1f}"
     )
-final = {name: float(fit.history["val_loss"][int(fit.best_epoch)]) for name, fit in remedies.items()}
+final = {
+    name: float(fit.history["val_loss"][int(fit.best_epoch)])
+    for name, fit in remedies.items()
+}
 assert final["alone"] == max(final.values())
 plot.curves(
     {name: fit.history["val_loss"] for name, fit in remedies.items()},
@@ -257,9 +322,13 @@ def one_step(tx, gradient):
 
 
 in_the_loss = one_step(gx.sgd(rate), jax.grad(with_l2)(w))
-in_the_step = one_step(gx.chain(gx.add_decayed_weights(l2), gx.sgd(rate)), jax.grad(of_data)(w))
+in_the_step = one_step(
+    gx.chain(gx.add_decayed_weights(l2), gx.sgd(rate)), jax.grad(of_data)(w)
+)
 np.testing.assert_allclose(in_the_loss, in_the_step, rtol=1e-6)
-np.testing.assert_allclose(in_the_step, (1 - rate * l2) * w - rate * jax.grad(of_data)(w), rtol=1e-6)
+np.testing.assert_allclose(
+    in_the_step, (1 - rate * l2) * w - rate * jax.grad(of_data)(w), rtol=1e-6
+)
 
 # %% [markdown]
 # For Adam they are not. The term $λp$ in the gradient is divided by $\sqrt v$ like everything else: where gradients
@@ -268,13 +337,16 @@ np.testing.assert_allclose(in_the_step, (1 - rate * l2) * w - rate * jax.grad(of
 # 0.1.
 
 # %%
-spread = jnp.array([[10.0], [0.01]])  # 500 weights that are pulled about strongly, 500 weakly
+# 500 weights that are pulled about strongly, 500 weakly
+spread = jnp.array([[10.0], [0.01]])
 noise = spread * jax.random.normal(jax.random.key(3), (1000, 2, 500))
 
 
 @jax.jit
 def remaining(tx):
-    """The mean of the two kinds of weights during a thousand steps of gradients that are nothing but noise."""
+    """The mean of the two kinds of weights during a thousand steps of gradients that
+    are nothing but noise.
+    """
 
     def step(carry, g):
         w, state = carry
@@ -286,15 +358,25 @@ def remaining(tx):
 
 
 weights = {}
-for name, tx in {"AdamW": gx.adamw(0.01, weight_decay=0.1), "L2": gx.adam_l2(0.01, l2=0.1)}.items():
+for name, tx in {
+    "AdamW": gx.adamw(0.01, weight_decay=0.1),
+    "L2": gx.adam_l2(0.01, l2=0.1),
+}.items():
     large, small = remaining(tx).T
     weights |= {f"{name}, large gradients": large, f"{name}, small gradients": small}
 print({name: round(float(line[-1]), 2) for name, line in weights.items()})
 print(f"(1 - 0.01 · 0.1)^1000 = {(1 - 0.01 * 0.1) ** 1000:.2f}")
 for l2 in (0.1, 1.0):
     pace = (1 - remaining(gx.adam_l2(0.01, l2=l2))[50, 1]) / 50 / 0.01
-    print(f"L2 with λ = {l2}: small-gradient weights lose {pace:.2f} learning rates per step at first")
-assert np.allclose([weights[f"AdamW, {kind} gradients"][-1] for kind in ("large", "small")], 0.37, atol=0.05)
+    print(
+        f"L2 with λ = {l2}: small-gradient weights lose {pace:.2f} learning rates "
+        "per step at first"
+    )
+assert np.allclose(
+    [weights[f"AdamW, {kind} gradients"][-1] for kind in ("large", "small")],
+    0.37,
+    atol=0.05,
+)
 plot.curves(weights, ylabel="weight", title="λ = 0.1, learning rate 0.01")
 
 # %% [markdown]

@@ -31,7 +31,12 @@ side = np.linspace(-1.3, 1.3, 60)
 grid = np.stack(np.meshgrid(side, side), axis=-1)
 figure = Picture(figsize=(5.5, 3.8), layout="constrained")
 axes = figure.add_subplot(projection="3d")
-axes.plot_surface(*np.moveaxis(grid, -1, 0), np.asarray(jax.vmap(jax.vmap(saddle))(grid)), cmap="cividis", linewidth=0)
+axes.plot_surface(
+    *np.moveaxis(grid, -1, 0),
+    np.asarray(jax.vmap(jax.vmap(saddle))(grid)),
+    cmap="cividis",
+    linewidth=0,
+)
 axes.set(xlabel="x", ylabel="y", zlabel="f(x, y)")
 axes.tick_params(labelsize=7)
 axes.view_init(28, -35)
@@ -68,7 +73,9 @@ plot.curves(
 )
 
 # %%
-leaving = {name: int(np.argmax(np.abs(path[:, 1]) > 0.5)) for name, path in paths.items()}
+leaving = {
+    name: int(np.argmax(np.abs(path[:, 1]) > 0.5)) for name, path in paths.items()
+}
 for name, step in leaving.items():
     print(f"{name:16} leaves the saddle (|y| > 0.5) at step {step}")
 assert leaving["gradient descent"] > 2 * leaving["momentum"] > 2 * leaving["Adam"]
@@ -87,7 +94,12 @@ stay = {}
 for name, tx in racers.items():
     visited = [plot.path(tx, saddle, [-1.2, near], 1000)[:, 1] for near in nearness]
     stay[name] = np.array([np.argmax(np.abs(y) > 0.5) for y in visited])
-figure = plot.curves(stay, x=nearness, xlabel="distance from the ridge at the start", ylabel="steps until |y| > 0.5")
+figure = plot.curves(
+    stay,
+    x=nearness,
+    xlabel="distance from the ridge at the start",
+    ylabel="steps until |y| > 0.5",
+)
 figure.axes[0].set_xscale("log")
 figure
 
@@ -100,11 +112,14 @@ interest = {
 for name, factor in interest.items():
     longer = (stay[name][-1] - stay[name][1]) / 5
     print(
-        f"{name:16} × {factor:.3f} per step: {np.log(10) / np.log(factor):.1f} steps more for each factor of ten; measured {longer:.1f}"
+        f"{name:16} × {factor:.3f} per step: {np.log(10) / np.log(factor):.1f} steps "
+        f"more for each factor of ten; measured {longer:.1f}"
     )
     assert np.isclose(longer, np.log(10) / np.log(factor), rtol=0.05)
 for name in ("RMSprop", "Adam"):
-    print(f"{name:16} {stay[name][1]} steps from 1e-2, {stay[name][-1]} steps from 1e-7")
+    print(
+        f"{name:16} {stay[name][1]} steps from 1e-2, {stay[name][-1]} steps from 1e-7"
+    )
     assert stay[name][-1] < stay["momentum"][-1] / 2
 
 # %% [markdown]
@@ -120,7 +135,9 @@ for tx in racers.values():
 
 def with_noise(size):
     def gradient(p, step):
-        return jax.grad(saddle)(p) + size * jax.random.normal(jax.random.fold_in(jax.random.key(0), step), (2,))
+        return jax.grad(saddle)(p) + size * jax.random.normal(
+            jax.random.fold_in(jax.random.key(0), step), (2,)
+        )
 
     return gradient
 
@@ -128,9 +145,16 @@ def with_noise(size):
 print("steps until |y| > 0.5, from the ridge itself, by the size of the noise")
 left = {}
 for size in (1e-6, 1e-4, 1e-2):
-    visited = {name: plot.path(tx, saddle, on_ridge, 1000, gradient=with_noise(size)) for name, tx in racers.items()}
-    left[size] = {name: int(np.argmax(np.abs(path[:, 1]) > 0.5)) for name, path in visited.items()}
-    print(f"{size:g}: ", ", ".join(f"{name} {step}" for name, step in left[size].items()))
+    visited = {
+        name: plot.path(tx, saddle, on_ridge, 1000, gradient=with_noise(size))
+        for name, tx in racers.items()
+    }
+    left[size] = {
+        name: int(np.argmax(np.abs(path[:, 1]) > 0.5)) for name, path in visited.items()
+    }
+    print(
+        f"{size:g}: ", ", ".join(f"{name} {step}" for name, step in left[size].items())
+    )
     assert all(step > 0 for step in left[size].values())
 
 # %% [markdown]
@@ -147,7 +171,10 @@ for d in dimensions:
     square = draws[:, :d, :d] + np.swapaxes(draws[:, :d, :d], 1, 2)
     share.append(np.mean(np.linalg.eigvalsh(square)[:, 0] > 0))
 for d, s in zip(dimensions, share, strict=True):
-    print(f"{d} dimensions: {s:8.4%} bend up in all directions; of coins {0.5**d:6.2%} show heads only")
+    print(
+        f"{d} dimensions: {s:8.4%} bend up in all directions; of coins {0.5**d:6.2%} "
+        "show heads only"
+    )
 assert np.all(np.array(share)[1:4] < 0.5 ** dimensions[1:4])
 
 # %% [markdown]
@@ -167,19 +194,30 @@ def hole(p):
 
 out_there = [3.5]
 print(
-    f"the slope at the start is {float(jax.grad(hole)(jnp.array(out_there))[0]):.4f}; the steepest anywhere is {np.exp(-0.5):.2f}"
+    "the slope at the start is "
+    f"{float(jax.grad(hole)(jnp.array(out_there))[0]):.4f}; the steepest anywhere is {np.exp(-0.5):.2f}"
 )
-walks = {name: plot.path(tx, hole, out_there, 20_000)[:, 0] for name, tx in racers.items()}
+walks = {
+    name: plot.path(tx, hole, out_there, 20_000)[:, 0] for name, tx in racers.items()
+}
 arrived = {name: int(np.argmax(np.abs(x) < 0.5)) for name, x in walks.items()}
 for name, step in arrived.items():
     print(f"{name:16} arrives after {step} steps")
-plot.curves({name: x[:1200] for name, x in walks.items()}, ylabel="x", title="From the plateau into the hole at 0")
+plot.curves(
+    {name: x[:1200] for name, x in walks.items()},
+    ylabel="x",
+    title="From the plateau into the hole at 0",
+)
 
 # %%
 gain = arrived["gradient descent"] / arrived["momentum"]
-print(f"momentum needs {gain:.1f} times fewer steps; it can gain up to 1/(1-β) = {1 / (1 - beta):.0f}")
 print(
-    f"at α per step the way of 3 takes {3 / alpha:.0f} steps; RMSprop and Adam need {arrived['RMSprop']} and {arrived['Adam']}"
+    f"momentum needs {gain:.1f} times fewer steps; it can gain up to 1/(1-β) = "
+    f"{1 / (1 - beta):.0f}"
+)
+print(
+    f"at α per step the way of 3 takes {3 / alpha:.0f} steps; RMSprop and Adam need "
+    f"{arrived['RMSprop']} and {arrived['Adam']}"
 )
 assert 7 < gain < 11
 assert max(arrived["RMSprop"], arrived["Adam"]) < 2.5 * 3 / alpha
@@ -192,13 +230,19 @@ assert max(arrived["RMSprop"], arrived["Adam"]) < 2.5 * 3 / alpha
 
 # %%
 noisy_hole = lambda p, step: (
-    jax.grad(hole)(p) + 0.1 * jax.random.normal(jax.random.fold_in(jax.random.key(1), step), (1,))
+    jax.grad(hole)(p)
+    + 0.1 * jax.random.normal(jax.random.fold_in(jax.random.key(1), step), (1,))
 )
-drift = {name: plot.path(tx, hole, [4.5], 1200, gradient=noisy_hole)[:, 0] for name, tx in racers.items()}
+drift = {
+    name: plot.path(tx, hole, [4.5], 1200, gradient=noisy_hole)[:, 0]
+    for name, tx in racers.items()
+}
 print(f"slope {abs(float(jax.grad(hole)(jnp.array([4.5]))[0])):.5f} in noise of 0.1")
 for name, x in drift.items():
     print(f"{name:16} wandered between {x.min():5.2f} and {x.max():5.2f}")
-    assert name == "gradient descent" or np.ptp(x) > 5 * np.ptp(drift["gradient descent"])
+    assert name == "gradient descent" or np.ptp(x) > 5 * np.ptp(
+        drift["gradient descent"]
+    )
 plot.curves(drift, ylabel="x", title="A plateau with noise: steps that mean nothing")
 
 # %% [markdown]
@@ -209,7 +253,10 @@ plot.curves(drift, ylabel="x", title="A plateau with noise: steps that mean noth
 
 # %%
 digits = load_digits()
-data = {"x": jnp.asarray(digits.data / 16, jnp.float32), "y": jnp.asarray(digits.target)}
+data = {
+    "x": jnp.asarray(digits.data / 16, jnp.float32),
+    "y": jnp.asarray(digits.target),
+}
 
 
 def network(key, scale):
@@ -228,12 +275,16 @@ def loss(params, batch=data):
 
 zero = network(jax.random.key(0), 0.0)
 print(
-    f"loss at zero weights {loss(zero):.3f}, ln 10 = {np.log(10):.3f}; the gradient is {gx.global_norm(jax.grad(loss)(zero)):.4f} long"
+    f"loss at zero weights {loss(zero):.3f}, ln 10 = {np.log(10):.3f}; the gradient "
+    f"is {gx.global_norm(jax.grad(loss)(zero)):.4f} long"
 )
 flat, rebuild = ravel_pytree(zero)
 bends = np.linalg.eigvalsh(jax.jit(jax.hessian(lambda v: loss(rebuild(v))))(flat))
 up, down = np.sum(bends > 1e-4), np.sum(bends < -1e-4)
-print(f"of {len(bends)} curvatures {up} are positive, {down} negative, the others zero; the least is {bends[0]:.3f}")
+print(
+    f"of {len(bends)} curvatures {up} are positive, {down} negative, the others "
+    f"zero; the least is {bends[0]:.3f}"
+)
 assert up > 0
 assert down > 0
 
@@ -261,14 +312,25 @@ runners = {
     "Adam": gx.adam(0.01),
 }
 near = jax.vmap(lambda key: network(key, 1e-4))(jax.random.split(jax.random.key(1), 5))
-curves = {name: np.asarray(jax.vmap(train, in_axes=(None, 0))(tx, near)) for name, tx in runners.items()}
-plot.curves(curves, ylabel="training loss", title="Digits, weights of 1e-4 at the start, five seeds")
+curves = {
+    name: np.asarray(jax.vmap(train, in_axes=(None, 0))(tx, near))
+    for name, tx in runners.items()
+}
+plot.curves(
+    curves,
+    ylabel="training loss",
+    title="Digits, weights of 1e-4 at the start, five seeds",
+)
 
 # %%
 waiting = {name: np.argmax(y < 2.0, axis=1) for name, y in curves.items()}
 for name, steps in waiting.items():
     print(f"{name:16} below 2.0 after {steps.min()} to {steps.max()} steps")
-assert waiting["gradient descent"].min() > 2 * waiting["momentum"].max() > 2 * waiting["RMSprop"].max()
+assert (
+    waiting["gradient descent"].min()
+    > 2 * waiting["momentum"].max()
+    > 2 * waiting["RMSprop"].max()
+)
 
 # %% [markdown]
 # The same picture as on the drawn saddle, and the same law: gradient descent amplifies the small weights by
@@ -278,12 +340,19 @@ assert waiting["gradient descent"].min() > 2 * waiting["momentum"].max() > 2 * w
 # %%
 sizes = 10.0 ** -np.arange(2, 7)
 starts = [network(jax.random.key(2), size) for size in sizes]
-until = np.array([int(np.argmax(np.asarray(train(gx.sgd(0.5), start)) < 2.0)) for start in starts])
-print("steps of gradient descent from", dict(zip([f"{size:g}" for size in sizes], until.tolist(), strict=True)))
+until = np.array(
+    [int(np.argmax(np.asarray(train(gx.sgd(0.5), start)) < 2.0)) for start in starts]
+)
+print(
+    "steps of gradient descent from",
+    dict(zip([f"{size:g}" for size in sizes], until.tolist(), strict=True)),
+)
 measured, law = np.diff(until).mean(), np.log(10) / np.log(1 + 0.5 * -bends[0])
 print(f"{measured:.1f} steps more for each factor of ten; by the curvature {law:.1f}")
 assert np.isclose(measured, law, rtol=0.15)
-adam = [int(np.argmax(np.asarray(train(gx.adam(0.01), start)) < 2.0)) for start in starts]
+adam = [
+    int(np.argmax(np.asarray(train(gx.adam(0.01), start)) < 2.0)) for start in starts
+]
 print("Adam from the same starts:", adam)
 assert np.ptp(adam) <= 2
 

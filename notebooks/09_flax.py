@@ -56,7 +56,9 @@ def train_step(state, batch):
 
 
 def epochs(step, state, n, first=0):
-    """n epochs; the key of an epoch is its number, so that a run can be taken up in the middle."""
+    """n epochs; the key of an epoch is its number, so that a run can be taken up in the
+    middle.
+    """
     for epoch in range(first, first + n):
         for batch in gx.batches(jax.random.key(epoch), train, 50):
             state, _ = step(state, batch)
@@ -64,7 +66,12 @@ def epochs(step, state, n, first=0):
 
 
 def accuracy(params):
-    return float(np.mean(np.argmax(net.apply({"params": params}, validation["x"]), -1) == validation["y"]))
+    return float(
+        np.mean(
+            np.argmax(net.apply({"params": params}, validation["x"]), -1)
+            == validation["y"]
+        )
+    )
 
 
 state = epochs(train_step, state, 5)
@@ -74,7 +81,10 @@ print(f"{int(state.step)} steps, validation accuracy {accuracy(state.params):.1%
 # The state of the optimizer has names. What belongs to a parameter lies under the parameter's own path:
 
 # %%
-print(gx.get(state.opt_state, "step"), gx.get(state.opt_state, "m")["head"]["bias"].round(4))
+print(
+    gx.get(state.opt_state, "step"),
+    gx.get(state.opt_state, "m")["head"]["bias"].round(4),
+)
 
 # %% [markdown]
 # ## Another learning rate in the middle of a run
@@ -105,12 +115,17 @@ assert len(traces) == 3
 
 # %%
 traces.clear()
-state = TrainState.create(apply_fn=net.apply, params=params, tx=gx.tunable(gx.adam(1e-2)))
+state = TrainState.create(
+    apply_fn=net.apply, params=params, tx=gx.tunable(gx.adam(1e-2))
+)
 for numbers in ({}, {"learning_rate": 1e-3}, {"learning_rate": 1e-4, "b1": 0.8}):
     state = state.replace(opt_state=state.opt_state.replace(**numbers))
     state, _ = counted_step(state, batch)
 now = state.opt_state.tx
-print(f"tunable: {len(traces)} compilation; now learning_rate={now.learning_rate:.0e}, b1={now.b1:.1f}")
+print(
+    f"tunable: {len(traces)} compilation; now learning_rate={now.learning_rate:.0e}, "
+    f"b1={now.b1:.1f}"
+)
 assert len(traces) == 1
 
 # %% [markdown]
@@ -123,7 +138,9 @@ traces.clear()
 @jax.jit
 def plain_step(tx, params, state, batch):
     traces.append(1)
-    gradient = jax.grad(lambda p: cross_entropy(net.apply({"params": p}, batch["x"]), batch["y"]))(params)
+    gradient = jax.grad(
+        lambda p: cross_entropy(net.apply({"params": p}, batch["x"]), batch["y"])
+    )(params)
     updates, state = tx.update(gradient, state, params)
     return gx.apply_updates(params, updates), state
 
@@ -161,7 +178,9 @@ traces.clear()
 @nnx.jit
 def nnx_step(model, optimizer, batch):
     traces.append(1)
-    value, gradient = nnx.value_and_grad(lambda model: cross_entropy(model(batch["x"]), batch["y"]))(model)
+    value, gradient = nnx.value_and_grad(
+        lambda model: cross_entropy(model(batch["x"]), batch["y"])
+    )(model)
     optimizer.update(model, gradient)
     return value
 
@@ -216,15 +235,25 @@ half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
 state = TrainState.create(apply_fn=net.apply, params=half, tx=gx.adam(3e-3))
 state = epochs(train_step, state, 5)
 kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(gx.get(state.opt_state, "m"))}
-print("parameters", {str(p.dtype) for p in jax.tree.leaves(state.params)}, "averages", kinds)
-print(f"0.999 in bfloat16 is {jnp.bfloat16(0.999)}; validation accuracy {accuracy(state.params):.1%}")
+print(
+    "parameters",
+    {str(p.dtype) for p in jax.tree.leaves(state.params)},
+    "averages",
+    kinds,
+)
+print(
+    f"0.999 in bfloat16 is {jnp.bfloat16(0.999)}; validation accuracy "
+    f"{accuracy(state.params):.1%}"
+)
 assert kinds == {"float32"}
 
 for dtype in (jnp.bfloat16, jnp.float32):
     average = jnp.ones((), dtype)
     for _ in range(1000):
         average = dtype(0.999) * average  # gradients of zero
-    print(f"an average of 1 after 1000 gradients of 0, in {average.dtype}: {average:.2f}")
+    print(
+        f"an average of 1 after 1000 gradients of 0, in {average.dtype}: {average:.2f}"
+    )
 
 # %% [markdown]
 # ## Checkpoints with Orbax
@@ -241,12 +270,18 @@ import orbax.checkpoint as ocp
 
 
 def fresh():
-    tx = gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(gx.cosine_decay_schedule(3e-3, 6 * 26), weight_decay=0.01))
+    tx = gx.chain(
+        gx.clip_by_global_norm(1.0),
+        gx.adamw(gx.cosine_decay_schedule(3e-3, 6 * 26), weight_decay=0.01),
+    )
     return TrainState.create(apply_fn=net.apply, params=params, tx=tx)
 
 
 in_one_go = epochs(train_step, fresh(), 6)
-with tempfile.TemporaryDirectory() as folder, ocp.StandardCheckpointer() as checkpointer:
+with (
+    tempfile.TemporaryDirectory() as folder,
+    ocp.StandardCheckpointer() as checkpointer,
+):
     half_way = epochs(train_step, fresh(), 3)
     checkpointer.save(Path(folder) / "half_way", half_way)
     checkpointer.wait_until_finished()
@@ -269,16 +304,25 @@ import optax
 
 def script(o):
     """A typical optimizer of an Optax script; `o` is optax or gradxform."""
-    schedule = o.warmup_cosine_decay_schedule(0.0, 3e-3, warmup_steps=20, decay_steps=130)
-    return o.chain(o.clip_by_global_norm(1.0), o.adamw(schedule, b2=0.99, weight_decay=1e-2))
+    schedule = o.warmup_cosine_decay_schedule(
+        0.0, 3e-3, warmup_steps=20, decay_steps=130
+    )
+    return o.chain(
+        o.clip_by_global_norm(1.0), o.adamw(schedule, b2=0.99, weight_decay=1e-2)
+    )
 
 
 after = {}
 for o in (optax, gx):
     state = TrainState.create(apply_fn=net.apply, params=params, tx=script(o))
     after[o.__name__] = epochs(train_step, state, 5).params
-apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after["optax"], after["gradxform"])
-print(f"after 130 steps the parameters differ by at most {max(jax.tree.leaves(apart)):.1e}")
+apart = jax.tree.map(
+    lambda a, b: float(jnp.abs(a - b).max()), after["optax"], after["gradxform"]
+)
+print(
+    "after 130 steps the parameters differ by at most "
+    f"{max(jax.tree.leaves(apart)):.1e}"
+)
 assert max(jax.tree.leaves(apart)) < 1e-3
 
 # %% [markdown]

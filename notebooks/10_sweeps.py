@@ -36,33 +36,56 @@ print(jax.devices())
 # %%
 digits = load_digits()
 order = np.random.default_rng(0).permutation(len(digits.target))
-x, y = jnp.asarray(digits.data[order] / 16, jnp.float32), jnp.asarray(digits.target[order])
+x, y = (
+    jnp.asarray(digits.data[order] / 16, jnp.float32),
+    jnp.asarray(digits.target[order]),
+)
 train, validation = {"x": x[:1300], "y": y[:1300]}, {"x": x[1300:], "y": y[1300:]}
 
 
 def init(key, *, scale=1.0):
     first, second = jax.random.split(key)
     return {
-        "hidden": {"kernel": scale * jax.random.normal(first, (64, 32)) * (2 / 64) ** 0.5, "bias": jnp.zeros(32)},
-        "out": {"kernel": scale * jax.random.normal(second, (32, 10)) * (1 / 32) ** 0.5, "bias": jnp.zeros(10)},
+        "hidden": {
+            "kernel": scale * jax.random.normal(first, (64, 32)) * (2 / 64) ** 0.5,
+            "bias": jnp.zeros(32),
+        },
+        "out": {
+            "kernel": scale * jax.random.normal(second, (32, 10)) * (1 / 32) ** 0.5,
+            "bias": jnp.zeros(10),
+        },
     }
 
 
 def loss(params, batch, key, *, l2=0.0):
     h = jax.nn.relu(batch["x"] @ params["hidden"]["kernel"] + params["hidden"]["bias"])
     logits = h @ params["out"]["kernel"] + params["out"]["bias"]
-    cross_entropy = gx.losses.softmax_cross_entropy_with_integer_labels(logits, batch["y"]).mean()
+    cross_entropy = gx.losses.softmax_cross_entropy_with_integer_labels(
+        logits, batch["y"]
+    ).mean()
     squares = sum(jnp.sum(layer["kernel"] ** 2) for layer in params.values())
-    return cross_entropy + l2 / 2 * squares, {"accuracy": jnp.mean(jnp.argmax(logits, -1) == batch["y"])}
+    return cross_entropy + l2 / 2 * squares, {
+        "accuracy": jnp.mean(jnp.argmax(logits, -1) == batch["y"])
+    }
 
 
 def evaluate(params, batch):
-    value, metrics = loss(params, batch, None)  # without l2: what we judge by is the data
+    # without l2: what we judge by is the data
+    value, metrics = loss(params, batch, None)
     return {"loss": value, **metrics}
 
 
 def training(tx):
-    return fit(loss, init, tx, train, epochs=8, batch_size=50, validation=validation, evaluate=evaluate)
+    return fit(
+        loss,
+        init,
+        tx,
+        train,
+        epochs=8,
+        batch_size=50,
+        validation=validation,
+        evaluate=evaluate,
+    )
 
 
 # %% [markdown]
@@ -72,11 +95,15 @@ def training(tx):
 
 # %%
 rates, b1s = np.logspace(-4, -0.5, 8), 1 - np.logspace(0, -2, 8)  # b1 from 0 to 0.99
-found = sweep(training(gx.adam(1e-3)), grid(learning_rate=rates, b1=b1s), metric="val_loss")
+found = sweep(
+    training(gx.adam(1e-3)), grid(learning_rate=rates, b1=b1s), metric="val_loss"
+)
 print(len(found), "members,", len(found.groups), "compiled program:", found.groups)
 best = {name: round(float(value), 4) for name, value in found.best.setting.items()}
 print(f"best: {best}, validation loss {found.best.score:.3f}")
-found.table()[["learning_rate", "b1", "val_loss", "val_accuracy", "diverged"]].head(5).round(4)
+found.table()[["learning_rate", "b1", "val_loss", "val_accuracy", "diverged"]].head(
+    5
+).round(4)
 
 # %% [markdown]
 # The best member is only the tip. `sensitivity` tells how much each name matters: its *importance* is the share of
@@ -86,14 +113,25 @@ found.table()[["learning_rate", "b1", "val_loss", "val_accuracy", "diverged"]].h
 for name, facts in found.sensitivity().items():
     print(f"{name:>14}: importance {facts['importance']:.2f}")
     for row in facts["values"]:
-        print(f"{row['value']:>22.4f}: best {row['best']:.3f}, median {row['median']:.3f}")
+        print(
+            f"{row['value']:>22.4f}: best {row['best']:.3f}, median {row['median']:.3f}"
+        )
 
 # %%
-curves = {f"b1 = {b1:.2f}": found.scores.reshape(8, 8)[:, i] for i, b1 in enumerate(b1s) if i in (0, 2, 4, 6, 7)}
+curves = {
+    f"b1 = {b1:.2f}": found.scores.reshape(8, 8)[:, i]
+    for i, b1 in enumerate(b1s)
+    if i in (0, 2, 4, 6, 7)
+}
 importance = {name: facts["importance"] for name, facts in found.sensitivity().items()}
 assert importance["learning_rate"] > 0.8
 assert importance["b1"] < 0.1
-plot.sensitivity(rates, curves, ylabel="validation loss", title="Adam on digits: the learning rate decides, b1 hardly")
+plot.sensitivity(
+    rates,
+    curves,
+    ylabel="validation loss",
+    title="Adam on digits: the learning rate decides, b1 hardly",
+)
 
 # %% [markdown]
 # The learning rate explains nearly everything. Seven eighths of this grid went into a number that matters little,
@@ -111,14 +149,24 @@ methods = {
     "Adam": gx.adam(1.0),
 }
 compared = sweep(
-    training(gx.adam(1.0)), grid(tx=methods, learning_rate=np.logspace(-4, 0, 9), seed=range(3)), metric="val_loss"
+    training(gx.adam(1.0)),
+    grid(tx=methods, learning_rate=np.logspace(-4, 0, 9), seed=range(3)),
+    metric="val_loss",
 )
 by_method = dict(zip(methods, compared.scores.reshape(3, 9, 3), strict=True))
 for name, values in by_method.items():
     mean = values.mean(1)
-    print(f"{name:>9}: best {mean.min():.3f}; within twice that at {int((mean < 2 * mean.min()).sum())} of 9 rates")
+    print(
+        f"{name:>9}: best {mean.min():.3f}; within twice that at "
+        f"{int((mean < 2 * mean.min()).sum())} of 9 rates"
+    )
 print(len(compared), "members,", len(compared.groups), "programs")
-plot.sensitivity(np.logspace(-4, 0, 9), by_method, ylabel="validation loss", title="Three methods, three seeds")
+plot.sensitivity(
+    np.logspace(-4, 0, 9),
+    by_method,
+    ylabel="validation loss",
+    title="Three methods, three seeds",
+)
 
 # %% [markdown]
 # ## At random, and the losers stop early
@@ -136,13 +184,21 @@ space = random(
     l2=log_uniform(1e-6, 1e-1),
     scale=log_uniform(0.1, 3.0),
 )
-halved = sweep(training(gx.adam(1e-3)), space, metric="val_loss", halving=Halving(rungs=(1, 3), keep=1 / 3))
+halved = sweep(
+    training(gx.adam(1e-3)),
+    space,
+    metric="val_loss",
+    halving=Halving(rungs=(1, 3), keep=1 / 3),
+)
 epochs_run = int(halved.steps.sum())
 print(
     f"{epochs_run} epochs instead of {8 * len(space)}; members by epochs run:",
     {int(n): int((halved.steps == n).sum()) for n in np.unique(halved.steps)},
 )
-print(f"best: validation loss {halved.best.score:.3f} with", {k: f"{v:.2g}" for k, v in halved.best.setting.items()})
+print(
+    f"best: validation loss {halved.best.score:.3f} with",
+    {k: f"{v:.2g}" for k, v in halved.best.setting.items()},
+)
 lines = {
     name: halved.history["val_loss"][halved.steps == n].T
     for n, name in ((1, "out at 1"), (3, "out at 3"), (8, "to the end"))
@@ -153,13 +209,24 @@ assert epochs_run < 0.4 * 8 * len(space)
 import matplotlib.pyplot as plt
 
 _, axes = plt.subplots(figsize=(6.5, 4), layout="constrained")
-for (name, values), colour in zip(lines.items(), ("#999999", "#E69F00", "#0072B2"), strict=True):
+for (name, values), colour in zip(
+    lines.items(), ("#999999", "#E69F00", "#0072B2"), strict=True
+):
     for i, line in enumerate(values.T):
         axes.plot(
-            range(1, 9), line, color=colour, marker="o", markersize=3, linewidth=1, label=name if i == 0 else None
+            range(1, 9),
+            line,
+            color=colour,
+            marker="o",
+            markersize=3,
+            linewidth=1,
+            label=name if i == 0 else None,
         )
 axes.set(
-    xlabel="epoch", ylabel="validation loss", yscale="log", title="64 start, the better third goes on at epochs 1 and 3"
+    xlabel="epoch",
+    ylabel="validation loss",
+    yscale="log",
+    title="64 start, the better third goes on at epochs 1 and 3",
 )
 axes.legend()
 plt.show()
@@ -178,7 +245,9 @@ def final_loss(tx):
 
     def of(params, data):
         logits = data["x"] @ params["kernel"] + params["bias"]
-        return gx.losses.softmax_cross_entropy_with_integer_labels(logits, data["y"]).mean()
+        return gx.losses.softmax_cross_entropy_with_integer_labels(
+            logits, data["y"]
+        ).mean()
 
     def step(carry, _):
         params, state = carry
@@ -192,10 +261,16 @@ def final_loss(tx):
 
 at = gx.sgd(0.1, momentum=0.8)
 slope = gx.hypergradient(final_loss, at)
-print(f"slope by the learning rate {slope.learning_rate:+.3f}, by the momentum {slope.momentum:+.3f}")
+print(
+    f"slope by the learning rate {slope.learning_rate:+.3f}, by the momentum "
+    f"{slope.momentum:+.3f}"
+)
 
 h = 1e-3
-difference = (final_loss(gx.sgd(0.1 + h, momentum=0.8)) - final_loss(gx.sgd(0.1 - h, momentum=0.8))) / (2 * h)
+difference = (
+    final_loss(gx.sgd(0.1 + h, momentum=0.8))
+    - final_loss(gx.sgd(0.1 - h, momentum=0.8))
+) / (2 * h)
 print(f"by finite differences {difference:+.3f}")
 np.testing.assert_allclose(slope.learning_rate, difference, rtol=2e-2)
 
@@ -224,11 +299,15 @@ for _ in range(25):
     values.append(float(value))
 print(
     f"from {values[0]:.3f} to {min(values):.3f}: "
-    f"learning rate {float(jnp.exp(theta['log_rate'])):.2f}, momentum {1 - float(jnp.exp(theta['log_rest'])):.2f}"
+    f"learning rate {float(jnp.exp(theta['log_rate'])):.2f}, momentum "
+    f"{1 - float(jnp.exp(theta['log_rest'])):.2f}"
 )
 assert min(values) < 0.5 * values[0]
 plot.curves(
-    {"after 60 steps": np.array(values)}, xlabel="outer step", ylabel="validation loss", title="Training the optimizer"
+    {"after 60 steps": np.array(values)},
+    xlabel="outer step",
+    ylabel="validation loss",
+    title="Training the optimizer",
 )
 
 # %% [markdown]
@@ -246,8 +325,14 @@ with tempfile.TemporaryDirectory() as folder:
     on_four = sweep(training(gx.adam(1e-3)), few, metric="val_loss", out=folder)
     again = sweep(training(gx.adam(1e-3)), few, metric="val_loss", out=folder)
 on_one = sweep(training(gx.adam(1e-3)), few, metric="val_loss", devices=1)
-print("largest difference between four devices and one:", f"{np.abs(on_four.scores - on_one.scores).max():.1e}")
-print("the second call trained nothing anew:", bool((again.scores == on_four.scores).all()))
+print(
+    "largest difference between four devices and one:",
+    f"{np.abs(on_four.scores - on_one.scores).max():.1e}",
+)
+print(
+    "the second call trained nothing anew:",
+    bool((again.scores == on_four.scores).all()),
+)
 np.testing.assert_allclose(on_four.scores, on_one.scores, rtol=1e-3)
 
 # %% [markdown]

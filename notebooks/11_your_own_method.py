@@ -44,7 +44,12 @@ def _trusted_sign(u, at, m, a, *, decay):
 @gx.transformation
 def trusted_sign(decay: Decay = 0.9):
     """u = m / a: the average gradient over the average absolute gradient."""
-    return gx.leafwise(_trusted_sign, slots={"m": gx.zeros(), "a": gx.zeros()}, direction=True, decay=decay)
+    return gx.leafwise(
+        _trusted_sign,
+        slots={"m": gx.zeros(), "a": gx.zeros()},
+        direction=True,
+        decay=decay,
+    )
 
 
 # %% [markdown]
@@ -53,7 +58,12 @@ def trusted_sign(decay: Decay = 0.9):
 # %%
 tx = gx.chain(trusted_sign(0.95), gx.scale_by_learning_rate(0.01))
 print(tx)
-print(gx.chain(trusted_sign(gx.linear_schedule(0.8, 0.95, 100)), gx.scale_by_learning_rate(0.01)))
+print(
+    gx.chain(
+        trusted_sign(gx.linear_schedule(0.8, 0.95, 100)),
+        gx.scale_by_learning_rate(0.01),
+    )
+)
 try:
     trusted_sign(1.5)
 except ValueError as error:
@@ -66,7 +76,9 @@ except ValueError as error:
 params = {"w": jnp.zeros(2)}
 state = trusted_sign(0.5).init(params)
 for g in (1.0, 1.0, 1.0, -1.0):
-    updates, state = trusted_sign(0.5).update({"w": jnp.array([g, 100 * g])}, state, params)
+    updates, state = trusted_sign(0.5).update(
+        {"w": jnp.array([g, 100 * g])}, state, params
+    )
     print(updates["w"])
 
 # %% [markdown]
@@ -96,20 +108,27 @@ from sklearn.datasets import load_digits
 
 digits = load_digits()
 order = np.random.default_rng(0).permutation(len(digits.target))
-x, y = jnp.asarray(digits.data[order] / 16, jnp.float32), jnp.asarray(digits.target[order])
+x, y = (
+    jnp.asarray(digits.data[order] / 16, jnp.float32),
+    jnp.asarray(digits.target[order]),
+)
 train, validation = {"x": x[:1300], "y": y[:1300]}, {"x": x[1300:], "y": y[1300:]}
 print("pixels that are black in every image:", int((x == 0).all(0).sum()))
 
 
 def loss(params, batch, key):
     logits = batch["x"] @ params["kernel"] + params["bias"]
-    return gx.losses.softmax_cross_entropy_with_integer_labels(logits, batch["y"]).mean()
+    return gx.losses.softmax_cross_entropy_with_integer_labels(
+        logits, batch["y"]
+    ).mean()
 
 
 def fit(tx, seed=0):
     start = {"kernel": jnp.zeros((64, 10)), "bias": jnp.zeros(10)}
     key = jax.random.key(seed)
-    return gx.fit(loss, tx, start, train, key=key, epochs=10, batch_size=50, validation=validation)
+    return gx.fit(
+        loss, tx, start, train, key=key, epochs=10, batch_size=50, validation=validation
+    )
 
 
 broken = fit(tx)
@@ -132,7 +151,12 @@ def _with_where(u, at, m, a, *, decay):
 @gx.transformation
 def with_where(decay: Decay = 0.9):
     """The same, with a zero update where a is zero."""
-    return gx.leafwise(_with_where, slots={"m": gx.zeros(), "a": gx.zeros()}, direction=True, decay=decay)
+    return gx.leafwise(
+        _with_where,
+        slots={"m": gx.zeros(), "a": gx.zeros()},
+        direction=True,
+        decay=decay,
+    )
 
 
 try:
@@ -158,7 +182,8 @@ def _trusted_sign(u, at, m, a, *, decay):
 
 @gx.transformation
 def trusted_sign(decay: Decay = 0.9):
-    """u = m / a: the average gradient over the average absolute gradient; 0 where there never was a gradient.
+    """u = m / a: the average gradient over the average absolute gradient; 0 where there
+    never was a gradient.
 
         m ← β m + (1 - β) g
         a ← β a + (1 - β) |g|
@@ -166,7 +191,12 @@ def trusted_sign(decay: Decay = 0.9):
 
     Memory: slots `m` and `a`, 8 bytes per parameter.
     """
-    return gx.leafwise(_trusted_sign, slots={"m": gx.zeros(), "a": gx.zeros()}, direction=True, decay=decay)
+    return gx.leafwise(
+        _trusted_sign,
+        slots={"m": gx.zeros(), "a": gx.zeros()},
+        direction=True,
+        decay=decay,
+    )
 
 
 check_transformation(trusted_sign(0.9))
@@ -219,20 +249,31 @@ def everywhere(method):
     at = lambda rate, seed: fit(method(rate), seed).history["val_loss"][-1]
     # each program runs once: compiling it quickly matters more than its speed
     quick = jax.jit(
-        jax.vmap(jax.vmap(at, (None, 0)), (0, None)), compiler_options={"xla_backend_optimization_level": 0}
+        jax.vmap(jax.vmap(at, (None, 0)), (0, None)),
+        compiler_options={"xla_backend_optimization_level": 0},
     )
     return np.asarray(quick(rates, seeds))
 
 
 race = {
-    "trusted sign": everywhere(lambda rate: gx.chain(trusted_sign(0.9), gx.scale_by_learning_rate(rate))),
+    "trusted sign": everywhere(
+        lambda rate: gx.chain(trusted_sign(0.9), gx.scale_by_learning_rate(rate))
+    ),
     "signum": everywhere(lambda rate: gx.signum(rate)),
     "Adam": everywhere(lambda rate: gx.adam(rate)),
     "momentum": everywhere(lambda rate: gx.sgd(rate, momentum=0.9)),
 }
 for name, values in race.items():
-    print(f"{name:>13}: best {values.mean(1).min():.3f} at {rates[values.mean(1).argmin()]:.2g}")
-plot.sensitivity(rates, race, ylabel="validation loss", title="Softmax regression on digits, 10 epochs")
+    print(
+        f"{name:>13}: best {values.mean(1).min():.3f} at "
+        f"{rates[values.mean(1).argmin()]:.2g}"
+    )
+plot.sensitivity(
+    rates,
+    race,
+    ylabel="validation loss",
+    title="Softmax regression on digits, 10 epochs",
+)
 
 # %% [markdown]
 # ## What to remember

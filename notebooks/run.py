@@ -36,7 +36,13 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-PLACES = {str(HERE.parent), str(Path.home()), sys.prefix, sys.base_prefix, tempfile.gettempdir()} - {"/", "/usr"}
+PLACES = {
+    str(HERE.parent),
+    str(Path.home()),
+    sys.prefix,
+    sys.base_prefix,
+    tempfile.gettempdir(),
+} - {"/", "/usr"}
 UNSTABLE = re.compile(r"\b0x[0-9a-f]{8,}|(?<![\w./])/(?:home|Users|tmp)/\w")
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -49,7 +55,13 @@ class ThisPython(KernelSpecManager):
     """The kernel is the interpreter that runs this script, whatever kernels are installed."""
 
     def get_kernel_spec(self, kernel_name):
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        command = [
+            sys.executable,
+            "-m",
+            "ipykernel_launcher",
+            "-f",
+            "{connection_file}",
+        ]
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
@@ -59,9 +71,15 @@ def find(names, here=HERE):
     chosen = set()
     for name in names:
         stem = Path(name).stem
-        matching = {source for source in sources if source.stem == stem or source.stem.startswith(f"{stem}_")}
+        matching = {
+            source
+            for source in sources
+            if source.stem == stem or source.stem.startswith(f"{stem}_")
+        }
         if not matching:
-            raise SystemExit(f"no notebook {name!r}; there are: {', '.join(source.stem for source in sources)}")
+            raise SystemExit(
+                f"no notebook {name!r}; there are: {', '.join(source.stem for source in sources)}"
+            )
         chosen |= matching
     return sorted(chosen) if names else sources
 
@@ -71,7 +89,9 @@ def read(source):
     notebook = jupytext.read(source, fmt="py:percent")
     seen = Counter()
     for cell in notebook.cells:
-        digest = hashlib.sha256(f"{cell.cell_type}{cell.source}".encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f"{cell.cell_type}{cell.source}".encode()).hexdigest()[
+            :8
+        ]
         seen[digest] += 1
         cell.id = f"{digest}-{seen[digest]}"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -80,27 +100,40 @@ def read(source):
 
 def cells(notebook):
     """What a rendering must share with its source."""
-    return [(cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))) for cell in notebook.cells]
+    return [
+        (cell.cell_type, cell.source, sorted(cell.metadata.get("tags", [])))
+        for cell in notebook.cells
+    ]
 
 
 async def execute(notebook, limit=LIMIT):
     """Run all cells in a fresh kernel, in place; return the seconds it took."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         # Sockets in a folder of our own: no ports that two kernels could both choose, and nothing on the network.
-        sockets = {} if os.name == "nt" else {"transport": "ipc", "ip": f"{folder}/kernel"}
-        return await _execute(notebook, limit, AsyncKernelManager(kernel_spec_manager=ThisPython(), **sockets))
+        sockets = (
+            {} if os.name == "nt" else {"transport": "ipc", "ip": f"{folder}/kernel"}
+        )
+        return await _execute(
+            notebook,
+            limit,
+            AsyncKernelManager(kernel_spec_manager=ThisPython(), **sockets),
+        )
 
 
 async def _execute(notebook, limit, manager):
-    started = [(time.perf_counter(), "(the start of the kernel)")]  # when each cell began, and its source
+    # when each cell began, and its source
+    started = [(time.perf_counter(), "(the start of the kernel)")]
 
     def begin(cell, cell_index):
         if cell.cell_type == "code":
             started.append((time.perf_counter(), cell.source))
 
     resources = {"metadata": {"path": str(HERE)}}
-    client = NotebookClient(notebook, km=manager, timeout=None, resources=resources, on_cell_start=begin)
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"  # most of the time is compilation
+    client = NotebookClient(
+        notebook, km=manager, timeout=None, resources=resources, on_cell_start=begin
+    )
+    # most of the time is compilation
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
     fixed = {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": flags.strip(),
@@ -109,7 +142,9 @@ async def _execute(notebook, limit, manager):
         "COLUMNS": "100",
     }
     environment = {**os.environ, **fixed}
-    execution = asyncio.ensure_future(client.async_execute(env=environment, cleanup_kc=True))
+    execution = asyncio.ensure_future(
+        client.async_execute(env=environment, cleanup_kc=True)
+    )
     await asyncio.wait({execution}, timeout=limit)
     seconds = time.perf_counter() - started[0][0]
     late = not execution.done()
@@ -124,8 +159,13 @@ async def _execute(notebook, limit, manager):
             raise Failed(f"its kernel died in the cell\n{started[-1][1]}") from None
     if late:
         ends = [begun for begun, _ in started[1:]] + [started[0][0] + seconds]
-        longest, source = max((end - begun, source) for end, (begun, source) in zip(ends, started, strict=True))
-        raise Failed(f"it had not ended after {limit:g} s; the longest cell took {longest:.0f} s:\n{source}")
+        longest, source = max(
+            (end - begun, source)
+            for end, (begun, source) in zip(ends, started, strict=True)
+        )
+        raise Failed(
+            f"it had not ended after {limit:g} s; the longest cell took {longest:.0f} s:\n{source}"
+        )
     return seconds
 
 
@@ -135,10 +175,15 @@ def small_png(encoded):
     picture = Image.open(io.BytesIO(original))
     small = original
     for colours in (256, 96, 48, 24):
-        if len(small) <= LARGEST["image/png"] and Image.open(io.BytesIO(small)).mode == "P":
+        if (
+            len(small) <= LARGEST["image/png"]
+            and Image.open(io.BytesIO(small)).mode == "P"
+        ):
             break
         buffer = io.BytesIO()
-        reduced = picture.convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        reduced = picture.convert("RGB").quantize(
+            colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
         reduced.save(buffer, format="png", optimize=True)
         small = buffer.getvalue()
     return base64.b64encode(small).decode()
@@ -148,7 +193,11 @@ def joined(outputs):
     """The outputs, with text that a kernel sent in several pieces as one."""
     last = None
     for output in outputs:
-        if output.output_type == "stream" and last is not None and last.get("name") == output.name:
+        if (
+            output.output_type == "stream"
+            and last is not None
+            and last.get("name") == output.name
+        ):
             last.text += output.text
             continue
         last = output
@@ -159,7 +208,9 @@ def normalise(notebook):
     """Keep what readers see, and nothing that changes from run to run or from machine to machine."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
-        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        cell.metadata = (
+            {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        )
         if cell.cell_type != "code":
             continue
         cell.outputs = list(joined(cell.outputs))
@@ -167,11 +218,18 @@ def normalise(notebook):
             data = output.get("data", {})
             if "image/png" in data:
                 data["image/png"] = small_png(data["image/png"])
-            if "image/gif" in data:  # repository pages and nbconvert show no image/gif, but a picture in HTML
+            # repository pages and nbconvert show no image/gif, but a picture in HTML
+            if "image/gif" in data:
                 gif = data.pop("image/gif").replace("\n", "")
-                data["text/html"] = f'<img alt="{data["text/plain"]}" src="data:image/gif;base64,{gif}">'
+                data["text/html"] = (
+                    f'<img alt="{data["text/plain"]}" src="data:image/gif;base64,{gif}">'
+                )
             if "metadata" in output:
-                output.metadata = {kind: size for kind, size in output.metadata.items() if kind == "image/png"}
+                output.metadata = {
+                    kind: size
+                    for kind, size in output.metadata.items()
+                    if kind == "image/png"
+                }
             if output.output_type == "error":
                 output.traceback = [f"{output.ename}: {output.evalue}"]
 
@@ -184,16 +242,26 @@ def check_outputs(notebook):
             for kind, largest in LARGEST.items():
                 size = len(data.get(kind, "")) * 3 // 4
                 if size > largest:
-                    raise Failed(f"{kind} of {size} bytes, more than {largest}, in the cell\n{cell.source}")
+                    raise Failed(
+                        f"{kind} of {size} bytes, more than {largest}, in the cell\n{cell.source}"
+                    )
             if output.get("name") == "stderr":
-                raise Failed(f"{output.text}\nwas written to stderr by the cell\n{cell.source}")
+                raise Failed(
+                    f"{output.text}\nwas written to stderr by the cell\n{cell.source}"
+                )
             shown = [str(data[kind]) for kind in data if not kind.startswith("image/")]
             text = "\n".join([output.get("text", ""), output.get("evalue", ""), *shown])
             text = re.sub(r"data:image/[a-z]+;base64,[\w+/=\s]+", "", text)
             found = UNSTABLE.search(text)
-            unstable = found.group() if found else next((place for place in PLACES if place in text), None)
+            unstable = (
+                found.group()
+                if found
+                else next((place for place in PLACES if place in text), None)
+            )
             if unstable:
-                raise Failed(f"{unstable!r} differs between machines or runs; it was shown by the cell\n{cell.source}")
+                raise Failed(
+                    f"{unstable!r} differs between machines or runs; it was shown by the cell\n{cell.source}"
+                )
 
 
 def write(notebook, path):
@@ -214,7 +282,10 @@ def check_rendering(notebook, path):
     rendering = nbformat.read(path, as_version=4)
     if cells(rendering) != cells(notebook):
         raise Failed(f"{path.name} is older than its source: {again}")
-    if any(cell.cell_type == "code" and cell.source and not cell.execution_count for cell in rendering.cells):
+    if any(
+        cell.cell_type == "code" and cell.source and not cell.execution_count
+        for cell in rendering.cells
+    ):
         raise Failed(f"{path.name} has cells that were not executed: {again}")
 
 
@@ -240,7 +311,10 @@ async def run_all(sources, jobs, writing, limit=LIMIT):
     async def one(source):
         async with places:
             try:
-                print(f"{source.stem}: {await run(source, writing, limit):.1f} s", flush=True)
+                print(
+                    f"{source.stem}: {await run(source, writing, limit):.1f} s",
+                    flush=True,
+                )
             except Failed as failure:
                 print(f"{source.stem}: FAILED\n{failure}\n", flush=True)
                 return 1
@@ -250,15 +324,29 @@ async def run_all(sources, jobs, writing, limit=LIMIT):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Execute the notebooks, and check or write their renderings.")
-    parser.add_argument("names", nargs="*", help="such as 03 or 03_momentum; all without names")
-    parser.add_argument("--jobs", type=int, default=2, help="how many run at a time (2)")
-    parser.add_argument("--write", action="store_true", help="write the renderings instead of checking them")
-    parser.add_argument("--limit", type=float, default=LIMIT, help=f"seconds for one notebook ({LIMIT})")
+    parser = argparse.ArgumentParser(
+        description="Execute the notebooks, and check or write their renderings."
+    )
+    parser.add_argument(
+        "names", nargs="*", help="such as 03 or 03_momentum; all without names"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="how many run at a time (2)"
+    )
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write the renderings instead of checking them",
+    )
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT, help=f"seconds for one notebook ({LIMIT})"
+    )
     options = parser.parse_args(arguments)
     sources = find(options.names)
     failed = asyncio.run(run_all(sources, options.jobs, options.write, options.limit))
-    print(f"{len(sources) - failed} of {len(sources)} notebooks {'written' if options.write else 'as they must be'}")
+    print(
+        f"{len(sources) - failed} of {len(sources)} notebooks {'written' if options.write else 'as they must be'}"
+    )
     return 1 if failed or not sources else 0
 
 

@@ -1,12 +1,44 @@
-"""Tests run with strict dtype promotion and, for those that need several devices, on eight host devices."""
+"""Tests run with strict dtype promotion and, for those that need several devices, on eight host devices.
 
+Most of their time is compilation, so XLA compiles without its optimisations, unless XLA_FLAGS say
+how to compile: .ci/run runs the slow tail as users compile.
+"""
+
+import importlib.util
+import mmap
 import os
+from pathlib import Path
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+DEVICES = "--xla_force_host_platform_device_count=8"
+QUICK = {
+    "xla_backend_optimization_level": "0",
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
+
+
+def known(flag: str) -> bool:
+    """Whether this jaxlib has a flag of that name: one that it does not know would end the process."""
+    spec = importlib.util.find_spec("jaxlib")
+    assert spec is not None
+    for folder in map(Path, spec.submodule_search_locations or ()):
+        for library in folder.glob("*.so"):
+            with (
+                open(library, "rb") as f,
+                mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as text,
+            ):
+                if text.find(flag.encode()) >= 0:
+                    return True
+    return False
+
+
+if "XLA_FLAGS" not in os.environ:
+    quick = (f"--{flag}={value}" for flag, value in QUICK.items() if known(flag))
+    os.environ["XLA_FLAGS"] = " ".join((DEVICES, *quick))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -304,7 +305,7 @@ def clip_laws(clip, norm_over):
                 assert bounded <= min(length, bound) * (1 + 1e-5), what
                 assert bounded >= min(length, bound) * (1 - 1e-5), what
                 if length <= bound * (1 - 1e-5):
-                    jax.tree.map(np.testing.assert_array_equal, after, before)
+                    chex.assert_trees_all_equal(after, before)
                 flat = [
                     np.concatenate(
                         [np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(t)]
@@ -521,7 +522,7 @@ def test_noise_equals_that_of_optax_for_the_same_key(params, standard_promotion)
     for _ in range(3):
         got, state = mine.update(params, state)
         expected, their_state = theirs.update(params, their_state)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, expected)
+        chex.assert_trees_all_close(got, expected, rtol=1e-5)
 
 
 def test_noise_of_narrow_and_complex_leaves():

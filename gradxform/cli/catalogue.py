@@ -46,21 +46,50 @@ def markdown(methods: dict) -> str:
     return "\n".join(["| method | what it does | source |", "|---|---|---|", *rows])
 
 
+# What a reader asks -> the modules that answer; of two that fit, the longer name.
+QUESTIONS = {
+    "What does the textbook teach?": ("optimizers.textbook",),
+    "What came after Adam?": ("optimizers",),
+    "What needs less memory, or bears larger batches?": (
+        "optimizers.memory",
+        "optimizers.layerwise",
+    ),
+    "Must I search for a learning rate?": (
+        *("optimizers.step_free", "rules.distance", "rules.polyak", "rules.coin_betting"),
+        "wrappers.mechanic",
+    ),
+    "How should the learning rate change?": ("schedules", "core.schedule", "rules.step_size"),
+    "What if gradients are too large, or not finite?": (
+        *("rules.clipping", "rules.normalize", "wrappers.skipping"),
+    ),
+    "What keeps weights small, and examples private?": ("rules.weight_decay", "rules.noise"),
+    "How do I train some parameters, and others not?": ("wrappers.masking",),
+    "When does it step, and how is it stored?": (
+        *("wrappers.accumulation", "wrappers.conditional", "wrappers.master_weights"),
+    ),
+    "Which parameters do I evaluate?": ("wrappers.averaging", "wrappers.schedule_free"),
+    "What else goes around an optimizer?": ("wrappers", "state"),
+    "What is my own method made of?": ("rules", "optimizers.products", "core"),
+}
+
+
 def families(package) -> str:
-    """Every public constructor by the module it lives in, as the README's other table."""
-    rows: dict[str, list[str]] = {}
-    for name, made in vars(package).items():
+    """Every public constructor under the question that it answers, as a page of the documentation."""
+    question_of = {module: q for q, modules in QUESTIONS.items() for module in modules}
+    rows: dict[str, dict[str, list[str]]] = {question: {} for question in QUESTIONS}
+    for name, made in sorted(vars(package).items()):
         if hasattr(made, "build") and hasattr(made, "converters"):
-            rows.setdefault(made.__module__, []).append(name)
-    lines = ["| idea | names |", "|---|---|"]
-    for module, names in sorted(
-        rows.items(), key=lambda row: (".optimizers." not in row[0], row[0])
-    ):
-        idea = " ".join(
-            (inspect.getdoc(sys.modules[module]) or module).split("\n\n")[0].split()
-        ).rstrip(".")
-        lines.append(f"| {idea} | {', '.join(f'`{name}`' for name in sorted(names))} |")
-    return "\n".join(lines)
+            home = made.__module__.removeprefix(f"{package.__name__}.")
+            near = max((m for m in question_of if f"{home}.".startswith(f"{m}.")), key=len)
+            rows[question_of[near]].setdefault(made.__module__, []).append(f"`gx.{name}`")
+    lines = []
+    for question, modules in rows.items():
+        lines += ["", f"## {question}", "", "| idea | names |", "|---|---|"]
+        for module, names in modules.items():
+            doc = inspect.getdoc(sys.modules[module]) or module
+            idea = " ".join(doc.split("\n\n")[0].split()).rstrip(".")
+            lines.append(f"| {idea} | {', '.join(names)} |")
+    return "\n".join(lines[1:])
 
 
 def _at(lines: list[str], index: int) -> str:

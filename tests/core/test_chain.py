@@ -3,6 +3,7 @@
 import pickle
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,8 +21,7 @@ GRADS = {"w": jnp.linspace(-2.0, 3.0, 6).reshape(2, 3), "b": jnp.array([1.0, 0.5
 
 
 def assert_same(got, expected, rtol=0.0, atol=0.0):
-    assert jax.tree.structure(got) == jax.tree.structure(expected)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), got, expected)
+    chex.assert_trees_all_close(got, expected, rtol=rtol, atol=atol)
 
 
 def run(tx, steps=3, params=PARAMS, state=None, **extra):

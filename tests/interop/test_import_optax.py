@@ -1,5 +1,6 @@
 """An Optax run goes on here: five steps there, the state carried over, then the same path on both sides, in float64."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -298,9 +299,9 @@ def test_it_works_under_jit_and_shares_no_buffers():
     tx = gx.adam(falling)
     got = gx.import_optax_state(tx, state, params)
     traced = jax.jit(lambda state, params: gx.import_optax_state(tx, state, params))(state, params)
-    jax.tree.map(np.testing.assert_array_equal, got, traced)
+    chex.assert_trees_all_equal(got, traced)
     jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state), donate_argnums=0)(got)
-    assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(state))
+    chex.assert_tree_all_finite(state)
 
 
 def test_a_frozen_group_goes_on():

@@ -1,5 +1,6 @@
 """Optax's L-BFGS and line searches as parts of our chains: the extra arguments reach them, and they minimise as in Optax alone."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,7 +97,7 @@ def test_it_minimises_as_optax_alone(name, problem):
     theirs, mine = (make() for make in PAIRS[name])
     expected, _ = minimised(theirs, problem, 12)
     got, value = minimised(mine, problem, 12)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9), got, expected)
+    chex.assert_trees_all_close(got, expected, rtol=0, atol=1e-9)
     assert value < 0.7 * PROBLEMS[problem][0](PROBLEMS[problem][1])
 
 
@@ -137,7 +138,7 @@ def test_wrappers_hand_the_extra_arguments_on(around):
     inner = gx.chain(gx.sgd(1.0), backtracking())
     expected, _ = minimised(inner, "logistic", 10)
     got, _ = minimised(around(inner), "logistic", 10)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9), got, expected)
+    chex.assert_trees_all_close(got, expected, rtol=0, atol=1e-9)
 
 
 def test_the_step_size_that_was_found_has_a_name():

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -311,7 +312,7 @@ def test_states_of_optax():
         t.map_params(optax.adam(0.1), lambda x: 2 * x + 1, optax.adam(0.1).init(params))
         for t in (gx.tree, optax.tree)
     ]
-    jax.tree.map(np.testing.assert_array_equal, *counted)
+    chex.assert_trees_all_equal(*counted)
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)

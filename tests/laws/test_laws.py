@@ -1,7 +1,7 @@
 """Every registered transformation × every law.
 
-The textbook's transformations keep every law in the default run. Their variants, and the rest of the catalogue, are held there
-to the laws that need no compilation, and to all the others in the slow tail.
+The default run holds every instance to the laws that compile nothing, and a representative of every
+rule to all laws; the slow tail is the rest of the product.
 """
 
 from functools import cache
@@ -9,22 +9,10 @@ from functools import cache
 import pytest
 from instances import TRANSFORMATIONS
 
-import gradxform as gx
 from gradxform.testing import LAWS, check_law
 
-TEXTBOOK = {
-    f"gradxform.{name}"
-    for name in (
-        "directions",
-        "preconditioners",
-        "stepsize",
-        "clipping",
-        "regularise",
-        "optimizers.textbook",
-    )
-}
-CHEAP = {"dtypes", "abstract_init", "value", "tools"}
-LOWERED = {"adam", "chain", "ema", "partition"}  # for every platform, in the default run
+COMPILE_NOTHING = {"dtypes", "abstract_init", "value", "tools"}
+LOWERED = {"adam", "chain", "ema", "partition"}  # for every platform in the default run: it is slow
 
 
 @cache
@@ -33,19 +21,57 @@ def made(name):
     return TRANSFORMATIONS[name].make()
 
 
+@cache
+def rules_of(name):
+    """The rules that an instance runs: the equations of its parts, and the wrappers around them."""
+    return frozenset(
+        (type(part).__qualname__, getattr(getattr(part, "rule", None), "__qualname__", ""))
+        for _, part in made(name).parts()
+    )
+
+
+@cache
+def representatives():
+    """Instances that together run every rule: again and again the one with most rules yet unseen."""
+    unseen = frozenset().union(*map(rules_of, TRANSFORMATIONS))
+    chosen = []
+    while unseen:
+        chosen.append(max(TRANSFORMATIONS, key=lambda name: len(rules_of(name) & unseen)))
+        unseen -= rules_of(chosen[-1])
+    return frozenset(chosen)
+
+
+def in_the_default_run(name, law):
+    if law == "platforms":
+        return name in LOWERED
+    return law in COMPILE_NOTHING or name in representatives()
+
+
 def cases():
     for name in TRANSFORMATIONS:
-        home = getattr(getattr(made(name), "_function", None), "__module__", None)
         for law in LAWS:
-            every_time = law in CHEAP or (name in vars(gx) and (home in TEXTBOOK or home is None))
-            if law == "platforms":
-                every_time = name in LOWERED
-            yield pytest.param(
-                name, law, id=f"{name}-{law}", marks=() if every_time else pytest.mark.slow
-            )
+            marks = () if in_the_default_run(name, law) else pytest.mark.slow
+            yield pytest.param(name, law, id=f"{name}-{law}", marks=marks)
 
 
 @pytest.mark.parametrize(("name", "law"), list(cases()))
 def test_law(name, law):
     entry = TRANSFORMATIONS[name]
     check_law(law, made(name), entry.extra, entry.exceptions)
+
+
+def test_every_rule_and_every_law_is_in_the_default_run():
+    chosen = [name for name in TRANSFORMATIONS if in_the_default_run(name, "vmap")]
+    assert len(chosen) < len(TRANSFORMATIONS) / 2, "the rest is the slow tail"
+    kept = frozenset().union(*map(rules_of, chosen))
+    for name in TRANSFORMATIONS:
+        assert rules_of(name) <= kept, f"{name}: {rules_of(name) - kept}"
+    for law in LAWS:
+        tried = [name for name in TRANSFORMATIONS if in_the_default_run(name, law)]
+        assert any(law not in TRANSFORMATIONS[name].exceptions for name in tried), law
+
+
+def test_what_runs_is_what_is_marked():
+    """The cases are the whole product, and those without a mark are the default run."""
+    found = {tuple(case.values): not case.marks for case in cases()}
+    assert found == {(n, law): in_the_default_run(n, law) for n in TRANSFORMATIONS for law in LAWS}

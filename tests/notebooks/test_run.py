@@ -7,23 +7,33 @@ import io
 import json
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-_spec = importlib.util.spec_from_file_location("notebooks_run", NOTEBOOKS / "run.py")
-assert _spec is not None
-assert _spec.loader is not None
-run = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(run)
+SOURCES = sorted(NOTEBOOKS.glob("[0-9]*.py"))
+pytestmark = pytest.mark.notebooks
 
-SOURCES = run.find([])
+
+@pytest.fixture(scope="module")
+def run():
+    """The runner, whose libraries come with the extra `notebooks`."""
+    spec = importlib.util.spec_from_file_location("notebooks_run", NOTEBOOKS / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def nbformat():
+    return importlib.import_module("nbformat")
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
-def test_notebook_asks_answers_and_is_rendered(source):
+def test_notebook_asks_answers_and_is_rendered(run, nbformat, source):
     notebook = run.read(source)
     run.check_rendering(notebook, source.with_suffix(".ipynb"))
     run.check_outputs(nbformat.read(source.with_suffix(".ipynb"), as_version=4))
@@ -35,7 +45,8 @@ def test_notebook_asks_answers_and_is_rendered(source):
     assert f"({source.stem}.ipynb)" in (NOTEBOOKS / "README.md").read_text()
 
 
-def test_names_of_notebooks_by_number_stem_and_path():
+def test_names_of_notebooks_by_number_stem_and_path(run):
+    assert run.find([]) == SOURCES
     first = SOURCES[0]
     assert (
         run.find(["01"])
@@ -53,11 +64,7 @@ def _source(folder, *cells):
     return path
 
 
-def _rendered(source):
-    return nbformat.read(source.with_suffix(".ipynb"), as_version=4)
-
-
-def test_picture_gets_a_palette_and_the_size_asked_for():
+def test_picture_gets_a_palette_and_the_size_asked_for(run):
     noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3)).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "png")
@@ -70,7 +77,7 @@ def test_picture_gets_a_palette_and_the_size_asked_for():
 @pytest.mark.parametrize(
     "text", ["<object object at 0x7fef070c70c0>", f"{NOTEBOOKS}/x", "/home/me/x"]
 )
-def test_output_that_differs_between_machines_is_refused(text):
+def test_output_that_differs_between_machines_is_refused(run, nbformat, text):
     cell = nbformat.v4.new_code_cell(
         "f()", outputs=[nbformat.v4.new_output("stream", name="stdout", text=text)]
     )
@@ -78,8 +85,7 @@ def test_output_that_differs_between_machines_is_refused(text):
         run.check_outputs(nbformat.v4.new_notebook(cells=[cell]))
 
 
-@pytest.mark.slow
-def test_rendering_is_the_same_each_time_and_goes_stale_with_its_source(tmp_path):
+def test_rendering_is_the_same_each_time_and_goes_stale_with_its_source(run, nbformat, tmp_path):
     picture = "from PIL import Image\nImage.new('RGB', (9, 9))"
     source = _source(
         tmp_path, "# %% [markdown]\n# A title", "print('a', flush=True)\nprint('b')", picture
@@ -93,7 +99,8 @@ def test_rendering_is_the_same_each_time_and_goes_stale_with_its_source(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["01_try.ipynb", "01_try.py"]
     assert 'execution":' not in written
     assert json.loads(written)["metadata"] == run.METADATA
-    (output,) = (cell.outputs[0] for cell in _rendered(source).cells if "print" in cell.source)
+    rendering = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    (output,) = (cell.outputs[0] for cell in rendering.cells if "print" in cell.source)
     assert output.text == "a\nb\n"
     asyncio.run(run.run(source, writing=False))
     source.write_text(source.read_text().replace("'b'", "'c'"))
@@ -101,7 +108,6 @@ def test_rendering_is_the_same_each_time_and_goes_stale_with_its_source(tmp_path
         asyncio.run(run.run(source, writing=False))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "limit", "says"),
     [
@@ -115,15 +121,14 @@ def test_rendering_is_the_same_each_time_and_goes_stale_with_its_source(tmp_path
         ),
     ],
 )
-def test_notebook_fails_and_leaves_no_rendering(tmp_path, cell, limit, says):
+def test_notebook_fails_and_leaves_no_rendering(run, tmp_path, cell, limit, says):
     source = _source(tmp_path, "x = 1", cell)
     with pytest.raises(run.Failed, match=says):
         asyncio.run(run.run(source, writing=True, limit=limit))
     assert not source.with_suffix(".ipynb").exists()
 
 
-@pytest.mark.slow
-def test_command_counts_failures(tmp_path, capsys):
+def test_command_counts_failures(run, tmp_path, capsys):
     source = _source(tmp_path, "1 / 0")
     assert asyncio.run(run.run_all([source], 2, writing=True)) == 1
     assert "01_try: FAILED" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,8 +116,7 @@ def all_walks():
 @pytest.mark.parametrize("name", SAME)
 def test_identity(name):
     one, other = (all_walks()[name, i] for i in (0, 1))
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    chex.assert_trees_all_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -124,8 +124,7 @@ def test_identity(name):
 def test_the_scale_of_the_loss_does_not_matter(name):
     tx = getattr(gx, name)(LR, **({"eps": 0.0} if name in ("laprop", "novograd") else {}))
     one, other = (jax.jit(partial(walk, tx, scale=scale))(start())[0] for scale in (1.0, 1e-6))
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9)
+    chex.assert_trees_all_close(one, other, rtol=1e-9)
 
 
 @pytest.mark.parametrize("b2", [0.9, 0.99, 0.999, 0.9999])

@@ -199,7 +199,7 @@ def training(dtype):
         return jax.device_get(jax.jit(partial(descend, several))(*problem(dtype)))
 
 
-@pytest.mark.parametrize("dtype", LIMIT)
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def test_every_method_follows_optax(dtype):
     paths, losses = training(dtype)
     gaps = {}
@@ -219,6 +219,7 @@ def test_every_method_follows_optax(dtype):
     } == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["radam", "radam_nesterov"])
 def test_float32_is_nearer_to_float64_than_optax(name):
     narrow, wide = training("float32")[0], training("float64")[0]

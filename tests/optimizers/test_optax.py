@@ -228,8 +228,15 @@ def largest_gap(one, other):
 
 
 # One test for each program, since compiling it is what takes time
-@pytest.mark.parametrize("dtype", LIMIT)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        ("mlp", "float64"),
+        ("cnn", "float32"),
+        pytest.param("mlp", "float32", marks=pytest.mark.slow),
+        pytest.param("cnn", "float64", marks=pytest.mark.slow),
+    ],
+)
 def test_every_method_follows_optax(model, dtype):
     paths, losses = training(model, dtype)
     gaps = {

@@ -182,6 +182,7 @@ def test_follows_optax_in_double_precision(name):
     assert apart(name, "float64") < DOUBLE.get(name, RTOL["float64"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_follows_optax_in_single_precision(name):
     assert apart(name, "float32") < RTOL["float32"]

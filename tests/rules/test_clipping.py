@@ -1,5 +1,6 @@
 """Adaptive clipping, single examples, shape of the gradient, monitors: against Optax and NumPy."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,7 +165,7 @@ def test_a_clip_never_lengthens_nor_turns(tx):
         assert u @ g >= (1 - 1e-5) * np.linalg.norm(u) * np.linalg.norm(g) - 1e-30
     updates, state = tx.update({"w": jnp.full((4, 1), jnp.inf)}, state, params)
     assert np.all(np.asarray(updates["w"]) == 0)
-    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
+    chex.assert_tree_all_finite(state)
 
 
 def test_centralize_takes_the_mean_of_each_output():
@@ -228,7 +229,7 @@ def test_the_private_mean_may_be_chained_with_any_optimizer():
     mean, _ = aggregate.update(grads, aggregate.init(params))
     after = gx.chain(gx.clip_by_global_norm(0.5), adamw)
     expected, _ = after.update(mean, after.init(params), params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-6)
     wrong = grads | {"a": grads["a"][:, :1]}
     with pytest.raises(ValueError, match=r"chain: update 'a' has shape"):
         tx.update(wrong, tx.init(params), params)

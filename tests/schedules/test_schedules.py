@@ -1,5 +1,6 @@
 """Schedules in pieces and the algebra of schedules: against NumPy, Optax and torch; traced, batched, differentiated; written back."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,7 +163,7 @@ def test_numbers_are_traced_batched_and_differentiable(name):
     slopes = jax.jit(jax.vmap(jax.grad(lambda s, t: jnp.asarray(s(t), float)), (None, 0)))(
         jax.tree.map(jnp.float32, schedule), steps
     )
-    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(slopes)), slopes
+    chex.assert_tree_all_finite(slopes)
 
 
 def test_the_algebra_prints_what_was_written():

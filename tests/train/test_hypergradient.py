@@ -1,5 +1,6 @@
 """Derivatives of a training with respect to its optimizer."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,8 +57,7 @@ def test_reverse_and_forward_agree():
         )
     )(TX)
     for other in (forward, through):
-        for a, b in zip(jax.tree.leaves(reverse), jax.tree.leaves(other), strict=True):
-            np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5)
+        chex.assert_trees_all_close(reverse, other, rtol=2e-3, atol=1e-5)
 
 
 def test_whole_numbers_have_no_derivative():
@@ -65,7 +65,7 @@ def test_whole_numbers_have_no_derivative():
     tx = gx.sgd(gx.piecewise_constant_schedule(0.1, {3: 0.5}))
     gradient = jax.jit(lambda tx: hypergradient(final, tx))(tx)
     assert jax.tree.structure(gradient) == jax.tree.structure(tx)
-    assert all(np.isfinite(x) for x in jax.tree.leaves(gradient))
+    chex.assert_tree_all_finite(gradient)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 16, 17])

@@ -3,6 +3,7 @@
 import functools
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,13 +42,11 @@ climb = functools.partial(
 )
 
 
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+assert_same = chex.assert_trees_all_equal
 
 
 def assert_close(a, b, rtol=1e-5):
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol, atol=1e-6), a, b)
+    chex.assert_trees_all_close(a, b, rtol=rtol, atol=1e-6)
 
 
 def member(tree, i):
@@ -305,7 +304,7 @@ def test_gradients_through_training():
     def outcome(tx):
         return squared(regress(tx, epochs=2, validation=VALIDATION).params, VALIDATION, None)[0]
 
-    assert all(np.isfinite(g) for g in jax.tree.leaves(jax.jit(jax.grad(outcome))(gx.adam(0.1))))
+    chex.assert_tree_all_finite(jax.jit(jax.grad(outcome))(gx.adam(0.1)))
 
 
 def test_new_numbers_retrace_nothing():

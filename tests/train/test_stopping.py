@@ -1,5 +1,6 @@
 """Early stopping: a state machine against a plain Python reading of its equation."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,8 +88,8 @@ def test_running_out_of_patience_is_no_divergence():
 def test_a_stopped_state_stays():
     states = drive(EarlyStopping(2), [3.0, 4.0, 4.0, 1.0, np.nan])
     assert [bool(state.stopped) for state in states] == [False, False, False, True, True, True]
-    jax.tree.map(np.testing.assert_array_equal, states[3], states[4])
-    jax.tree.map(np.testing.assert_array_equal, states[3], states[5])
+    chex.assert_trees_all_equal(states[3], states[4])
+    chex.assert_trees_all_equal(states[3], states[5])
 
 
 def test_members_of_a_vmap_equal_each_alone():
@@ -107,15 +108,13 @@ def test_members_of_a_vmap_equal_each_alone():
     assert together.stopped.tolist() == [True, True, False]
     for i, alone in enumerate(patience):
         member = jax.tree.map(lambda x, i=i: x[i], together)
-        jax.tree.map(np.testing.assert_array_equal, member, run(alone))
+        chex.assert_trees_all_equal(member, run(alone))
 
 
 def test_new_numbers_retrace_nothing_and_the_state_keeps_its_types():
-    traces = []
-
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def update(stopping, state, value):
-        traces.append(1)
         return stopping.update(state, value, params_at(1), 1)
 
     state = EarlyStopping(2, 0.0).init(PARAMS)
@@ -123,7 +122,6 @@ def test_new_numbers_retrace_nothing_and_the_state_keeps_its_types():
         new = update(EarlyStopping(patience, 0.1), state, jnp.float32(value))
         assert jax.tree.map(lambda x: x.aval, new) == jax.tree.map(lambda x: x.aval, state)
         state = new
-    assert len(traces) == 1
     narrow = EarlyStopping(2).update(state, jnp.bfloat16(0.5), params_at(1), 1)
     assert narrow.best.dtype == state.best.dtype
 

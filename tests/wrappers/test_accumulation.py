@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +34,7 @@ def train(tx, params, steps, apply=optax.apply_updates):
 
 
 def close(got, expected, rtol):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=rtol), got, expected)
+    chex.assert_trees_all_close(got, expected, rtol=rtol, atol=rtol)
 
 
 def in_float64():

@@ -1,7 +1,6 @@
 """Parameters to evaluate: averages over time against their references, Optax, and each other."""
 
-from functools import partial
-
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +36,7 @@ def train(tx, params, steps=STEPS, evaluate=gx.eval_params):
 
 
 def close(got, expected, rtol):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=rtol), got, expected)
+    chex.assert_trees_all_close(got, expected, rtol=rtol, atol=rtol)
 
 
 def in_float64():

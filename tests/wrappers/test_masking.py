@@ -1,8 +1,8 @@
 """Which parameters: groups behave as if they were alone, frozen ones have no state, and nothing is chosen by accident."""
 
 import warnings
-from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +50,7 @@ def params_dtype(params):
 
 
 def close(got, expected, rtol=1e-6):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=rtol), got, expected)
+    chex.assert_trees_all_close(got, expected, rtol=rtol, atol=rtol)
 
 
 def in_float64():

@@ -1,7 +1,8 @@
 """When a transformation runs: conditions, every k-th step, fresh starts, and two gradients per step."""
 
-from functools import cache, partial
+from functools import cache
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +33,7 @@ def train(tx, params, steps, **extra):
 
 
 def close(got, expected, rtol):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=rtol), got, expected)
+    chex.assert_trees_all_close(got, expected, rtol=rtol, atol=rtol)
 
 
 def in_float64():
