@@ -15,6 +15,8 @@ from gradxform.core.leaves import matches
 from gradxform.core.schedule import from_function
 from gradxform.display.code import code
 
+__all__ = ["ByPath", "Mask", "ParamLabels", "Where", "by_path"]
+
 
 class Labels:
     """A label for each leaf by its path, or by the path of a subtree that it is in: a tree of

@@ -34,6 +34,9 @@ from gradxform.rules.differences import fourth_root, scale_by_acprop, scale_by_a
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 
+__all__ = ["acprop", "adabelief", "adamaxw", "adan", "ademamix", "adopt", "nadamw", "radam"]
+__all__ += ["simplified_ademamix", "yogi"]
+
 
 @transformation(conventions={"optax": {}, "torch": {}, "keras": {"eps": 1e-7}, "paper": {}})
 def nadamw(

@@ -23,6 +23,8 @@ from gradxform.rules.preconditioners import scale_by_rms
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 
+__all__ = ["fromage", "lamb", "lars", "novograd", "sm3"]
+
 
 @transformation(conventions={"optax": {}, "pytorch_optimizer": {}, "keras": {"eps": 1e-7}})
 def lamb(

@@ -21,6 +21,8 @@ from gradxform.rules.rms_variants import (
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 
+__all__ = ["adam_atan2", "laprop", "padam", "qhadam", "stable_adamw"]
+
 
 def _decay_after(u, at, *, learning_rate, weight_decay):
     step = learning_rate * u

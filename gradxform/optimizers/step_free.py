@@ -41,6 +41,9 @@ from gradxform.wrappers.schedule_free import (
     _primal_keras,
 )
 
+__all__ = ["asgd", "cocob", "dog", "dowg", "madgrad", "mars", "polyak_sgd", "schedule_free_adamw"]
+__all__ += ["schedule_free_sgd", "sophia"]
+
 
 @transformation
 def polyak_sgd(

@@ -31,6 +31,9 @@ from gradxform.rules.preconditioners import (
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 
+__all__ = ["adadelta", "adagrad", "adam", "adam_l2", "adam_uncorrected", "adamax", "adamw"]
+__all__ += ["amsgrad", "nadam", "rmsprop", "sgd"]
+
 _SAME: dict[str, dict[str, float]] = {"optax": {}, "torch": {}}  # their numbers are Optax's
 
 

@@ -28,6 +28,8 @@ from gradxform.core.transform import Transform
 from gradxform.numerics import debias, lerp, real_dtype, safe_divide, wide_dtype
 from gradxform.rules.noise import Key, _key_data
 
+__all__ = ["hutchinson_estimator_diag_hessian", "scale_by_sophia"]
+
 
 @pytree(static=("name",))
 class Hutchinson(Transform):

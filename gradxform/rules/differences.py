@@ -16,6 +16,9 @@ from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import dtype_name, real_zeros, zeros
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_sqrt
 
+__all__ = ["fourth_root", "scale_by_acprop", "scale_by_adan", "scale_by_adopt"]
+__all__ += ["scale_by_optimistic_gradient"]
+
 
 def _optimistic(u, at, previous, *, alpha, beta):
     before = jnp.where(at.t == 1, u, previous)

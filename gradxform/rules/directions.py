@@ -13,6 +13,9 @@ from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import dtype_name, zeros
 from gradxform.numerics import bias_correction, debias, lerp
 
+__all__ = ["correct_bias", "ema", "momentum", "momentum_plus_gradient", "nesterov_ema_scheduled"]
+__all__ += ["quasi_hyperbolic", "two_emas"]
+
 
 def _momentum(u, at, v, *, decay, dampening):
     v = decay * v + (1 - dampening) * u

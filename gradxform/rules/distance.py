@@ -47,6 +47,8 @@ from gradxform.rules.measures import (
     zeros_like,
 )
 
+__all__ = ["dadapt_adamw", "prodigy", "scale_by_dog", "scale_by_dowg"]
+
 
 @pytree(static=("kind",))
 class InitStep(Value):

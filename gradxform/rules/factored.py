@@ -30,6 +30,8 @@ from gradxform.numerics import (
     wide_dtype,
 )
 
+__all__ = ["scale_by_block_rms", "scale_by_came", "scale_by_factored_rms"]
+
 
 @dataclass(frozen=True)
 class Factoring:

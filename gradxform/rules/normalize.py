@@ -10,6 +10,8 @@ from gradxform.core.hyper import Epsilon, Real
 from gradxform.core.leafwise import leafwise
 from gradxform.numerics import safe_sqrt
 
+__all__ = ["centralize", "keep_params_nonnegative", "normalize_by_update_norm", "zero_nans"]
+
 
 def _centralize(u, at):
     return u - jnp.mean(u, axis=tuple(range(1, u.ndim)), keepdims=True) if u.ndim > 1 else u

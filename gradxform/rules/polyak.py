@@ -14,6 +14,8 @@ from gradxform.core.leafwise import leafwise
 from gradxform.numerics import abs_sq, bias_correction, divide_by_root, lerp, safe_divide
 from gradxform.rules.measures import inner, leaves_of, like, real_zeros_like, total, zeros_like
 
+__all__ = ["momo", "momo_adam", "scale_by_polyak"]
+
 
 def _loss(at, dtype):
     """The loss, a scalar."""

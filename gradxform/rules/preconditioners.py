@@ -14,6 +14,10 @@ from gradxform.core.slots import real_full, real_zeros, zeros
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_divide
 from gradxform.numerics import bias_correction as _correction
 
+__all__ = ["scale_by_adadelta", "scale_by_deviation", "scale_by_inf_norm", "scale_by_nadam_rms"]
+__all__ += ["scale_by_rms", "scale_by_rms_max", "scale_by_rss", "scale_by_stddev"]
+__all__ += ["scale_by_yogi_rms"]
+
 
 def _roots(eps, eps_in_sqrt: bool):
     """Where eps goes: u / (√(v + eps_root) + eps)."""

@@ -23,6 +23,9 @@ from gradxform.numerics import (
     safe_sqrt,
 )
 
+__all__ = ["scale_by_atan2", "scale_by_clipped_rms", "scale_by_quasi_hyperbolic_rms"]
+__all__ += ["scale_by_rectified_rms", "scale_by_rms_power"]
+
 # Preconditioners
 
 

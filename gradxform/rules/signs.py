@@ -10,6 +10,8 @@ from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import dtype_name, real_full, zeros
 from gradxform.numerics import lerp
 
+__all__ = ["scale_by_lion", "scale_by_rprop", "scale_by_sign"]
+
 # At 0 nothing of the old average would be left to compute the step from, see `_lion_point`
 OpenDecay = Annotated[Hyper, Range("(0, 1)", "share of the old average kept at each step")]
 

@@ -9,6 +9,8 @@ from gradxform.core.hyper import Count, Fraction, LearningRate, NonNegative, Pat
 from gradxform.core.leafwise import leafwise
 from gradxform.display.code import code
 
+__all__ = ["reduce_on_plateau", "scale", "scale_by_learning_rate", "scale_by_schedule"]
+
 
 def _scale(u, at, *, step_size):
     return step_size * u

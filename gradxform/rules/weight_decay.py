@@ -7,6 +7,8 @@ from gradxform.core.hyper import WeightDecay
 from gradxform.core.labels import ByPath, Where
 from gradxform.core.leafwise import leafwise
 
+__all__ = ["add_decayed_weights"]
+
 
 def _decay(u, at, *, weight_decay):
     if isinstance(weight_decay, float) and weight_decay == 0:

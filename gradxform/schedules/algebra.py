@@ -16,15 +16,8 @@ from gradxform.core.schedule import Stretch, _time, _value, in_sequence, schedul
 from gradxform.numerics import safe_sqrt
 from gradxform.schedules.basic import _progress, linear_schedule
 
-__all__ = [
-    "constant",
-    "cooldown",
-    "rex_schedule",
-    "stretch",
-    "warmup",
-    "warmup_linear_decay_schedule",
-    "wsd_schedule",
-]
+__all__ = ["constant", "cooldown", "rex_schedule", "stretch", "warmup"]
+__all__ += ["warmup_linear_decay_schedule", "wsd_schedule"]
 
 SHAPES = ("linear", "sqrt", "cosine", "power")
 

@@ -15,14 +15,8 @@ from gradxform.core.hyper import Fraction, NonNegative, Positive, Range, Real, S
 from gradxform.core.schedule import Schedule, _time, schedule
 from gradxform.schedules.basic import _progress, _Scales, warmup_cosine_decay_schedule
 
-__all__ = [
-    "cosine_onecycle_schedule",
-    "cosine_restarts_schedule",
-    "cyclic_schedule",
-    "linear_onecycle_schedule",
-    "piecewise_interpolate_schedule",
-    "sgdr_schedule",
-]
+__all__ = ["cosine_onecycle_schedule", "cosine_restarts_schedule", "cyclic_schedule"]
+__all__ += ["linear_onecycle_schedule", "piecewise_interpolate_schedule", "sgdr_schedule"]
 
 
 def _linear(start, end, x):

@@ -29,6 +29,8 @@ from gradxform.core.transform import Transform
 from gradxform.core.tunable import Tunable, TunableState
 from gradxform.wrappers.wrapper import Wrapper
 
+__all__ = ["get", "numbers", "set"]
+
 Path = tuple[str, ...]
 
 

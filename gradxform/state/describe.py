@@ -17,6 +17,8 @@ from gradxform.state.access import owners
 from gradxform.wrappers.masking import Partition
 from gradxform.wrappers.wrapper import Wrapper
 
+__all__ = ["describe"]
+
 
 class Row(NamedTuple):
     """One parameter.

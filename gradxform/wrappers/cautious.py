@@ -17,6 +17,8 @@ from gradxform.core.transform import Transform
 from gradxform.numerics import real_dtype
 from gradxform.wrappers.wrapper import Wrapper
 
+__all__ = ["cautious", "grams"]
+
 
 class _Cautious(NamedTuple):
     """Keeps what goes up (sign 1) or down (-1) along the gradient, divided by the share that is

@@ -20,6 +20,8 @@ from gradxform.numerics import wide_dtype
 from gradxform.rules.directions import ema
 from gradxform.rules.preconditioners import scale_by_rms
 
+__all__ = ["GaLoreDimensionNumbers", "scale_by_galore"]
+
 
 class _Inner:
     """A transformation, or an (init, update) pair from elsewhere."""

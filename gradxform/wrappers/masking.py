@@ -26,6 +26,8 @@ from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.wrappers.wrapper import Wrapper
 
+__all__ = ["freeze", "masked", "partition", "set_to_zero"]
+
 
 @pytree(static=("labels", "extras", "called", "bare"))
 class Partition(Wrapper):

@@ -13,6 +13,8 @@ from gradxform.core.schedule import Schedule, schedule
 from gradxform.core.slots import copied, dtype_name
 from gradxform.numerics import safe_divide
 
+__all__ = ["gpa", "schedule_free"]
+
 Share = Annotated[
     Any, Range("(0, 1]", "share of the average in the point where the gradient is taken")
 ]

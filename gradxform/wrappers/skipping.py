@@ -15,6 +15,8 @@ from gradxform.core.transform import Transform
 from gradxform.numerics import bias_correction, lerp, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, counter, pick, zeros_like
 
+__all__ = ["skip_nonfinite", "skip_spikes"]
+
 
 def _leaf_finite(key, x):
     return jnp.all(jnp.isfinite(x))
