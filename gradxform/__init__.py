@@ -14,7 +14,7 @@ from gradxform.core import (
     global_norm,
     identity,
     leafwise,
-    look_ahead,
+    nesterov_point,
     real_zeros,
     stack,
     stateless,
@@ -47,7 +47,11 @@ _moved.register()
 
 
 def __getattr__(name: str) -> _Any:
-    """A module that few load, what only users of Optax look for, or why it is not here."""
+    """A module that few load, a name of before, what only users of Optax look for, or an error that
+    says why it is not here.
+    """
+    if name in _LAZY:
+        return importlib.import_module(f"gradxform.{name}")
     return (
-        importlib.import_module(f"gradxform.{name}") if name in _LAZY else _optax_names.find(name)
+        _optax_names.find(name) if name not in _moved.RENAMED else globals()[_moved.RENAMED[name]]
     )

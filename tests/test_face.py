@@ -124,6 +124,13 @@ def test_a_path_of_before_replaces_no_function():
         assert not isinstance(getattr(gx, name), types.ModuleType), name
 
 
+@pytest.mark.parametrize(("old", "new"), moved.RENAMED.items())
+def test_a_name_of_before_is_found_and_not_shown(old, new):
+    assert getattr(gx, old) is getattr(gx, new)
+    assert new in dir(gx)
+    assert old not in dir(gx)
+
+
 def test_no_path_of_before_hides_a_file():
     package = Path(gx.__file__).parent
     for old in moved.PATHS:

@@ -25,7 +25,7 @@ from gradxform.core.chain import (
     as_transform,
     chain,
     identity,
-    look_ahead,
+    nesterov_point,
     stack,
     stateless,
     stateless_with_tree_map,

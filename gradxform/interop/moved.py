@@ -23,6 +23,8 @@ MOVED = {
     "galore=low_rank masking=select master_weights=store sam schedule_free skipping=skip",
 }  # a room, and its modules with the name of before, where that was another one
 
+RENAMED = {"look_ahead": "nesterov_point"}  # a name of before, and that of today
+
 PATHS = {
     f"gradxform.{entry.rpartition('=')[2]}": f"gradxform.{room}.{entry.partition('=')[0]}"
     for room, entries in MOVED.items()

@@ -18,7 +18,7 @@ from gradxform.core.hyper import (
     Positive,
     WeightDecay,
 )
-from gradxform.core.labels import ByPath, Where
+from gradxform.core.labels import Where, only
 from gradxform.core.leafwise import leafwise
 from gradxform.optimizers.products import (
     keras_or_not,
@@ -139,7 +139,7 @@ def adabelief(
     )
 
 
-@transformation(conventions={"optax": {}, "paper": {}})
+@transformation(conventions=("optax", "paper"))
 def yogi(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -310,13 +310,11 @@ def adan(
         return chain(
             step, add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)
         )
-    table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
-    return chain(
-        step, leafwise(_descend_proximally, learning_rate=learning_rate, weight_decay=table)
-    )
+    numbers = {"learning_rate": learning_rate, "weight_decay": only(mask, weight_decay)}
+    return chain(step, leafwise(_descend_proximally, **numbers))
 
 
-@transformation(conventions={"optax": {}, "pytorch_optimizer": {}})
+@transformation(conventions=("optax", "pytorch_optimizer"))
 def adopt(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -350,7 +348,7 @@ def adopt(
     )
 
 
-@transformation(conventions={"optax": {}, "authors": {}})
+@transformation(conventions=("optax", "authors"))
 def acprop(
     learning_rate: LearningRate,
     b1: Decay = 0.9,

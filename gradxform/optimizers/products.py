@@ -207,7 +207,7 @@ def scale_by_yogi(
     return chain(average, scale_by_yogi_rms(b2, eps, eps_root, initial))
 
 
-@transformation(conventions={"optax": {}, "torch": {}})
+@transformation(conventions=("optax", "torch"))
 def scale_by_radam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
-from gradxform.core.call import pytree
-from gradxform.core.chain import as_transform, whole
+from gradxform.core.call import define, pytree
+from gradxform.core.chain import Whole, as_transform, whole
 from gradxform.core.hyper import (
     Count,
     Decay,
@@ -216,7 +216,7 @@ def _as(x, dtype):
     return x if isinstance(x, float | int) else x.astype(real_dtype(dtype))
 
 
-@whole
+@define(Whole, conventions=("optax", "paper"))
 def scale_by_sophia(
     b1: Decay = 0.965,
     b2: Decay = 0.99,
@@ -247,10 +247,6 @@ def scale_by_sophia(
     Source: H. Liu et al., Sophia: A Scalable Stochastic Second-order Optimizer for Language Model
     Pre-training (2024), algorithm 3.
     """
-    if convention not in ("optax", "paper"):
-        raise ValueError(
-            f"scale_by_sophia: convention must be 'optax' or 'paper'; got {convention!r}"
-        )
     estimator = (
         hutchinson_estimator_diag_hessian() if hessian_diagonal_fn is None else hessian_diagonal_fn
     )

@@ -67,7 +67,7 @@ class Agreement(Wrapper):
         return step, state
 
 
-@transformation(conventions={"paper": {}, "lion_pytorch": {}})
+@transformation(conventions=("paper", "lion_pytorch"))
 def cautious(inner: Inner, *, descends: bool = True, convention: str = "paper"):
     """Keep only the entries of a step that agree with the gradient, lengthened by the share that is
     kept.

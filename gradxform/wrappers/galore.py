@@ -234,7 +234,7 @@ class GaLore(Transform):
         )
 
 
-@transformation
+@transformation(conventions=("optax", "paper"))
 def scale_by_galore(
     rank: int = 128,
     update_proj_gap: Count = 200,
@@ -272,10 +272,6 @@ def scale_by_galore(
     """
     if rank < 1:
         raise ValueError(f"scale_by_galore: rank must lie in [1, inf); got {rank}")
-    if convention not in ("optax", "paper"):
-        raise ValueError(
-            f"scale_by_galore: convention must be 'optax' or 'paper'; got {convention!r}"
-        )
     adam = chain(ema(0.9), scale_by_rms(0.999, eps_in_sqrt=False, bias_correction=True))
     return GaLore(
         update_proj_gap,

@@ -86,7 +86,7 @@ def _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, rule=
     )
 
 
-@transformation(conventions={"optax": {}, "paper": {}})
+@transformation(conventions=("optax", "paper"))
 def schedule_free(
     base_optimizer: Inner,
     learning_rate: LearningRate,

@@ -14,7 +14,6 @@ import pytest
 from instances import TRANSFORMATIONS
 
 import gradxform as gx
-from gradxform.core.call import _converters
 from gradxform.core.chain import Named
 from gradxform.core.hyper import Decay, Range
 from gradxform.core.transform import Transform
@@ -40,7 +39,7 @@ def constructors():
 
 
 def ranges(constructor) -> dict[str, Range]:
-    return {name: c for name, c in _converters(constructor.build).items() if isinstance(c, Range)}
+    return {name: c for name, c in constructor.converters.items() if isinstance(c, Range)}
 
 
 @lru_cache(maxsize=1)
