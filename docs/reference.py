@@ -13,6 +13,7 @@ from pathlib import Path
 
 import gradxform
 from gradxform.display.code import code
+from gradxform.interop.optax import aliases
 
 # Page -> its title, and the modules that it shows in this order; `name.*` stands for all modules of a folder.
 PAGES = {
@@ -162,6 +163,8 @@ def public_names() -> dict[str, object]:
 def _names_of(home) -> dict[str, object]:
     own = home is gradxform or hasattr(home, "__all__")
     names = getattr(home, "__all__", [name for name in vars(home) if not name.startswith("_")])
+    if home is gradxform:  # what completion shows, and what Optax's users find beside it
+        names = [*dir(gradxform), *aliases.__all__]
     objects = {name: getattr(home, name) for name in names}
     return {
         name: x

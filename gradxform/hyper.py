@@ -1,52 +1,9 @@
 """What a hyperparameter is: the types that a constructor of your own is annotated with."""
 
-from gradxform.core.hyper import (
-    Begin,
-    Count,
-    Decay,
-    DType,
-    Epsilon,
-    Fraction,
-    Hyper,
-    LearningRate,
-    Length,
-    Momentum,
-    NonNegative,
-    Patience,
-    Positive,
-    Range,
-    Real,
-    Steps,
-    WeightDecay,
-    at_step,
-    scalar,
-)
+from gradxform.core.hyper import *
 from gradxform.core.labels import ByPath, by_path
 from gradxform.core.schedule import Schedule, from_function, schedule
+from gradxform.interop.moved import find as __getattr__
 
-__all__ = [
-    "Begin",
-    "ByPath",
-    "Count",
-    "DType",
-    "Decay",
-    "Epsilon",
-    "Fraction",
-    "Hyper",
-    "LearningRate",
-    "Length",
-    "Momentum",
-    "NonNegative",
-    "Patience",
-    "Positive",
-    "Range",
-    "Real",
-    "Schedule",
-    "Steps",
-    "WeightDecay",
-    "at_step",
-    "by_path",
-    "from_function",
-    "scalar",
-    "schedule",
-]
+__all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]
+__dir__ = __all__.copy

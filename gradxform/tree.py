@@ -2,8 +2,6 @@
 and `add`.
 """
 
-from typing import Any
-
 from gradxform.core.leaves import (
     align,
     global_norm,
@@ -15,23 +13,14 @@ from gradxform.core.leaves import (
     sum_of_squares,
     tree_map,
 )
+from gradxform.interop import moved
 from gradxform.interop.optax import tree_utils
 
-__all__ = [
-    "align",
-    "global_norm",
-    "is_none",
-    "map_leaves",
-    "matches",
-    "path_string",
-    "paths",
-    "sum_of_squares",
-    "tree_map",
-]
+__all__ = ["align", "global_norm", "is_none", "map_leaves", "matches", "path_string", "paths"]
+__all__ += ["sum_of_squares", "tree_map"]
+__dir__ = __all__.copy
 
 
-def __getattr__(name: str) -> Any:
-    for found in (name, f"tree_{name}"):
-        if found in tree_utils.__all__:
-            return getattr(tree_utils, found)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str):
+    found = name if name in tree_utils.__all__ else f"tree_{name}"
+    return getattr(tree_utils, found) if found in tree_utils.__all__ else moved.find(name)

@@ -1,7 +1,7 @@
 """Optax's `tree_utils` under its own name."""
 
 from gradxform.interop.optax import tree_utils as _home
-from gradxform.interop.optax.tree_utils import *  # noqa: F403
+from gradxform.interop.optax.tree_utils import *
 
 __all__ = _home.__all__
 

@@ -266,7 +266,7 @@ assert abs(slope["momentum"] - 0.5) < 0.15
 #
 # $$g = ∇f(x - αβv), \qquad v ← βv + g, \qquad x ← x - αv .$$
 #
-# `gx.look_ahead(tx, state, params)` is that point: where a zero gradient would carry the parameters. It turns any
+# `gx.nesterov_point(tx, state, params)` is that point: where a zero gradient would carry the parameters. It turns any
 # momentum into Nesterov's.
 
 # %%
@@ -276,7 +276,7 @@ x = jnp.array(start)
 state = tx.init(x)
 points, ahead = [], []
 for _ in range(41):
-    there = gx.look_ahead(tx, state, x)
+    there = gx.nesterov_point(tx, state, x)
     points.append(x)
     ahead.append(there)
     updates, state = tx.update(slope_at(there), state, x)

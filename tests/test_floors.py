@@ -11,6 +11,7 @@ import pytest
 import gradxform as gx
 from gradxform.core.schedule import Schedule
 from gradxform.core.transform import Transform
+from gradxform.interop.optax import aliases
 
 PACKAGE = Path(gx.__file__).parent
 
@@ -224,9 +225,8 @@ def test_imports_make_no_circle():
 
 
 def public():
-    """Public functions and classes by name: those of `__all__`, or every public name that gradxform itself defines."""
-    names = getattr(gx, "__all__", [name for name in vars(gx) if not name.startswith("_")])
-    found = {name: getattr(gx, name) for name in names}
+    """Public functions and classes by name: what completion shows, and what Optax's users find beside it."""
+    found = {name: getattr(gx, name) for name in [*dir(gx), *aliases.__all__]}
     ours = {n: x for n, x in found.items() if inspect.isroutine(x) or inspect.isclass(x)}
     return {n: x for n, x in ours.items() if x.__module__.startswith("gradxform")}
 

@@ -134,10 +134,10 @@ class Settings:
             self.weight_decay
         ):  # every schedule is proportional to its peak, so the product is a schedule again
             decay = gx.add_decayed_weights(
-                schedule(self.weight_decay * learning_rate, updates), where=is_kernel
+                schedule(self.weight_decay * learning_rate, updates), mask=is_kernel
             )
             tx = gx.chain(tx, gx.scale(-1.0), decay, gx.scale(-1.0))
-        return gx.chain(gx.add_decayed_weights(self.l2, where=is_kernel), tx) if self.l2 else tx
+        return gx.chain(gx.add_decayed_weights(self.l2, mask=is_kernel), tx) if self.l2 else tx
 
 
 def is_kernel(path: str, leaf) -> bool:

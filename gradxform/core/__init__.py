@@ -12,32 +12,34 @@ leaf         rules one after another on one leaf
 leafwise     the transformation of a rule, and how rules run over a tree
 tunable      an optimizer in its own state
 chain        compositions
+
+`from gradxform.core import ...` gives the words that a rule and its constructor are written in.
 """
 
 from gradxform.core.call import Call, Value
-from gradxform.core.chain import Chain, Named, as_transform
-from gradxform.core.labels import ByPath
+from gradxform.core.chain import (
+    Chain,
+    Inner,
+    Named,
+    apply_updates,
+    as_transform,
+    chain,
+    identity,
+    nesterov_point,
+    stack,
+    stateless,
+    stateless_with_tree_map,
+    transformation,
+)
+from gradxform.core.hyper import *
+from gradxform.core.labels import *
 from gradxform.core.leaf import PerLeaf, Site
-from gradxform.core.leafwise import Leafwise
-from gradxform.core.schedule import Schedule
+from gradxform.core.leafwise import Leafwise, leafwise
+from gradxform.core.leaves import global_norm
+from gradxform.core.schedule import *
+from gradxform.core.slots import *
 from gradxform.core.states import ChainState, RuleState
 from gradxform.core.transform import Transform
-from gradxform.core.tunable import Tunable, TunableState
+from gradxform.core.tunable import Tunable, TunableState, inject_hyperparams, tunable
 
-__all__ = [
-    "ByPath",
-    "Call",
-    "Chain",
-    "ChainState",
-    "Leafwise",
-    "Named",
-    "PerLeaf",
-    "RuleState",
-    "Schedule",
-    "Site",
-    "Transform",
-    "Tunable",
-    "TunableState",
-    "Value",
-    "as_transform",
-]
+__all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

@@ -19,15 +19,15 @@ from jax.core import Tracer
 
 from gradxform.display.code import code, plain
 
+ARRAY = np.ndarray | np.generic | jax.Array
+
 
 def _leaf_equal(a, b) -> bool:
     if a is b:
         return True
     if isinstance(a, Tracer) or isinstance(b, Tracer):
         return False
-    if isinstance(a, np.ndarray | np.generic | jax.Array) or isinstance(
-        b, np.ndarray | np.generic | jax.Array
-    ):
+    if isinstance(a, ARRAY) or isinstance(b, ARRAY):
         if not (hasattr(a, "dtype") and hasattr(b, "dtype")):
             return False
         a, b = plain(a), plain(b)
@@ -38,7 +38,7 @@ def _leaf_equal(a, b) -> bool:
 def _leaf_key(x):
     if isinstance(x, Tracer):
         return id(x)
-    return plain(x).tobytes() if isinstance(x, np.ndarray | np.generic | jax.Array) else x
+    return plain(x).tobytes() if isinstance(x, ARRAY) else x
 
 
 class Value:
@@ -51,10 +51,7 @@ class Value:
             return True
         if not isinstance(other, Value):
             return NotImplemented
-        (mine, structure), (theirs, other_structure) = (
-            jax.tree.flatten(self),
-            jax.tree.flatten(other),
-        )
+        (mine, structure), (theirs, other_structure) = map(jax.tree.flatten, (self, other))
         return structure == other_structure and all(map(_leaf_equal, mine, theirs))
 
     def __hash__(self):
@@ -115,6 +112,7 @@ class Call(Value):
 
     def __getattr__(self, name: str):
         arguments = self.__dict__.get("_dynamic", {}) | dict(self.__dict__.get("_static", ()))
+        name = getattr(self.__dict__.get("_function"), "synonyms", {}).get(name, name)
         if name in arguments:
             return arguments[name]
         raise AttributeError(
@@ -151,17 +149,15 @@ class Call(Value):
         one's.
         """
         kept = self.arguments
+        changes = {self._function.synonyms.get(name, name): x for name, x in changes.items()}
         unknown = [name for name in changes if name not in kept]
         if unknown:
             raise TypeError(f"{self.name}: no argument named {unknown[0]!r}; it has {list(kept)}")
         if "convention" in changes:
-            conventions, parameters = (
-                self._function.conventions,
-                inspect.signature(self._function).parameters,
-            )
-            defaults = {name: p.default for name, p in parameters.items()} | conventions.get(
-                kept["convention"], {}
-            )
+            conventions = self._function.conventions
+            parameters = inspect.signature(self._function).parameters
+            defaults = {name: p.default for name, p in parameters.items()}
+            defaults |= conventions.get(kept["convention"], {})
             follow = {name for values in conventions.values() for name in values}
             kept = {
                 k: x for k, x in kept.items() if k not in follow or not _leaf_equal(x, defaults[k])
@@ -191,95 +187,132 @@ def _with_numbers(doc: str | None, converters: dict[str, Any]) -> str | None:
     return "\n".join([inspect.cleandoc(doc), "", "Numbers:", *lines]) if doc and lines else doc
 
 
+class Choice:
+    """One of a few words, as `Literal["min", "max"]` says."""
+
+    static = True
+
+    def __init__(self, *options: str):
+        self.options = options
+
+    def __repr__(self):
+        return " | ".join(map(repr, self.options))
+
+    def convert(self, owner: str, name: str, x: str) -> str:
+        """The word as it is; another one raises."""
+        if isinstance(x, str) and x in self.options:
+            return x
+        two = len(self.options) == 2
+        words = " or ".join(map(repr, self.options)) if two else f"one of {list(self.options)}"
+        raise ValueError(f"{owner}: {name} must be {words}; got {code(x)}")
+
+
 C = typing.TypeVar("C", bound=Call)
 
 
-def _converters(function) -> dict[str, Any]:
-    """The metadata of each parameter's `Annotated[...]` type that knows how to convert and check a
-    value.
+def _converters(hints: dict[str, Any]) -> dict[str, Any]:
+    """What converts and checks the value of each parameter: in the metadata of its `Annotated[...]`
+    type, or the choice that a `Literal[...]` is.
     """
-    hints = typing.get_type_hints(function, include_extras=True)
     found = {}
     for name, hint in hints.items():
         for option in (hint, *typing.get_args(hint)):
+            if typing.get_origin(option) is typing.Literal:
+                found[name] = Choice(*typing.get_args(option))
             for extra in getattr(option, "__metadata__", ()):
                 if hasattr(extra, "convert"):
                     found[name] = extra
     return found
 
 
-def define(cls: type[C], leading: int = 0, conventions: dict[str, dict[str, Any]] | None = None):
+Conventions = dict[str, dict[str, Any]] | tuple[str, ...] | None
+
+
+def define(cls: type[C], leading: int = 0, conventions: Conventions = None):
     """Decorator: the function, called, gives a `cls` that remembers the call.
 
     `leading` parameters (a schedule's `step`) are not arguments of the constructor. `conventions`
-    maps each value of the argument `convention` to the defaults that change with it.
+    are the values of the argument `convention`, each with the defaults that change with it. An
+    argument whose type has synonyms may be given under any of them.
     """
+    named = conventions or ()
+    changed = named if isinstance(named, dict) else {name: {} for name in named}
 
     def decorate(function: Callable[..., Any]) -> Callable[..., C]:
-        signature = inspect.signature(function)
-        parameters = list(signature.parameters.values())[leading:]
-        converters = _converters(function)
-        hints = typing.get_type_hints(function, include_extras=True)
-        optional = {
-            p.name
-            for p in parameters
-            if p.default is None or type(None) in typing.get_args(hints.get(p.name))
-        }
-        readable = [p.replace(annotation=converters.get(p.name, p.annotation)) for p in parameters]
-        public = signature.replace(parameters=readable, return_annotation=cls)
-
-        def arguments_of(args, kwargs):
-            try:
-                bound = public.bind(*args, **kwargs)
-            except TypeError as error:
-                raise TypeError(f"{function.__name__}: {error}") from None
-            given = bound.arguments
-            if conventions:
-                choice = given.get("convention", public.parameters["convention"].default)
-                if choice not in conventions:
-                    raise ValueError(
-                        f"{function.__name__}: convention must be one of {sorted(conventions)}; "
-                        f"got {choice!r}"
-                    )
-                bound.arguments.update(
-                    {k: v for k, v in conventions[choice].items() if k not in given}
-                )
-            bound.apply_defaults()
-            return bound.arguments
-
-        @wraps(function)
-        def construct(*args, **kwargs):
-            dynamic, static = {}, []
-            for name, x in arguments_of(args, kwargs).items():
-                converter = converters.get(name) if x is not None or name not in optional else None
-                if converter:
-                    x = converter.convert(function.__name__, name, x)
-                if (converter and not getattr(converter, "static", False)) or isinstance(
-                    x, Value | float | np.ndarray | np.inexact | jax.Array
-                ):
-                    dynamic[name] = x
-                else:
-                    try:
-                        hash(x)
-                    except TypeError:
-                        raise TypeError(
-                            f"{function.__name__}: {name} must be hashable; got {code(x)}"
-                        ) from None
-                    static.append((name, x))
-            made = cls(construct, dynamic, tuple(static))
-            made.check()
-            return made
-
-        construct.__dict__.update(
-            build=function,
-            converters=converters,
-            conventions=conventions or {},
-            __signature__=public,
-        )
-        construct.__doc__ = _with_numbers(
-            function.__doc__,
-            {p.name: converters[p.name] for p in parameters if p.name in converters},
-        )
-        return construct
+        return _constructor(cls, function, leading, changed)
 
     return decorate
+
+
+def _constructor(cls, function, leading: int, conventions: dict[str, dict[str, Any]]):
+    signature, hints = (
+        inspect.signature(function),
+        typing.get_type_hints(function, None, None, True),
+    )
+    owner, converters = function.__name__, _converters(hints)
+    parameters = list(signature.parameters.values())[leading:]
+    optional = {
+        p.name
+        for p in parameters
+        if p.default is None or type(None) in typing.get_args(hints.get(p.name))
+    }
+    readable = [p.replace(annotation=converters.get(p.name, p.annotation)) for p in parameters]
+    public = signature.replace(parameters=readable, return_annotation=cls)
+    synonyms: dict[str, str] = {
+        other: name
+        for name, converter in converters.items()
+        if name in getattr(converter, "synonyms", ())
+        for other in converter.synonyms
+        if other not in public.parameters
+    }
+
+    def arguments_of(args, kwargs: dict[str, Any]):
+        named = {synonyms.get(name, name): x for name, x in kwargs.items()}
+        try:
+            if len(named) < len(kwargs):
+                same = sorted(kwargs.keys() & {*synonyms, *synonyms.values()})
+                raise TypeError(f"{' and '.join(same)} name one argument")
+            bound = public.bind(*args, **named)
+        except TypeError as error:
+            raise TypeError(f"{owner}: {error}") from None
+        given = bound.arguments
+        if conventions:
+            choice = given.get("convention", public.parameters["convention"].default)
+            if choice not in conventions:
+                raise ValueError(
+                    f"{owner}: convention must be one of {sorted(conventions)}; got {choice!r}"
+                )
+            given.update({k: v for k, v in conventions[choice].items() if k not in given})
+        bound.apply_defaults()
+        return bound.arguments
+
+    @wraps(function)
+    def construct(*args, **kwargs):
+        dynamic, static = {}, []
+        for name, x in arguments_of(args, kwargs).items():
+            converter = converters.get(name) if x is not None or name not in optional else None
+            if converter:
+                x = converter.convert(owner, name, x)
+            number = isinstance(x, Value | float | np.ndarray | np.inexact | jax.Array)
+            if number or (converter and not getattr(converter, "static", False)):
+                dynamic[name] = x
+                continue
+            try:
+                hash(x)
+            except TypeError:
+                raise TypeError(f"{owner}: {name} must be hashable; got {code(x)}") from None
+            static.append((name, x))
+        made = cls(construct, dynamic, tuple(static))
+        made.check()
+        return made
+
+    construct.__dict__.update(
+        build=function,
+        converters=converters,
+        conventions=conventions,
+        synonyms=synonyms,
+        __signature__=public,
+    )
+    shown = {p.name: converters[p.name] for p in parameters if p.name in converters}
+    construct.__doc__ = _with_numbers(function.__doc__, shown)
+    return construct

@@ -212,11 +212,11 @@ def apply_updates(params, updates):
     return treedef.unflatten(p)
 
 
-def look_ahead(tx: Transform, state, params):
+def nesterov_point(tx: Transform, state, params):
     """The parameters to which a zero gradient would carry: for `momentum`, Nesterov's point x -
     lr·β·v.
 
-    Nesterov's method as first written takes the gradient there: `g = grad(f)(look_ahead(tx, state,
+    Nesterov's method as first written takes the gradient there: `g = grad(f)(nesterov_point(tx, state,
     params))`, then `tx.update(g, state, params)` with heavy-ball `momentum`.
     `momentum(nesterov=True)` is its usual reformulation, whose parameters are these look-ahead
     points.

@@ -18,6 +18,29 @@ from gradxform.core.labels import ByPath
 from gradxform.core.schedule import Schedule, from_function
 from gradxform.display.code import code
 
+__all__ = [
+    "Begin",
+    "Count",
+    "DType",
+    "Decay",
+    "Epsilon",
+    "Fraction",
+    "Hyper",
+    "LearningRate",
+    "Length",
+]
+__all__ += [
+    "Momentum",
+    "NonNegative",
+    "Patience",
+    "Positive",
+    "Range",
+    "Real",
+    "Steps",
+    "WeightDecay",
+]
+__all__ += ["at_step", "scalar"]
+
 Hyper = Any  # float | jax.Array | np.ndarray | Schedule | ByPath | Callable[[step], number], and the number it comes to in a rule
 
 

@@ -15,6 +15,8 @@ from gradxform.core.leaves import matches
 from gradxform.core.schedule import from_function
 from gradxform.display.code import code
 
+__all__ = ["ByPath", "ParamLabels", "Where", "by_path", "only"]
+
 
 class Labels:
     """A label for each leaf by its path, or by the path of a subtree that it is in: a tree of
@@ -114,12 +116,20 @@ def _labels(owner: str, name: str, x: Any, booleans: bool) -> Any:
     )
 
 
-class _Mask:
+class _Where:
     """Which leaves: a path pattern, a predicate `f(path, leaf)`, a tree of booleans, or a function
     `f(params)` that gives one.
     """
 
     static = True
+    synonyms = ("where", "mask", "weight_decay_mask")  # ours, and Optax's for the same
+    text = (
+        "which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans like the "
+        "parameters or a prefix of it, or a function f(params) that gives one"
+    )
+
+    def __repr__(self):
+        return "leaves"
 
     def convert(self, owner: str, name: str, x: Any):
         return _labels(owner, name, x, True)
@@ -136,10 +146,10 @@ class _ParamLabels:
         return _labels(owner, name, x, False)
 
 
-as_mask = _Mask()
+as_mask = _Where()
 
 
-Mask = Annotated[Any, as_mask]
+Where = Annotated[Any, as_mask]
 
 
 ParamLabels = Annotated[Any, _ParamLabels()]
@@ -212,7 +222,7 @@ class ByPath(Value):
         idle = [
             p
             for i, p in enumerate(self.patterns)
-            if i not in used and p != "**" and not hasattr(p, "flags")
+            if i not in used and p != "**" and (isinstance(p, str) or is_predicate(p))
         ]
         if idle and paths:
             raise ValueError(
@@ -227,14 +237,15 @@ class ByPath(Value):
         return rows
 
 
-def _flags(pattern, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
+def _flags(pattern, owner: str, paths: Any, leaves: list[Any]) -> list[Any]:
     """Whether a pattern matches each leaf: a pattern of paths, a predicate, or a mask of the whole
     tree.
     """
-    if hasattr(pattern, "flags"):
-        return pattern.flags(owner, paths, leaves)
-    test = pattern if callable(pattern) else lambda path, leaf: matches(pattern, path)
-    return [test(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+    if isinstance(pattern, str):
+        return [matches(pattern, path) for path in paths]
+    if is_predicate(pattern):
+        return [pattern(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+    return label_leaves(owner, pattern, paths.structure.unflatten(leaves), True)
 
 
 def by_path(table: Mapping[Any, Any]) -> ByPath:
@@ -259,42 +270,6 @@ def by_path(table: Mapping[Any, Any]) -> ByPath:
     return ByPath(tuple(table), tuple(values))
 
 
-@dataclass(frozen=True, repr=False)
-class _Flags:
-    """A mask as a pattern of a table: a tree of booleans, or a function of the parameters that
-    gives one.
-    """
-
-    mask: Any
-
-    def __repr__(self):
-        return code(self.mask)
-
-    def flags(self, owner: str, paths: Any, leaves: list[Any]) -> list[bool]:
-        """Whether each leaf is chosen; a tree that does not fit the parameters is an error."""
-        return label_leaves(owner, self.mask, paths.structure.unflatten(leaves), True)
-
-
-class _Where:
-    """Which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans, or a function
-    f(params) that gives one.
-    """
-
-    static = True
-    text = (
-        "which leaves: a path pattern, a predicate f(path, leaf), a tree of booleans like the "
-        "parameters or a prefix of it, "
-        "or a function f(params) that gives one"
-    )
-
-    def __repr__(self):
-        return "leaves"
-
-    def convert(self, owner: str, name: str, x: Any):
-        if isinstance(x, _Flags):
-            return x
-        mask = as_mask.convert(owner, name, x)
-        return mask if isinstance(mask, str) or is_predicate(mask) else _Flags(mask)
-
-
-Where = Annotated[Any, _Where()]
+def only(where: Any, x: Any, elsewhere: Any = 0.0) -> Any:
+    """A hyperparameter on the chosen leaves, and another elsewhere; everywhere where none are chosen."""
+    return x if where is None else ByPath((where, "**"), (x, elsewhere))

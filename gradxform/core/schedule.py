@@ -16,14 +16,8 @@ from gradxform.core.call import Call, define
 from gradxform.display.code import code
 from gradxform.display.latex import to_mathematics
 
-__all__ = [
-    "Schedule",
-    "from_function",
-    "in_sequence",
-    "product_of_schedules",
-    "schedule",
-    "sum_of_schedules",
-]
+__all__ = ["Schedule", "from_function", "in_sequence", "product_of_schedules", "schedule"]
+__all__ += ["sum_of_schedules"]
 
 
 class Schedule(Call):

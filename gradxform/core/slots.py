@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from gradxform.numerics import real_dtype, wide_dtype
 
+__all__ = ["copied", "dtype_name", "real_full", "real_zeros", "zeros"]
+
 
 class zeros(NamedTuple):
     """`zeros()(p)`: zeros like p, complex for complex p, in `dtype` when one is given."""

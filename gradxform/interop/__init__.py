@@ -3,5 +3,6 @@ missing.
 """
 
 from gradxform.interop.export import register_with_flax, to_optax
+from gradxform.interop.moved import find as __getattr__
 
 __all__ = ["register_with_flax", "to_optax"]

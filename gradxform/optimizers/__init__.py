@@ -1,94 +1,13 @@
 """Named optimizers, each a composition of a few lines under its equation."""
 
-from gradxform.optimizers.adaptive import (
-    acprop,
-    adabelief,
-    adamaxw,
-    adan,
-    ademamix,
-    adopt,
-    nadamw,
-    radam,
-    simplified_ademamix,
-    yogi,
-)
-from gradxform.optimizers.descent import (
-    noisy_sgd,
-    optimistic_adam,
-    optimistic_adam_v2,
-    optimistic_gradient_descent,
-    qhm,
-)
-from gradxform.optimizers.layerwise import fromage, lamb, lars, novograd, sm3
-from gradxform.optimizers.memory import adafactor, adam_mini, came, galore
-from gradxform.optimizers.relatives import adam_atan2, laprop, padam, qhadam, stable_adamw
-from gradxform.optimizers.signs import lion, rprop, sign_sgd, signum
-from gradxform.optimizers.step_free import asgd, cocob, dog, dowg, madgrad, mars, polyak_sgd, sophia
-from gradxform.optimizers.textbook import (
-    adadelta,
-    adagrad,
-    adam,
-    adam_l2,
-    adam_uncorrected,
-    adamax,
-    adamw,
-    amsgrad,
-    nadam,
-    rmsprop,
-    sgd,
-)
+from gradxform.optimizers.adaptive import *
+from gradxform.optimizers.descent import *
+from gradxform.optimizers.layerwise import *
+from gradxform.optimizers.memory import *
+from gradxform.optimizers.products import *
+from gradxform.optimizers.relatives import *
+from gradxform.optimizers.signs import *
+from gradxform.optimizers.step_free import *
+from gradxform.optimizers.textbook import *
 
-__all__ = [
-    "acprop",
-    "adabelief",
-    "adadelta",
-    "adafactor",
-    "adagrad",
-    "adam",
-    "adam_atan2",
-    "adam_l2",
-    "adam_mini",
-    "adam_uncorrected",
-    "adamax",
-    "adamaxw",
-    "adamw",
-    "adan",
-    "ademamix",
-    "adopt",
-    "amsgrad",
-    "asgd",
-    "came",
-    "cocob",
-    "dog",
-    "dowg",
-    "fromage",
-    "galore",
-    "lamb",
-    "laprop",
-    "lars",
-    "lion",
-    "madgrad",
-    "mars",
-    "nadam",
-    "nadamw",
-    "noisy_sgd",
-    "novograd",
-    "optimistic_adam",
-    "optimistic_adam_v2",
-    "optimistic_gradient_descent",
-    "padam",
-    "polyak_sgd",
-    "qhadam",
-    "qhm",
-    "radam",
-    "rmsprop",
-    "rprop",
-    "sgd",
-    "sign_sgd",
-    "signum",
-    "simplified_ademamix",
-    "sm3",
-    "sophia",
-    "stable_adamw",
-    "yogi",
-]
+__all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

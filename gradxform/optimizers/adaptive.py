@@ -18,7 +18,7 @@ from gradxform.core.hyper import (
     Positive,
     WeightDecay,
 )
-from gradxform.core.labels import ByPath, Where
+from gradxform.core.labels import Where, only
 from gradxform.core.leafwise import leafwise
 from gradxform.optimizers.products import (
     keras_or_not,
@@ -33,6 +33,9 @@ from gradxform.optimizers.products import (
 from gradxform.rules.differences import fourth_root, scale_by_acprop, scale_by_adan, scale_by_adopt
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
+
+__all__ = ["acprop", "adabelief", "adamaxw", "adan", "ademamix", "adopt", "nadamw", "radam"]
+__all__ += ["simplified_ademamix", "yogi"]
 
 
 @transformation(conventions={"optax": {}, "torch": {}, "keras": {"eps": 1e-7}, "paper": {}})
@@ -136,7 +139,7 @@ def adabelief(
     )
 
 
-@transformation(conventions={"optax": {}, "paper": {}})
+@transformation(conventions=("optax", "paper"))
 def yogi(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -307,13 +310,11 @@ def adan(
         return chain(
             step, add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)
         )
-    table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
-    return chain(
-        step, leafwise(_descend_proximally, learning_rate=learning_rate, weight_decay=table)
-    )
+    numbers = {"learning_rate": learning_rate, "weight_decay": only(mask, weight_decay)}
+    return chain(step, leafwise(_descend_proximally, **numbers))
 
 
-@transformation(conventions={"optax": {}, "pytorch_optimizer": {}})
+@transformation(conventions=("optax", "pytorch_optimizer"))
 def adopt(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -347,7 +348,7 @@ def adopt(
     )
 
 
-@transformation(conventions={"optax": {}, "authors": {}})
+@transformation(conventions=("optax", "authors"))
 def acprop(
     learning_rate: LearningRate,
     b1: Decay = 0.9,

@@ -16,6 +16,9 @@ from gradxform.rules.directions import quasi_hyperbolic
 from gradxform.rules.noise import Key, add_noise, differentially_private_aggregate
 from gradxform.rules.step_size import scale_by_learning_rate
 
+__all__ = ["dpsgd", "noisy_sgd", "optimistic_adam", "optimistic_adam_v2"]
+__all__ += ["optimistic_gradient_descent", "qhm"]
+
 
 @transformation
 def noisy_sgd(

@@ -6,7 +6,7 @@ one leaf; every optimizer ends in p ← p - α u, unless its equation says other
 
 from gradxform.core.chain import chain, transformation
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
-from gradxform.core.labels import ByPath, Where
+from gradxform.core.labels import Where, only
 from gradxform.core.leafwise import leafwise
 from gradxform.rules.directions import correct_bias, ema
 from gradxform.rules.directions import momentum as heavy_ball
@@ -22,6 +22,8 @@ from gradxform.rules.layerwise import (
 from gradxform.rules.preconditioners import scale_by_rms
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
+
+__all__ = ["fromage", "lamb", "lars", "novograd", "sm3"]
 
 
 @transformation(conventions={"optax": {}, "pytorch_optimizer": {}, "keras": {"eps": 1e-7}})
@@ -55,8 +57,7 @@ def lamb(
     (2020), algorithm 2.
     """
     if convention == "keras":
-        table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
-        numbers = {"learning_rate": learning_rate, "weight_decay": table}
+        numbers = {"learning_rate": learning_rate, "weight_decay": only(mask, weight_decay)}
         return chain(
             ema(b1),
             scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
@@ -73,7 +74,7 @@ def lamb(
     )
 
 
-@transformation(conventions={"optax": {}, "paper": {}})
+@transformation(conventions=("optax", "paper"))
 def lars(
     learning_rate: LearningRate,
     weight_decay: WeightDecay = 0.0,
@@ -105,17 +106,11 @@ def lars(
     Source: Y. You, I. Gitman, B. Ginsburg, Large Batch Training of Convolutional Networks (2017),
     algorithm 1.
     """
-    selected = 1.0 if trust_ratio_mask is None else ByPath((trust_ratio_mask, "**"), (1.0, 0.0))
-    numbers = {"selected": selected, "trust_coefficient": trust_coefficient, "eps": eps}
+    applies = only(trust_ratio_mask, 1.0)
+    numbers = {"selected": applies, "trust_coefficient": trust_coefficient, "eps": eps}
     if convention == "paper":
-        table = (
-            weight_decay
-            if weight_decay_mask is None
-            else ByPath((weight_decay_mask, "**"), (weight_decay, 0.0))
-        )
-        ratio = chain(
-            leafwise(_lars_ratio, name="scale_by_trust_ratio", weight_decay=table, **numbers)
-        )
+        numbers["weight_decay"] = only(weight_decay_mask, weight_decay)
+        ratio = chain(leafwise(_lars_ratio, name="scale_by_trust_ratio", **numbers))
     else:
         ratio = chain(
             add_decayed_weights(weight_decay, weight_decay_mask),

@@ -36,6 +36,8 @@ from gradxform.rules.step_size import scale, scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 from gradxform.wrappers.galore import Dimensions, scale_by_galore
 
+__all__ = ["adafactor", "adam_mini", "came", "galore"]
+
 _PUBLISHED = {"learning_rate": 1e-2, "min_dim_size_to_factor": 1}
 
 

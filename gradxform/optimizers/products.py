@@ -32,6 +32,10 @@ from gradxform.rules.preconditioners import (
 )
 from gradxform.rules.rms_variants import scale_by_rectified_rms
 
+__all__ = ["ademamix_alpha", "ademamix_b3", "scale_by_adam", "scale_by_adamax", "scale_by_ademamix"]
+__all__ += ["scale_by_amsgrad", "scale_by_belief", "scale_by_radam", "scale_by_simplified_ademamix"]
+__all__ += ["scale_by_yogi"]
+
 
 def keras_or_not(convention: str) -> str:
     """The convention of a preconditioner that only Keras has differently."""
@@ -203,7 +207,7 @@ def scale_by_yogi(
     return chain(average, scale_by_yogi_rms(b2, eps, eps_root, initial))
 
 
-@transformation(conventions={"optax": {}, "torch": {}})
+@transformation(conventions=("optax", "torch"))
 def scale_by_radam(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

@@ -2,13 +2,13 @@
 length.
 
 Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ weight decay, t = 1, 2,
-…, m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `mask` limits the decay: "**/kernel", a predicate f(path,
+…, m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `where` limits the decay: "**/kernel", a predicate f(path,
 leaf), or a tree of booleans.
 """
 
 from gradxform.core.chain import chain, transformation
 from gradxform.core.hyper import Decay, Epsilon, Fraction, LearningRate, Positive, WeightDecay
-from gradxform.core.labels import ByPath, Where
+from gradxform.core.labels import Where, only
 from gradxform.core.leafwise import leafwise
 from gradxform.rules.directions import ema, quasi_hyperbolic
 from gradxform.rules.preconditioners import scale_by_rms
@@ -21,20 +21,22 @@ from gradxform.rules.rms_variants import (
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 
+__all__ = ["adam_atan2", "laprop", "padam", "qhadam", "stable_adamw"]
+
 
 def _decay_after(u, at, *, learning_rate, weight_decay):
     step = learning_rate * u
     return -(step + learning_rate * weight_decay * (at.p - step))
 
 
-@transformation(conventions={"paper": {}, "pytorch_optimizer": {}})
+@transformation(conventions=("paper", "pytorch_optimizer"))
 def laprop(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.999,
     eps: Epsilon = 1e-15,
     weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
+    where: Where | None = None,
     *,
     convention: str = "paper",
 ):
@@ -60,16 +62,16 @@ def laprop(
     (2020), algorithm 1.
     """
     if convention == "pytorch_optimizer":
-        table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
+        numbers = {"learning_rate": learning_rate, "weight_decay": only(where, weight_decay)}
         return chain(
             scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, convention="keras"),
             ema(b1),
-            leafwise(_decay_after, learning_rate=learning_rate, weight_decay=table),
+            leafwise(_decay_after, **numbers),
         )
     return chain(
         scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
         ema(b1),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, where),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -83,7 +85,7 @@ def qhadam(
     nu2: Fraction = 1.0,
     eps: Epsilon = 1e-8,
     weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
+    where: Where | None = None,
 ):
     """QHAdam: Adam whose two averages are mixed with the gradient and its square.
 
@@ -103,7 +105,7 @@ def qhadam(
     return chain(
         quasi_hyperbolic(b1, nu1, True),
         scale_by_quasi_hyperbolic_rms(b2, nu2, eps),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, where),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -116,7 +118,7 @@ def padam(
     power: Fraction = 0.125,
     eps: Epsilon = 0.0,
     weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
+    where: Where | None = None,
     *,
     convention: str = "paper",
 ):
@@ -139,7 +141,7 @@ def padam(
     return chain(
         ema(b1, convention != "paper"),
         scale_by_rms_power(b2, power, eps, convention=convention),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, where),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -152,7 +154,7 @@ def adam_atan2(
     a: Positive = 1.27,
     b: Positive = 1.0,
     weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
+    where: Where | None = None,
 ):
     """Adam-atan2: Adam without ε, whose every step is bounded and does not change when the loss is
     scaled.
@@ -170,7 +172,7 @@ def adam_atan2(
     return chain(
         ema(b1),
         scale_by_atan2(b2, a, b),
-        add_decayed_weights(weight_decay, mask),
+        add_decayed_weights(weight_decay, where),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -182,7 +184,7 @@ def stable_adamw(
     b2: Decay = 0.99,
     eps: Epsilon = 1e-8,
     weight_decay: WeightDecay = 0.01,
-    mask: Where | None = None,
+    where: Where | None = None,
 ):
     """StableAdamW: AdamW with Adafactor's clipping, in place of clipping the gradient's norm.
 
@@ -197,7 +199,7 @@ def stable_adamw(
     Source: M. Wortsman et al., Stable and low-precision training for large-scale vision-language
     models (2023), algorithm 2.
     """
-    table = weight_decay if mask is None else ByPath((mask, "**"), (weight_decay, 0.0))
+    table = only(where, weight_decay)
     return chain(
         ema(b1), scale_by_clipped_rms(b2, eps, table), scale_by_learning_rate(learning_rate)
     )

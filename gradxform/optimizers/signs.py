@@ -12,6 +12,8 @@ from gradxform.rules.signs import Growth, OpenDecay, scale_by_lion, scale_by_rpr
 from gradxform.rules.step_size import scale, scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 
+__all__ = ["lion", "rprop", "sign_sgd", "signum"]
+
 
 @transformation
 def sign_sgd(learning_rate: LearningRate):

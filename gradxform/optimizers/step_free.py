@@ -4,6 +4,8 @@ curvature beside them.
 Their learning rate is a factor, 1 unless a schedule makes it fall.
 """
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from gradxform.core.chain import Inner, chain, transformation
@@ -41,14 +43,17 @@ from gradxform.wrappers.schedule_free import (
 )
 from gradxform.wrappers.sophia import scale_by_sophia
 
+__all__ = ["asgd", "cocob", "dog", "dowg", "madgrad", "mars", "polyak_sgd", "schedule_free_adamw"]
+__all__ += ["schedule_free_sgd", "sophia"]
 
-@transformation
+
+@transformation(conventions=("optax", "paper"))
 def polyak_sgd(
     max_learning_rate: NonNegative = 1.0,
     scaling: LearningRate = 1.0,
     f_min: Real = 0.0,
     eps: Epsilon = 0.0,
-    variant: str = "sps",
+    variant: Literal["sps", "sps+"] = "sps",
     *,
     convention: str = "optax",
 ):
@@ -69,8 +74,6 @@ def polyak_sgd(
     Source: N. Loizou et al., Stochastic Polyak Step-size for SGD (2021), equation 3; G. Garrigos et
     al. (2023), variant="sps+".
     """
-    if convention not in ("optax", "paper"):
-        raise ValueError(f"polyak_sgd: convention must be 'optax' or 'paper'; got {convention!r}")
     parts = (
         scale_by_learning_rate(scaling),
         scale_by_polyak(f_min, max_learning_rate, eps, variant),
@@ -301,8 +304,6 @@ def _decay(weight_decay, decay_at, rate, learning_rate, convention):
     """A part of the base optimizer, if the decay is one; else the rule that decays, and its
     numbers.
     """
-    if decay_at not in ("y", "z"):
-        raise ValueError(f"schedule_free: decay_at must be 'y' or 'z'; got {decay_at!r}")
     if weight_decay is None:
         return None, {}
     if convention == "keras":
@@ -316,7 +317,7 @@ def _decay(weight_decay, decay_at, rate, learning_rate, convention):
     return add_decayed_weights(weight_decay), {}
 
 
-@transformation(conventions={"optax": {}, "paper": {}})
+@transformation(conventions=("optax", "paper"))
 def schedule_free_sgd(
     learning_rate: LearningRate = 1.0,
     warmup_steps: Steps | None = None,
@@ -326,7 +327,7 @@ def schedule_free_sgd(
     state_dtype=None,
     *,
     r: Power = 0.0,
-    decay_at: str = "y",
+    decay_at: Literal["y", "z"] = "y",
     convention: str = "optax",
 ):
     """Schedule-free gradient descent: `schedule_free` around a step of z.
@@ -359,7 +360,7 @@ def schedule_free_adamw(
     state_dtype=None,
     *,
     r: Power = 0.0,
-    decay_at: str = "y",
+    decay_at: Literal["y", "z"] = "y",
     convention: str = "optax",
 ):
     """Schedule-free AdamW: `schedule_free` around RMS scaling with bias correction and decoupled

@@ -31,6 +31,9 @@ from gradxform.rules.preconditioners import (
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 
+__all__ = ["adadelta", "adagrad", "adam", "adam_l2", "adam_uncorrected", "adamax", "adamw"]
+__all__ += ["amsgrad", "nadam", "rmsprop", "sgd"]
+
 _SAME: dict[str, dict[str, float]] = {"optax": {}, "torch": {}}  # their numbers are Optax's
 
 
@@ -322,7 +325,7 @@ def adam_l2(
     b2: Decay = 0.999,
     eps: Epsilon = 1e-8,
     l2: WeightDecay = 1e-4,
-    mask: Where | None = None,
+    where: Where | None = None,
 ):
     """Adam on a loss with L2 regularisation: the decay enters the gradient, and so the averages.
 
@@ -339,7 +342,7 @@ def adam_l2(
     Source: I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2, the
     other branch.
     """
-    return chain(add_decayed_weights(l2, mask), adam(learning_rate, b1, b2, eps))
+    return chain(add_decayed_weights(l2, where), adam(learning_rate, b1, b2, eps))
 
 
 @transformation(conventions=_SAME | {"paper": {}, "keras": {"eps": 1e-7}})

@@ -16,6 +16,9 @@ from gradxform.core.hyper import Decay, Epsilon, NonNegative, Patience, Positive
 from gradxform.core.leafwise import leafwise
 from gradxform.numerics import abs_sq, lerp, safe_divide, safe_sqrt
 
+__all__ = ["adagc", "adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
+__all__ += ["clip_by_leaf_norm", "zclip"]
+
 
 def _clip(u, at, *, max_delta):
     if jnp.iscomplexobj(u):

@@ -11,6 +11,8 @@ from gradxform.core.slots import real_full, zeros
 from gradxform.numerics import safe_divide
 from gradxform.rules.distance import _copy_leaf
 
+__all__ = ["scale_by_cocob"]
+
 
 def _cocob(u, at, x0, bets, scale, absolute, reward, *, alpha):
     scale = jnp.maximum(scale, jnp.abs(u))

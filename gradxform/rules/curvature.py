@@ -14,6 +14,8 @@ from gradxform.core.leafwise import RuleState
 from gradxform.core.transform import Transform, require_params
 from gradxform.rules.noise import Key, _key_data
 
+__all__ = ["hutchinson_estimator_diag_hessian"]
+
 
 @pytree(static=("name",))
 class Hutchinson(Transform):

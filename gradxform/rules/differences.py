@@ -16,6 +16,9 @@ from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import dtype_name, real_zeros, zeros
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_sqrt
 
+__all__ = ["fourth_root", "scale_by_acprop", "scale_by_adan", "scale_by_adopt"]
+__all__ += ["scale_by_optimistic_gradient"]
+
 
 def _optimistic(u, at, previous, *, alpha, beta):
     before = jnp.where(at.t == 1, u, previous)
@@ -63,7 +66,7 @@ def _adan_paper(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
 _ADAN = {"optax": _adan_optax, "authors": _adan_authors, "paper": _adan_paper}
 
 
-@transformation(conventions={"optax": {}, "authors": {}, "paper": {}})
+@transformation(conventions=("optax", "authors", "paper"))
 def scale_by_adan(
     b1: Decay = 0.98,
     b2: Decay = 0.92,
@@ -121,7 +124,7 @@ class _Adopt(NamedTuple):
         return ahead, m, jnp.where(first, square, lerp(square, v, b2))
 
 
-@transformation(conventions={"optax": {}, "pytorch_optimizer": {}})
+@transformation(conventions=("optax", "pytorch_optimizer"))
 def scale_by_adopt(
     b1: Decay = 0.9,
     b2: Decay = 0.9999,
@@ -174,7 +177,7 @@ def _acprop_authors(u, at, m, s, *, b1, b2, eps, eps_root):
     return step, m, b2 * s + ((1 - b2) * abs_sq(u - m) + eps_root)
 
 
-@transformation(conventions={"optax": {}, "authors": {}})
+@transformation(conventions=("optax", "authors"))
 def scale_by_acprop(
     b1: Decay = 0.9,
     b2: Decay = 0.999,

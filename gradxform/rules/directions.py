@@ -13,6 +13,9 @@ from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import dtype_name, zeros
 from gradxform.numerics import bias_correction, debias, lerp
 
+__all__ = ["correct_bias", "ema", "momentum", "momentum_plus_gradient", "nesterov_ema_scheduled"]
+__all__ += ["quasi_hyperbolic", "two_emas"]
+
 
 def _momentum(u, at, v, *, decay, dampening):
     v = decay * v + (1 - dampening) * u
@@ -29,7 +32,7 @@ def _momentum_torch(u, at, v, *, decay, dampening):
     return v, v
 
 
-@transformation
+@transformation(conventions=("optax", "torch"))
 def momentum(
     decay: Momentum = 0.9,
     dampening: Real = 0.0,
@@ -46,7 +49,7 @@ def momentum(
 
     β = `decay`, d = `dampening`: with d = 0 the velocity is a sum, with d = β an average, the other
     textbook form. With `nesterov` the parameters are the look-ahead points of Nesterov's method as
-    first written; for that form take the gradient at `look_ahead(tx, state, params)` and leave
+    first written; for that form take the gradient at `nesterov_point(tx, state, params)` and leave
     `nesterov` off.
 
     Memory: one slot `v`, 4 bytes per parameter (`accumulator_dtype` to change).
@@ -63,19 +66,13 @@ def momentum(
 
     Not: `ema`, which with debias=True divides by 1 - βᵗ.
     """
-    if convention not in ("optax", "torch"):
-        raise ValueError(f"momentum: convention must be 'optax' or 'torch'; got {convention!r}")
     if convention == "torch" and nesterov and not (isinstance(dampening, float) and dampening == 0):
         raise ValueError("momentum: torch has no nesterov momentum with dampening")
-    rule = (
-        _momentum_nesterov if nesterov else _momentum_torch if convention == "torch" else _momentum
-    )
+    plain = _momentum_torch if convention == "torch" else _momentum
+    numbers = {"decay": decay, "dampening": dampening}
+    slots = {"v": zeros(dtype_name(accumulator_dtype))}
     return leafwise(
-        rule,
-        slots={"v": zeros(dtype_name(accumulator_dtype))},
-        direction=True,
-        decay=decay,
-        dampening=dampening,
+        _momentum_nesterov if nesterov else plain, slots=slots, direction=True, **numbers
     )
 
 
@@ -170,7 +167,7 @@ def _ema_nesterov_paper(u, at, m):
     return following * m / (1 - product * following) + (1 - now) * u / (1 - product), m
 
 
-@transformation
+@transformation(conventions=("torch", "paper"))
 def nesterov_ema_scheduled(
     decay: Decay = 0.9,
     momentum_decay: NonNegative = 0.004,
@@ -191,10 +188,6 @@ def nesterov_ema_scheduled(
 
     Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), algorithm 2.
     """
-    if convention not in ("torch", "paper"):
-        raise ValueError(
-            f"nesterov_ema_scheduled: convention must be 'torch' or 'paper'; got {convention!r}"
-        )
     return leafwise(
         _ema_nesterov_paper if convention == "paper" else _ema_nesterov_scheduled,
         slots={"m": zeros(dtype_name(accumulator_dtype))},

@@ -47,6 +47,8 @@ from gradxform.rules.measures import (
     zeros_like,
 )
 
+__all__ = ["dadapt_adamw", "prodigy", "scale_by_dog", "scale_by_dowg"]
+
 
 @pytree(static=("kind",))
 class InitStep(Value):
@@ -315,7 +317,7 @@ def _dadapt(u, at, m, *, b1, eps, weight_decay):
     return -(weight_decay * rate) * at.p - divide_by_root(m, v, eps, 0.0), m
 
 
-@transformation(conventions={"optax": {}, "pytorch_optimizer": {}})
+@transformation(conventions=("optax", "pytorch_optimizer"))
 def dadapt_adamw(
     learning_rate: LearningRate = 1.0,
     betas: Decays = (0.9, 0.999),
@@ -415,7 +417,7 @@ def _prodigy_adam(u, at, m, v, *, b1, b2, eps, weight_decay):
     return -(weight_decay * rate) * at.p - rate * divide_by_root(m, v, following * eps, 0.0), m, v
 
 
-@transformation(conventions={"optax": {}, "prodigyopt": {}})
+@transformation(conventions=("optax", "prodigyopt"))
 def prodigy(
     learning_rate: LearningRate = 1.0,
     betas: Decays = (0.9, 0.999),

@@ -15,6 +15,8 @@ from gradxform.numerics import abs_sq, safe_divide, safe_sqrt
 from gradxform.rules.distance import _copy_leaf
 from gradxform.rules.measures import copy, leaves_of, like
 
+__all__ = ["reduce_variance", "scale_by_asgd", "scale_by_madgrad"]
+
 
 def _cube_root(x):
     positive = x > 0

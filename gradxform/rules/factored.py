@@ -16,7 +16,7 @@ import numpy as np
 
 from gradxform.core.chain import transformation
 from gradxform.core.hyper import Decay, Epsilon, NonNegative, Positive, Real
-from gradxform.core.labels import ByPath
+from gradxform.core.labels import only
 from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import zeros
 from gradxform.numerics import (
@@ -29,6 +29,8 @@ from gradxform.numerics import (
     safe_sqrt,
     wide_dtype,
 )
+
+__all__ = ["scale_by_block_rms", "scale_by_came", "scale_by_factored_rms"]
 
 
 @dataclass(frozen=True)
@@ -232,14 +234,8 @@ def _block_rms_decayed(u, at, *, min_scale, rate, weight_decay):
 
 def relative_step_decayed(min_scale, learning_rate, weight_decay, where):
     """Keras' form: decoupled decay first, then a step relative to the size of what is left."""
-    table = weight_decay if where is None else ByPath((where, "**"), (weight_decay, 0.0))
-    return leafwise(
-        _block_rms_decayed,
-        name="relative_step",
-        min_scale=min_scale,
-        rate=learning_rate,
-        weight_decay=table,
-    )
+    numbers = {"rate": learning_rate, "weight_decay": only(where, weight_decay)}
+    return leafwise(_block_rms_decayed, name="relative_step", min_scale=min_scale, **numbers)
 
 
 def _block_rms(u, at, *, min_scale):
@@ -266,8 +262,8 @@ def _decay_by_rate(u, at, *, rate, weight_decay):
 
 def decay_by_rate(learning_rate, weight_decay, where):
     """u ← u + α λ p: decoupled decay, for a chain that has its learning rate elsewhere."""
-    table = weight_decay if where is None else ByPath((where, "**"), (weight_decay, 0.0))
-    return leafwise(_decay_by_rate, name="decay_by_rate", rate=learning_rate, weight_decay=table)
+    numbers = {"rate": learning_rate, "weight_decay": only(where, weight_decay)}
+    return leafwise(_decay_by_rate, name="decay_by_rate", **numbers)
 
 
 def _rms(x):

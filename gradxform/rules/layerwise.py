@@ -20,6 +20,9 @@ from gradxform.numerics import (
     wide_dtype,
 )
 
+__all__ = ["scale_by_novograd", "scale_by_param_block_norm", "scale_by_param_block_rms"]
+__all__ += ["scale_by_sm3", "scale_by_trust_ratio"]
+
 
 def _norm(x):
     return safe_sqrt(jnp.sum(abs_sq(x)))

@@ -21,6 +21,8 @@ from gradxform.display.code import code
 from gradxform.numerics import abs_sq, wide_dtype
 from gradxform.rules.clipping import _shrink
 
+__all__ = ["add_noise", "differentially_private_aggregate"]
+
 
 def _examples(owner: str, grads) -> int:
     leaves = jax.tree.leaves(grads)

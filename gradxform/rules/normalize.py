@@ -2,6 +2,8 @@
 on one side of zero.
 """
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
@@ -9,6 +11,8 @@ from gradxform.core.chain import transformation
 from gradxform.core.hyper import Epsilon, Real
 from gradxform.core.leafwise import leafwise
 from gradxform.numerics import safe_sqrt
+
+__all__ = ["centralize", "keep_params_nonnegative", "normalize_by_update_norm", "zero_nans"]
 
 
 def _centralize(u, at):
@@ -20,7 +24,7 @@ def _centralize_last(u, at):
 
 
 @transformation
-def centralize(*, outputs: str = "first"):
+def centralize(*, outputs: Literal["first", "last"] = "first"):
     """Take the mean out of the gradient of each output: u ← u - mean(u), over all axes but that of
     the outputs.
 
@@ -34,8 +38,6 @@ def centralize(*, outputs: str = "first"):
 
     Source: H. Yong et al., Gradient Centralization (2020), equation 1.
     """
-    if outputs not in ("first", "last"):
-        raise ValueError(f"centralize: outputs must be 'first' or 'last'; got {outputs!r}")
     return leafwise(_centralize if outputs == "first" else _centralize_last, name="centralize")
 
 

@@ -3,6 +3,7 @@
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax.numpy as jnp
 
@@ -13,6 +14,8 @@ from gradxform.core.leaf import PerLeaf
 from gradxform.core.leafwise import leafwise
 from gradxform.numerics import abs_sq, bias_correction, divide_by_root, lerp, safe_divide
 from gradxform.rules.measures import inner, leaves_of, like, real_zeros_like, total, zeros_like
+
+__all__ = ["momo", "momo_adam", "scale_by_polyak"]
 
 
 def _loss(at, dtype):
@@ -55,7 +58,7 @@ def scale_by_polyak(
     f_min: Real = 0.0,
     max_learning_rate: NonNegative = 1.0,
     eps: Epsilon = 0.0,
-    variant: str = "sps",
+    variant: Literal["sps", "sps+"] = "sps",
 ):
     """Multiply by Polyak's step size, at most γ.
 
@@ -74,8 +77,6 @@ def scale_by_polyak(
     Source: N. Loizou et al., Stochastic Polyak Step-size for SGD (2021), equation 3; G. Garrigos et
     al. (2023), "sps+".
     """
-    if variant not in ("sps", "sps+"):
-        raise ValueError(f"scale_by_polyak: variant must be 'sps' or 'sps+'; got {variant!r}")
     measure = _polyak_step if variant == "sps" else _polyak_step_positive
     return leafwise(
         _times_scalar,

@@ -14,6 +14,10 @@ from gradxform.core.slots import real_full, real_zeros, zeros
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_divide
 from gradxform.numerics import bias_correction as _correction
 
+__all__ = ["scale_by_adadelta", "scale_by_deviation", "scale_by_inf_norm", "scale_by_nadam_rms"]
+__all__ += ["scale_by_rms", "scale_by_rms_max", "scale_by_rss", "scale_by_stddev"]
+__all__ += ["scale_by_yogi_rms"]
+
 
 def _roots(eps, eps_in_sqrt: bool):
     """Where eps goes: u / (√(v + eps_root) + eps)."""
@@ -60,7 +64,7 @@ def _rms_keras(u, at, v, *, decay, eps, eps_root):
     return divide_by_root(u, v, eps, eps_root) * jnp.sqrt(_correction(decay, at.t, v.dtype)), v
 
 
-@transformation(conventions={"optax": {}, "keras": {}})
+@transformation(conventions=("optax", "keras"))
 def scale_by_rms(
     decay: Decay = 0.9,
     eps: Epsilon = 1e-8,
@@ -210,7 +214,7 @@ def _max_keras(u, at, v, v_max, *, decay, eps, eps_root):
 _MAXIMA = {"optax": _max_of_debiased, "torch": _max_debiased, "keras": _max_keras, "paper": _max}
 
 
-@transformation
+@transformation(conventions=tuple(_MAXIMA))
 def scale_by_rms_max(
     decay: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, *, convention: str = "optax"
 ):
@@ -228,10 +232,6 @@ def scale_by_rms_max(
     Source: S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond (2018), algorithm
     2.
     """
-    if convention not in _MAXIMA:
-        raise ValueError(
-            f"scale_by_rms_max: convention must be one of {sorted(_MAXIMA)}; got {convention!r}"
-        )
     return leafwise(
         _MAXIMA[convention],
         slots={"v": real_zeros, "v_max": real_zeros},
@@ -253,7 +253,7 @@ def _inf_norm_keras(u, at, v, *, decay, eps):
     return jnp.where(v == 0, jnp.zeros_like(u), safe_divide(u, v + eps)), v
 
 
-@transformation(conventions={"optax": {}, "keras": {}})
+@transformation(conventions=("optax", "keras"))
 def scale_by_inf_norm(decay: Decay = 0.999, eps: Epsilon = 1e-8, *, convention: str = "optax"):
     """Divide by a decaying maximum of absolute gradients: AdaMax's preconditioner.
 

@@ -23,6 +23,9 @@ from gradxform.numerics import (
     safe_sqrt,
 )
 
+__all__ = ["scale_by_atan2", "scale_by_clipped_rms", "scale_by_quasi_hyperbolic_rms"]
+__all__ += ["scale_by_rectified_rms", "scale_by_rms_power"]
+
 # Preconditioners
 
 
@@ -78,7 +81,7 @@ def _rms_rectified_torch(u, at, v, *, decay, eps, eps_root, threshold):
     return jnp.where(enough, factor * divide_by_root(u, v, eps, eps_root), u), v
 
 
-@transformation(conventions={"optax": {}, "torch": {}})
+@transformation(conventions=("optax", "torch"))
 def scale_by_rectified_rms(
     decay: Decay = 0.999,
     eps: Epsilon = 1e-8,
@@ -125,7 +128,7 @@ def _power_of_rms(u, at, v, *, decay, power, eps):
     return jnp.sqrt(bias_correction(decay, at.t, v.dtype)) * _divide_by_power(u, v, power, eps), v
 
 
-@transformation(conventions={"paper": {}, "pytorch_optimizer": {}})
+@transformation(conventions=("paper", "pytorch_optimizer"))
 def scale_by_rms_power(
     decay: Decay = 0.999, power: Fraction = 0.125, eps: Epsilon = 0.0, *, convention: str = "paper"
 ):

@@ -1,6 +1,6 @@
 """Steps from signs alone: how large a gradient is does not matter, only which way it points."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 
@@ -9,6 +9,8 @@ from gradxform.core.hyper import Decay, Fraction, Hyper, LearningRate, NonNegati
 from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import dtype_name, real_full, zeros
 from gradxform.numerics import lerp
+
+__all__ = ["scale_by_lion", "scale_by_rprop", "scale_by_sign"]
 
 # At 0 nothing of the old average would be left to compute the step from, see `_lion_point`
 OpenDecay = Annotated[Hyper, Range("(0, 1)", "share of the old average kept at each step")]
@@ -64,7 +66,7 @@ def scale_by_lion(
     b2: OpenDecay = 0.99,
     mu_dtype=None,
     *,
-    mode: str = "hard",
+    mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: Positive = 1.0,
 ):
     """The sign of a mean of the gradient and a longer average of it.
@@ -83,13 +85,9 @@ def scale_by_lion(
     Source: X. Chen et al., Symbolic Discovery of Optimization Algorithms (2023), program 1.
     """
     slots = {"m": zeros(dtype_name(mu_dtype))}
-    if mode == "hard":
-        return leafwise(_lion, slots=slots, b1=b1, b2=b2)
     if mode == "smooth":
         return leafwise(_lion_smooth, slots=slots, b1=b1, b2=b2, smooth_beta=smooth_beta)
-    if mode == "refined":
-        return leafwise(_lion_refined, slots=slots, b1=b1, b2=b2)
-    raise ValueError(f"scale_by_lion: mode must be 'hard', 'smooth' or 'refined'; got {mode!r}")
+    return leafwise(_lion if mode == "hard" else _lion_refined, slots=slots, b1=b1, b2=b2)
 
 
 def _rprop(u, at, size, previous, *, eta_minus, eta_plus, min_step_size, max_step_size):
@@ -115,7 +113,7 @@ def _rprop_late(u, at, size, previous, *, eta_minus, eta_plus, min_step_size, ma
     return jnp.where(turned, jnp.zeros_like(u), previous), size, step
 
 
-@transformation(conventions={"optax": {}, "torch": {}})
+@transformation(conventions=("optax", "torch"))
 def scale_by_rprop(
     learning_rate: LearningRate,
     eta_minus: Fraction = 0.5,

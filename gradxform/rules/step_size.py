@@ -2,12 +2,16 @@
 improving.
 """
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from gradxform.core.chain import transformation
 from gradxform.core.hyper import Count, Fraction, LearningRate, NonNegative, Patience, Real
 from gradxform.core.leafwise import leafwise
 from gradxform.display.code import code
+
+__all__ = ["reduce_on_plateau", "scale", "scale_by_learning_rate", "scale_by_schedule"]
 
 
 def _scale(u, at, *, step_size):
@@ -118,7 +122,7 @@ _MEMORY = {
 }
 
 
-@transformation
+@transformation(conventions=("optax", "torch"))
 def reduce_on_plateau(
     factor: Fraction = 0.1,
     patience: Patience = 10,
@@ -128,7 +132,7 @@ def reduce_on_plateau(
     accumulation_size: Count = 1,
     min_scale: NonNegative = 0.0,
     *,
-    mode: str = "min",
+    mode: Literal["min", "max"] = "min",
     convention: str = "optax",
 ):
     """Multiply the update by a scale that falls by `factor` each time a watched value has stopped
@@ -153,12 +157,6 @@ def reduce_on_plateau(
     Source: torch.optim.lr_scheduler.ReduceLROnPlateau; there and in Optax the margin has the sign
     of best.
     """
-    if mode not in ("min", "max"):
-        raise ValueError(f"reduce_on_plateau: mode must be 'min' or 'max'; got {mode!r}")
-    if convention not in ("optax", "torch"):
-        raise ValueError(
-            f"reduce_on_plateau: convention must be 'optax' or 'torch'; got {convention!r}"
-        )
     return leafwise(
         _plateau,
         measure=_watch,

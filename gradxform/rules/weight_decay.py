@@ -1,11 +1,15 @@
 """What is added to a gradient, and what is cleaned from it: weight decay and L2, noise, NaN."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from gradxform.core.chain import transformation
 from gradxform.core.hyper import WeightDecay
-from gradxform.core.labels import ByPath, Where
+from gradxform.core.labels import Where, only
 from gradxform.core.leafwise import leafwise
+
+__all__ = ["add_decayed_weights"]
 
 
 def _decay(u, at, *, weight_decay):
@@ -31,8 +35,7 @@ def add_decayed_weights(
     weight_decay: WeightDecay = 0.0,
     mask: Where | None = None,
     *,
-    where: Where | None = None,
-    kind: str = "decoupled",
+    kind: Literal["decoupled", "independent", "cautious"] = "decoupled",
 ):
     """Add a share of the weights.
 
@@ -47,9 +50,7 @@ def add_decayed_weights(
 
     Args:
         weight_decay: λ, a number, a schedule or a table by path.
-        where: which leaves: a path pattern ("**/kernel"), a predicate `f(path, leaf)`, a tree of
-            booleans or a prefix of it, or a function `f(params)` that gives one.
-        mask: Optax's name for the same.
+        mask: also `where`: which leaves.
         kind: which of the three.
 
     Memory: none.
@@ -60,12 +61,4 @@ def add_decayed_weights(
     Source: I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization (2019), algorithms 1 and
     2, "independent" as their ηλ; L. Chen et al., Cautious Weight Decay (2025), algorithm 1.
     """
-    if kind not in _DECAYS:
-        raise ValueError(
-            f"add_decayed_weights: kind must be one of {sorted(_DECAYS)}; got {kind!r}"
-        )
-    if mask is not None and where is not None:
-        raise TypeError("add_decayed_weights: mask and where are the same; give one")
-    where = mask if where is None else where
-    table = weight_decay if where is None else ByPath((where, "**"), (weight_decay, 0.0))
-    return leafwise(_DECAYS[kind], weight_decay=table)
+    return leafwise(_DECAYS[kind], weight_decay=only(mask, weight_decay))

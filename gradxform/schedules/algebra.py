@@ -8,6 +8,8 @@ from its beginning; what comes last holds for ever. `+`, `-` and `*` combine sch
 and with each other. The result prints as it was written.
 """
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from gradxform.core.call import define
@@ -16,17 +18,10 @@ from gradxform.core.schedule import Stretch, _time, _value, in_sequence, schedul
 from gradxform.numerics import safe_sqrt
 from gradxform.schedules.basic import _progress, linear_schedule
 
-__all__ = [
-    "constant",
-    "cooldown",
-    "rex_schedule",
-    "stretch",
-    "warmup",
-    "warmup_linear_decay_schedule",
-    "wsd_schedule",
-]
+__all__ = ["constant", "cooldown", "rex_schedule", "stretch", "warmup"]
+__all__ += ["warmup_linear_decay_schedule", "wsd_schedule"]
 
-SHAPES = ("linear", "sqrt", "cosine", "power")
+Shape = Literal["linear", "sqrt", "cosine", "power"]
 
 
 def _power(x, power):
@@ -35,7 +30,7 @@ def _power(x, power):
     return jnp.where(positive, jnp.where(positive, x, 1.0) ** power, 0.0)
 
 
-def _rest(name: str, shape: str, x, power):
+def _rest(shape: Shape, x, power):
     """What is left of a cooldown: 1 at x = 0, 0 at x = 1."""
     if shape == "linear":
         return 1 - x
@@ -43,9 +38,7 @@ def _rest(name: str, shape: str, x, power):
         return 1 - safe_sqrt(x)
     if shape == "cosine":
         return 0.5 * (1 + jnp.cos(jnp.pi * x))
-    if shape == "power":
-        return _power(1 - x, power)
-    raise ValueError(f"{name}: shape must be one of {list(SHAPES)}; got {shape!r}")
+    return _power(1 - x, power)
 
 
 @define(Stretch, leading=1)
@@ -80,7 +73,7 @@ def cooldown(
     steps: Steps,
     init_value: Real = 1.0,
     end_value: Real = 0.0,
-    shape: str = "linear",
+    shape: Shape = "linear",
     power: Positive = 2.0,
 ):
     """From `init_value` down to `end_value` in so many steps, then constant.
@@ -97,9 +90,8 @@ def cooldown(
     Source: A. Hägele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training
     Durations (2024), section 3.
     """
-    return end_value + (init_value - end_value) * _rest(
-        "cooldown", shape, _progress(step, 0, steps), power
-    )
+    rest = _rest(shape, _progress(step, 0, steps), power)
+    return end_value + (init_value - end_value) * rest
 
 
 @schedule
@@ -111,7 +103,7 @@ def wsd_schedule(
     decay_steps: Steps,
     init_value: Real = 0.0,
     end_value: Real = 0.0,
-    shape: str = "linear",
+    shape: Shape = "linear",
     power: Positive = 2.0,
 ):
     """Warm-up, stable, decay: a straight line up to the peak, the peak, then a `cooldown` of the

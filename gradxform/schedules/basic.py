@@ -13,24 +13,11 @@ import jax.numpy as jnp
 from gradxform.core.hyper import Begin, Length, NonNegative, Positive, Range, Real, Steps
 from gradxform.core.schedule import Schedule, _time, from_function, schedule
 
-__all__ = [
-    "constant_schedule",
-    "cosine_decay_schedule",
-    "exponential_decay",
-    "inverse_sqrt_decay",
-    "inverse_time_decay",
-    "join_schedules",
-    "linear_schedule",
-    "manual_schedule",
-    "natural_exp_decay",
-    "per_epoch",
-    "piecewise_constant_schedule",
-    "polynomial_schedule",
-    "step_decay",
-    "warmup_constant_schedule",
-    "warmup_cosine_decay_schedule",
-    "warmup_exponential_decay_schedule",
-]
+__all__ = ["constant_schedule", "cosine_decay_schedule", "exponential_decay", "inverse_sqrt_decay"]
+__all__ += ["inverse_time_decay", "join_schedules", "linear_schedule", "manual_schedule"]
+__all__ += ["natural_exp_decay", "per_epoch", "piecewise_constant_schedule", "polynomial_schedule"]
+__all__ += ["step_decay", "warmup_constant_schedule", "warmup_cosine_decay_schedule"]
+__all__ += ["warmup_exponential_decay_schedule"]
 
 Boundaries = Annotated[Any, Range("[0, inf)", "steps at which something changes", sequence=True)]
 

@@ -6,7 +6,7 @@ As in `schedules`, every number, lengths included, may be traced, batched and di
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 
@@ -15,14 +15,8 @@ from gradxform.core.hyper import Fraction, NonNegative, Positive, Range, Real, S
 from gradxform.core.schedule import Schedule, _time, schedule
 from gradxform.schedules.basic import _progress, _Scales, warmup_cosine_decay_schedule
 
-__all__ = [
-    "cosine_onecycle_schedule",
-    "cosine_restarts_schedule",
-    "cyclic_schedule",
-    "linear_onecycle_schedule",
-    "piecewise_interpolate_schedule",
-    "sgdr_schedule",
-]
+__all__ = ["cosine_onecycle_schedule", "cosine_restarts_schedule", "cyclic_schedule"]
+__all__ += ["linear_onecycle_schedule", "piecewise_interpolate_schedule", "sgdr_schedule"]
 
 
 def _linear(start, end, x):
@@ -51,7 +45,7 @@ def _through(step, interpolate, points):
 @schedule
 def piecewise_interpolate_schedule(
     step,
-    interpolate_type: str,
+    interpolate_type: Literal["linear", "cosine"],
     init_value: Real,
     boundaries_and_scales: Annotated[Any, _Scales()] | None = None,
 ):
@@ -63,23 +57,16 @@ def piecewise_interpolate_schedule(
     Raises:
         ValueError: an unknown interpolate_type, or a negative factor.
     """
-    if interpolate_type not in _SHAPES:
-        raise ValueError(
-            "piecewise_interpolate_schedule: interpolate_type must be 'linear' or 'cosine'; got "
-            f"{interpolate_type!r}"
-        )
     points = [(0.0, jnp.asarray(init_value, float))]
     for boundary, scale in (boundaries_and_scales or {}).items():
         points.append((float(boundary), points[-1][1] * scale))
     return _through(step, _SHAPES[interpolate_type], points)
 
 
-def _ends(name, convention, steps, *shares):
+def _ends(convention, steps, *shares):
     """The steps at which the phases of a cycle end; in torch each begins at the last step of the
     one before.
     """
-    if convention not in ("optax", "torch"):
-        raise ValueError(f"{name}: convention must be 'optax' or 'torch'; got {convention!r}")
     steps = _time(steps)
     if convention == "optax":
         return [*(jnp.floor(share * steps) for share in shares), steps]
@@ -112,9 +99,7 @@ def linear_onecycle_schedule(
 
     Source: L. N. Smith, N. Topin, Super-Convergence (2018).
     """
-    first, second, last = _ends(
-        "linear_onecycle_schedule", convention, transition_steps, pct_start, pct_final
-    )
+    first, second, last = _ends(convention, transition_steps, pct_start, pct_final)
     low = peak_value / div_factor
     return _through(
         step,
@@ -144,7 +129,7 @@ def cosine_onecycle_schedule(
 
     Source: L. N. Smith, N. Topin, Super-Convergence (2018); half cosines as in the fast.ai library.
     """
-    first, last = _ends("cosine_onecycle_schedule", convention, transition_steps, pct_start)
+    first, last = _ends(convention, transition_steps, pct_start)
     low = peak_value / div_factor
     return _through(
         step, _cosine, [(0.0, low), (first, peak_value), (last, low / final_div_factor)]
@@ -229,7 +214,7 @@ def cyclic_schedule(
     max_value: Real,
     step_size_up: Steps = 2000.0,
     step_size_down: Steps | None = None,
-    mode: str = "triangular",
+    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: NonNegative = 1.0,
 ):
     """Up and down in straight lines, for ever: base → max in `step_size_up` steps, back in
@@ -245,11 +230,6 @@ def cyclic_schedule(
 
     Source: L. N. Smith, Cyclical Learning Rates for Training Neural Networks (2017), section 3.
     """
-    if mode not in ("triangular", "triangular2", "exp_range"):
-        raise ValueError(
-            "cyclic_schedule: mode must be 'triangular', 'triangular2' or 'exp_range'; got "
-            f"{mode!r}"
-        )
     t, up = _time(step), _time(step_size_up)
     down = up if step_size_down is None else _time(step_size_down)
     cycle = jnp.floor(t / (up + down))

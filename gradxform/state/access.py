@@ -28,6 +28,8 @@ from gradxform.core.schedule import Schedule
 from gradxform.core.transform import Transform
 from gradxform.core.tunable import TunableState
 
+__all__ = ["get", "numbers", "set"]
+
 Path = tuple[str, ...]
 
 

@@ -15,6 +15,8 @@ from gradxform.display.code import code
 from gradxform.state.access import holds_transforms, owners
 from gradxform.wrappers.masking import Partition
 
+__all__ = ["describe"]
+
 
 class Row(NamedTuple):
     """One parameter.

@@ -16,6 +16,8 @@ from gradxform.core.transform import Transform
 from gradxform.core.tunable import TunableState
 from gradxform.state.access import Path, _fit, _nodes, _recorded, _split, _within, owners
 
+__all__ = ["migrate", "reset"]
+
 
 def reset(state, tx: Transform, params, where: Any = None):
     """The state as it was before the first update, for all parameters or for some of them.

@@ -15,6 +15,8 @@ from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.numerics import bias_correction, lerp, real_dtype, wide_dtype
 
+__all__ = ["measure_with_ema", "monitor", "snapshot"]
+
 
 def _blank(measured, dtype=None):
     """Zeros in the shapes of a measurement, floats in float32 at least."""

@@ -19,6 +19,8 @@ from gradxform.numerics import wide_dtype
 from gradxform.wrappers.skipping import skip_not_finite
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, zeros_like
 
+__all__ = ["accumulate", "microbatch"]
+
 
 class AccumulateState(NamedTuple):
     """State of `accumulate`: micro-batches collected, optimizer steps made, micro-batches dropped,

@@ -20,6 +20,8 @@ from gradxform.numerics import bias_correction, lerp, wide_dtype
 from gradxform.wrappers.conditional import restart
 from gradxform.wrappers.wrapper import is_multiple
 
+__all__ = ["eval_params", "lawa", "lookahead", "params_ema", "swa"]
+
 
 class _copies(NamedTuple):
     count: int

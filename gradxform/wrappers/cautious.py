@@ -16,6 +16,8 @@ from gradxform.core.transform import Transform
 from gradxform.numerics import real_dtype
 from gradxform.wrappers.wrapper import Wrapper, counter
 
+__all__ = ["cautious", "grams"]
+
 
 class _Cautious(NamedTuple):
     """Keeps what goes up (sign 1) or down (-1) along the gradient, divided by the share that is
@@ -62,7 +64,7 @@ class Agreement(Wrapper):
         return rule.update(step, RuleState(counter(), {}), gradient=compared)[0], state
 
 
-@transformation(conventions={"paper": {}, "lion_pytorch": {}})
+@transformation(conventions=("paper", "lion_pytorch"))
 def cautious(inner: Inner, *, descends: bool = True, convention: str = "paper"):
     """Keep only the entries of a step that agree with the gradient, lengthened by the share that is
     kept.

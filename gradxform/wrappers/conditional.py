@@ -21,6 +21,8 @@ from gradxform.core.slots import zeros
 from gradxform.core.transform import Transform, require_params
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, is_multiple, pick, zeros_like
 
+__all__ = ["conditionally_mask", "conditionally_transform", "every", "restart"]
+
 
 class ConditionState(NamedTuple):
     """State of `conditionally_transform`, `conditionally_mask` and `every`: calls so far, and the

@@ -20,6 +20,8 @@ from gradxform.rules.directions import ema
 from gradxform.rules.preconditioners import scale_by_rms
 from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
 
+__all__ = ["GaLoreDimensionNumbers", "scale_by_galore"]
+
 
 class GaLoreDimensionNumbers(NamedTuple):
     """Which axes of an array are the rows, `reduction_axis`, and which the columns, `output_axis`,

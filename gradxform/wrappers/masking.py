@@ -19,11 +19,13 @@ import jax.numpy as jnp
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
 from gradxform.core.chain import AnyTransform, Inner, as_inner, stateless, transformation
-from gradxform.core.labels import Mask, ParamLabels, label_leaves
+from gradxform.core.labels import ParamLabels, Where, label_leaves
 from gradxform.core.leafwise import Leafwise
 from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.wrappers.wrapper import Wrapper, updated
+
+__all__ = ["freeze", "masked", "partition", "set_to_zero"]
 
 
 @pytree(static=("labels", "extras", "called", "bare"))
@@ -223,7 +225,7 @@ class _Masked(AnyTransform):
 
 @transformation
 def masked(
-    inner: Annotated[Any, _Masked()], mask: Mask, *, mask_compatible_extra_args: bool = False
+    inner: Annotated[Any, _Masked()], mask: Where, *, mask_compatible_extra_args: bool = False
 ):
     """Run the transformation on some leaves; the others pass through as they are.
 
@@ -269,7 +271,7 @@ def set_to_zero():
 
 
 @transformation
-def freeze(mask: Mask, inner: Inner | None = None):
+def freeze(mask: Where, inner: Inner | None = None):
     """Keep the chosen parameters fixed: zero update, and no state.
 
         freeze("embed/**", adamw(1e-3))               trains all but the embedding
@@ -301,7 +303,7 @@ def freeze(mask: Mask, inner: Inner | None = None):
 
 
 @transformation
-def selective_transform(optimizer: Inner, *, freeze_mask: Mask):
+def selective_transform(optimizer: Inner, *, freeze_mask: Where):
     """Optax's name for `freeze(freeze_mask, optimizer)`.
 
     Memory: that of the optimizer on the leaves that are trained.

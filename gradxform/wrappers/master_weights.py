@@ -12,6 +12,8 @@ from gradxform.core.transform import Transform, check_updates, require_params
 from gradxform.numerics import wide_dtype
 from gradxform.wrappers.wrapper import Wrapper, updated
 
+__all__ = ["master_weights"]
+
 
 class MasterWeightsState(NamedTuple):
     """State of `master_weights`: float32 copies of the narrow parameters (None for the others), and

@@ -14,6 +14,8 @@ from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.rules.measures import copy, inner, leaves_of, total
 from gradxform.wrappers.wrapper import Wrapper, counter
 
+__all__ = ["mechanize"]
+
 
 def _gain(g, p, x0, pull):
     return inner(

@@ -17,6 +17,8 @@ from gradxform.core.transform import Transform, require_params
 from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, pick
 
+__all__ = ["sam", "sam_gradient"]
+
 
 class SamState(NamedTuple):
     """State of `sam`: gradients since the last step down, the parameters before the ascent, and the

@@ -13,6 +13,8 @@ from gradxform.core.schedule import Schedule, schedule
 from gradxform.core.slots import copied, dtype_name
 from gradxform.numerics import safe_divide
 
+__all__ = ["gpa", "schedule_free"]
+
 Share = Annotated[
     Any, Range("(0, 1]", "share of the average in the point where the gradient is taken")
 ]
@@ -84,7 +86,7 @@ def _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, rule=
     )
 
 
-@transformation(conventions={"optax": {}, "paper": {}})
+@transformation(conventions=("optax", "paper"))
 def schedule_free(
     base_optimizer: Inner,
     learning_rate: LearningRate,

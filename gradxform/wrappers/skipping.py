@@ -2,7 +2,7 @@
 been.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from gradxform.core.hyper import Decay, Patience, Positive
 from gradxform.core.transform import Transform
 from gradxform.numerics import bias_correction, lerp, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, counter, pick, zeros_like
+
+__all__ = ["skip_nonfinite", "skip_spikes"]
 
 
 def _leaf_finite(key, x):
@@ -172,7 +174,7 @@ def skip_spikes(
     warmup: Patience = 20,
     max_consecutive: Patience | None = 10,
     *,
-    by: str = "factor",
+    by: Literal["factor", "zscore"] = "factor",
 ):
     """Skip a step whose gradient norm is far above what it has been: zero update, the inner state
     as it was.
@@ -194,6 +196,4 @@ def skip_spikes(
     Source: A. Kumar et al., ZClip (2025), section 3, which shortens the gradient where this skips
     it.
     """
-    if by not in ("factor", "zscore"):
-        raise ValueError(f"skip_spikes: by must be 'factor' or 'zscore'; got {by!r}")
     return SkipSpikes(inner, threshold, decay, warmup, max_consecutive, by)

@@ -25,6 +25,8 @@ from gradxform.numerics import debias, lerp, real_dtype, safe_divide, wide_dtype
 from gradxform.rules.curvature import hutchinson_estimator_diag_hessian
 from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
 
+__all__ = ["scale_by_sophia"]
+
 
 class SophiaState(NamedTuple):
     """State of `scale_by_sophia`: updates made, the averages of gradients and of Hessian diagonals,
@@ -118,7 +120,7 @@ def _average(old, h, b2):
     return lerp(h.astype(old.dtype), old, _as(b2, old.dtype)).astype(old.dtype)
 
 
-@define(Whole, conventions={"optax": {}, "paper": {}})
+@define(Whole, conventions=("optax", "paper"))
 def scale_by_sophia(
     b1: Decay = 0.965,
     b2: Decay = 0.99,

@@ -14,10 +14,10 @@ import pytest
 from instances import TRANSFORMATIONS
 
 import gradxform as gx
-from gradxform.core.call import _converters
 from gradxform.core.chain import Named
 from gradxform.core.hyper import Decay, Range
 from gradxform.core.transform import Transform
+from gradxform.interop.optax import aliases
 from gradxform.testing import LAWS, check_law, check_transformation
 
 PARAMS = {"enc": {"kernel": jnp.ones((2, 3))}, "bias": jnp.ones(3)}
@@ -34,11 +34,12 @@ NEEDED: dict[str, dict[str, Any]] = {
 
 
 def constructors():
-    return {name: f for name, f in vars(gx).items() if hasattr(f, "build")}
+    found = {name: getattr(gx, name) for name in [*dir(gx), *aliases.__all__]}
+    return {name: f for name, f in found.items() if hasattr(f, "build")}
 
 
 def ranges(constructor) -> dict[str, Range]:
-    return {name: c for name, c in _converters(constructor.build).items() if isinstance(c, Range)}
+    return {name: c for name, c in constructor.converters.items() if isinstance(c, Range)}
 
 
 @lru_cache(maxsize=1)

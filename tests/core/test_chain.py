@@ -705,7 +705,7 @@ def test_look_ahead_is_where_a_zero_gradient_would_carry():
     params, state = PARAMS, tx.init(PARAMS)
     x, v = np.asarray(PARAMS["b"]), np.zeros(3)
     for _ in range(3):
-        ahead = gx.look_ahead(tx, state, params)
+        ahead = gx.nesterov_point(tx, state, params)
         np.testing.assert_allclose(ahead["b"], x - 0.1 * 0.9 * v, rtol=1e-5)
         updates, state = tx.update(jax.tree.map(lambda p: 2 * p, ahead), state, params)
         params = gx.apply_updates(params, updates)

@@ -14,7 +14,6 @@ from flax import linen, nnx
 from flax.training.train_state import TrainState
 
 import gradxform as gx
-from gradxform.core.call import _converters
 from gradxform.core.hyper import Range
 from gradxform.core.transform import Transform
 
@@ -57,6 +56,7 @@ VALUES = {
     ),
     "a predicate": lambda: gx.adamw(1e-3, mask=is_matrix),
     "a pattern": lambda: gx.adamw(1e-3, mask="**/kernel"),
+    "a pattern, under our name": lambda: gx.adamw(1e-3, where="*/kernel"),
     "a convention": lambda: gx.rmsprop(1e-3, convention="torch"),
     "manual": lambda: gx.sgd(gx.manual_schedule((0.1, 0.01, 0.2), (10, 20))),
     "piecewise": lambda: gx.sgd(gx.piecewise_constant_schedule(0.1, {100: 0.5, 50: 0.1})),
@@ -422,7 +422,7 @@ CORE = [
 
 
 def numbers_of(constructor) -> dict[str, Range]:
-    return {name: c for name, c in _converters(constructor.build).items() if isinstance(c, Range)}
+    return {name: c for name, c in constructor.converters.items() if isinstance(c, Range)}
 
 
 def arguments_for(constructor) -> dict[str, Any]:
@@ -820,3 +820,26 @@ def test_tunable_changes_numbers_in_an_nnx_optimizer_without_a_retrace(way):
         step(model, optimizer)
         np.testing.assert_allclose(before - model.out.kernel[...], lr, rtol=1e-5)
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("name", ["where", "mask", "weight_decay_mask"])
+@pytest.mark.parametrize(
+    "make", [gx.add_decayed_weights, gx.adadelta, gx.adam_l2, gx.adamw, gx.laprop, gx.lars, gx.mars]
+)
+def test_which_leaves_has_one_meaning_under_every_name(make, name):
+    own = next(
+        n for n in ("where", "mask", "weight_decay_mask") if n in make.__signature__.parameters
+    )
+    chosen = make(0.1, **{name: "w"})
+    assert chosen == make(0.1, **{own: "w"}) != make(0.1)
+    assert getattr(chosen, name) == "w"
+    assert make(0.1).replace(**{name: "w"}) == chosen
+    assert eval(repr(chosen), dict(CODE)) == chosen
+
+
+def test_which_leaves_is_said_once():
+    with pytest.raises(TypeError, match="adamw: mask and where name one argument"):
+        gx.adamw(0.1, mask="w", where="w")
+    with pytest.raises(TypeError, match=r"rmsprop: .*'where'"):
+        gx.rmsprop(0.1, where="w")
+    assert gx.freeze(where="w") == gx.freeze("w")

@@ -99,6 +99,7 @@ def test_a_new_public_name_that_is_not_documented_stops_the_build(
     reference, monkeypatch, name, words
 ):
     monkeypatch.setattr(gx, "novel", name, raising=False)
+    monkeypatch.setattr(gx, "__dir__", lambda: [*gx.__all__, "novel"])
     with pytest.raises(LookupError, match=words):
         reference.pages()
 

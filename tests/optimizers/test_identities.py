@@ -210,7 +210,7 @@ def test_nesterov_first_form_visits_the_same_look_ahead_points(rate):
 
     def as_first_written(carry, _):
         x, state = carry
-        y = gx.look_ahead(ball, state, x)
+        y = gx.nesterov_point(ball, state, x)
         updates, state = ball.update(jax.grad(loss)(y), state, x)
         return (gx.apply_updates(x, updates), state), (y, x)
 
@@ -235,11 +235,11 @@ def test_look_ahead_is_the_point_of_a_zero_gradient_and_changes_no_state():
     tx = gx.sgd(LR, 0.8)
     _, state = run(tx)
     before = jax.tree.map(np.array, state)
-    ahead = gx.look_ahead(tx, state, START)
+    ahead = gx.nesterov_point(tx, state, START)
     for leaf in START:
         close(ahead[leaf], START[leaf] - LR * 0.8 * state["momentum"].slots["v"][leaf])
     chex.assert_trees_all_equal(state, before)
-    chex.assert_trees_all_equal(gx.look_ahead(tx, tx.init(START), START), START)
+    chex.assert_trees_all_equal(gx.nesterov_point(tx, tx.init(START), START), START)
 
 
 # Chains associate, identity is neutral: to the bit, also where a part looks at the whole tree or stands alone

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradxform.core.chain import Chain, Foreign, as_transform, chain
+from gradxform.core.chain import Chain, Foreign, as_transform, chain, stateless_with_tree_map
 from gradxform.core.schedule import Schedule
 from gradxform.core.transform import Transform
+from gradxform.core.tunable import inject_hyperparams
 from gradxform.display.code import code
 from gradxform.interop.optax.tree_math import (
     tree_add_scale,
@@ -21,9 +22,33 @@ from gradxform.interop.optax.tree_math import (
     tree_update_moment,
     tree_update_moment_per_elem_norm,
 )
+from gradxform.interop.optax.tree_utils import tree_map_params
 from gradxform.numerics import abs_sq
+from gradxform.rules.clipping import unitwise_norm
+from gradxform.rules.directions import trace
+from gradxform.rules.distance import scale_by_distance_over_gradients
+from gradxform.rules.noise import per_example_global_norm_clip, per_example_layer_norm_clip
 from gradxform.rules.normalize import normalize_by_update_norm
+from gradxform.wrappers.accumulation import MultiSteps
 from gradxform.wrappers.averaging import eval_params
+from gradxform.wrappers.conditional import apply_every
+from gradxform.wrappers.masking import multi_transform, selective_transform
+from gradxform.wrappers.skipping import apply_if_finite, skip_large_updates, skip_not_finite
+
+__all__ = ["ConditionFn", "EmptyState", "GradientTransformation", "GradientTransformationExtraArgs"]
+__all__ += ["MaskOrFn", "MultiSteps", "OptState", "Params", "ScalarOrSchedule"]
+__all__ += ["ShouldSkipUpdateFunction", "TransformInitFn", "TransformUpdateExtraArgsFn"]
+__all__ += ["TransformUpdateFn", "Updates", "apply_every", "apply_if_finite", "bias_correction"]
+__all__ += ["incremental_update", "init_empty_state", "inject_hyperparams", "multi_transform"]
+__all__ += ["named_chain", "normalize", "per_example_global_norm_clip"]
+__all__ += ["per_example_layer_norm_clip", "periodic_update", "safe_increment"]
+__all__ += ["safe_int32_increment", "safe_norm", "safe_root_mean_squares"]
+__all__ += ["scale_by_distance_over_gradients", "scale_gradient", "schedule_free_eval_params"]
+__all__ += ["selective_transform", "skip_large_updates", "skip_not_finite"]
+__all__ += ["stateless_with_tree_map", "trace", "tree_map_params", "unitwise_clip", "unitwise_norm"]
+__all__ += ["update_infinity_moment", "update_moment", "update_moment_per_elem_norm"]
+__all__ += ["with_extra_args_support"]
+
 
 Params = Any
 

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from gradxform.interop.optax import aliases
+
 # Optax's modules, in the order of the table. The names of the second group are their own; those of
 # the first are gradxform's too.
 SHARED = ("optax", "optax.contrib", "optax.schedules", "optax.transforms", "optax.losses")
@@ -372,14 +374,16 @@ def markdown(package: Any) -> str:
 
 
 def find(name: str) -> Any:
-    """What a name that gradxform itself has not is: Optax's own function, or an error that says why
-    not.
+    """What a name that gradxform does not show is: what only Optax's users need, Optax's own
+    function, or an error that says why not.
 
     Raises:
         AttributeError: the name is not ours, or Optax's is needed and is not installed.
     """
     if name.startswith("__"):
         raise AttributeError(name)
+    if name in aliases.__all__:
+        return getattr(aliases, name)
     if reason := _reason(name):
         raise AttributeError(f"gradxform has no {name!r}; it is left to Optax: {reason}")
     if name not in PASS:
