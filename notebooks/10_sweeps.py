@@ -62,7 +62,7 @@ def evaluate(params, batch):
 
 
 def training(tx):
-    return fit(loss, init, tx, train, epochs=8, batch_size=50, validation=validation, evaluate=evaluate)
+    return fit(loss, tx, init, train, epochs=8, batch_size=50, validation=validation, evaluate=evaluate)
 
 
 # %% [markdown]

@@ -193,7 +193,7 @@ class Experiment:
                 return compare.evaluate(self.base._replace(model=model), params, data)[0]
 
             return fit(
-                loss, start, a["tx"], a["data"], epochs=a["epochs"], batch_size=a["batch_size"],
+                loss, a["tx"], start, a["data"], epochs=a["epochs"], batch_size=a["batch_size"],
                 validation=a["validation"], evaluate=evaluate, drop_last=True,
             )(key=key)  # fmt: skip
 
