@@ -87,6 +87,7 @@ class Engine:
         self.train, self.group = train, group
         self.mesh = Mesh(np.array(devices), ("members",))
         self.compile_seconds = 0.0  # spent on tracing, and on waiting for the compiler
+        self.compile_told = 0.0  # what of these some chunk has counted
         self.programs = _programs(train, (group.identity, self.mesh))
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         self.shared = jax.device_put(group.shared_arrays(), device=everywhere)

@@ -229,6 +229,15 @@ class SweepResult:
         arrays = self._store.load(chunk, "params/")
         return unflat(self._like(g), {k.removeprefix("params/"): x[row] for k, x in arrays.items()})
 
+    def stacked(self) -> Any:
+        """The parameters of all members, [members, ...], where all are of one structure."""
+        chunks = {name: self._store.load(name, "params/") for name, *_ in self._where}
+        arrays = {
+            k.removeprefix("params/"): np.stack([chunks[c][k][row] for c, row, _ in self._where])
+            for k in next(iter(chunks.values()))
+        }
+        return unflat(self._like(self._where[0][2]), arrays)
+
     def rows(self) -> list[dict[str, Any]]:
         """One dict for each member: its setting as text and numbers, its last metrics, steps,
         whether it diverged.

@@ -127,7 +127,7 @@ class Preparation:
 
     def __init__(
         self, arguments: Arguments, space, engines: list[Engine], store: Memory, pauses: PausePlan,
-        judged: tuple[str | None, str | None], chunk: int | None, memory: float | None,
+        judged: tuple[Any, Any], chunk: int | None, memory: float | None,
     ):  # fmt: skip
         self.arguments, self.space, self.engines, self.store = arguments, space, engines, store
         self.pauses, self.progress, self.chunk, self.memory = pauses, pauses.progress, chunk, memory
@@ -149,13 +149,24 @@ class Preparation:
             with contextlib.suppress(Exception):  # raised where its turn comes
                 self.engines[at].ahead(size, self.pauses.stride)
 
+    def complete(self) -> bool:
+        """Whether every chunk was finished before.
+
+        Raises:
+            Unsound: the folder holds another sweep, or is damaged.
+        """
+        if not self.store.planned:
+            return False
+        chunks = self.store.open(self.plan(), self.process == 0)["chunks"]
+        return all(self.store.has(task.name) for task in self._tasks(chunks))
+
     def finish(self) -> SweepResult:
         """Train what is not finished, and put everything together."""
         began = time.perf_counter()
         compiled = sum(e.compile_seconds for e in self.engines)
         plan = self.store.open(self.plan(), self.process == 0)
         self.progress.begin(len(self.space), notes([e.group for e in self.engines]))
-        names = self.complete(plan["chunks"])
+        names = self.run_tasks(plan["chunks"])
         return SweepResult.of(
             self.arguments, self.space, [e.group for e in self.engines],
             {name: self.summary(name) for name in names}, self.store,
@@ -200,7 +211,7 @@ class Preparation:
             ]
         return plan
 
-    def complete(self, chunks) -> list[str]:
+    def run_tasks(self, chunks) -> list[str]:
         """Every task that no process has finished and that is this one's; returns the names of all
         of them.
         """
@@ -208,13 +219,7 @@ class Preparation:
             self.progress.note(
                 f"{len(chunks)} populations: members of different chunks do not compete; see chunk"
             )
-        tasks = Tasks(
-            chunks,
-            self.pauses.halving,
-            self.store.wait,
-            self.summary,
-            lambda t: t.goodness(self.metric, self.mode),
-        )
+        tasks = self._tasks(chunks)
         names: list[str] = []
         for turn, task in enumerate(tasks):
             names.append(task.name)
@@ -227,6 +232,10 @@ class Preparation:
                 self.carry_out(task, size)
         self.store.wait(names)
         return names
+
+    def _tasks(self, chunks) -> Tasks:
+        judge = lambda trial: trial.goodness(self.metric, self.mode)  # noqa: E731
+        return Tasks(chunks, self.pauses.halving, self.store.wait, self.summary, judge)
 
     def carry_out(self, task: Task, size: int) -> None:
         """Train the members of a task, and keep what comes of it."""
@@ -264,8 +273,11 @@ class Preparation:
         else:
             found = engine.call("whole", batched), np.ones(n, bool), {}
         (params, history, ran), active = jax.device_get(_plain_keys(found[0])), found[1]
-        spent = engine.compile_seconds - compiled
-        seconds = time.perf_counter() - began - spent
+        seconds = time.perf_counter() - began - (engine.compile_seconds - compiled)
+        spent, engine.compile_told = (
+            engine.compile_seconds - engine.compile_told,
+            engine.compile_seconds,
+        )
         arrays: dict[str, np.ndarray] = found[2] | {
             "group": np.full(n, task.group),
             "position": task.positions,
@@ -285,7 +297,9 @@ class Preparation:
             try:
                 self.summaries[name] = Trial(
                     int(arrays["group"][0]),
-                    *(arrays[k] for k in ("position", "ran", "active")),
+                    arrays["position"],
+                    arrays["ran"],
+                    arrays["active"],
                     {k[8:]: x for k, x in arrays.items() if k.startswith("history/")},
                     [x for k, x in arrays.items() if k.startswith("numbers/")],
                     arrays["seconds"],
