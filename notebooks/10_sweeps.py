@@ -78,8 +78,8 @@ def evaluate(params, batch):
 def training(tx):
     return fit(
         loss,
-        init,
         tx,
+        init,
         train,
         epochs=8,
         batch_size=50,

@@ -36,6 +36,7 @@ if "XLA_FLAGS" not in os.environ:
     quick = (f"--{flag}={value}" for flag, value in QUICK.items() if known(flag))
     os.environ["XLA_FLAGS"] = " ".join((DEVICES, *quick))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # the user's is not for tests
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

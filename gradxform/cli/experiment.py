@@ -1,26 +1,64 @@
 """One training of one member on the data, batched over many: what `compare` and `sweep` both run."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 
-from gradxform.cli.data import Dataset, Split
-from gradxform.cli.models import Model
+from gradxform.cli.data import Dataset, Split, load, split
+from gradxform.cli.models import Model, build
 from gradxform.cli.problems import Problem
 from gradxform.cli.settings import Settings
 
 CHUNK = 512  # rows of held-out data evaluated at once
 
 
-class Experiment(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Experiment:
     """What the methods are compared on."""
 
     settings: Settings
     data: Dataset
     split: Split
     model: Model
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Experiment":
+        """Load, split and check what the settings name."""
+        data = load(settings.data, settings.target, settings.task)
+        if settings.target_accuracy is not None and data.task == "regression":
+            raise Problem(f"--target-accuracy: {data.name} is a regression; use --target-loss")
+        model = build(settings.model, data, settings.hidden, settings.init, settings.dropout)
+        return cls(settings, data, split(data), model).check()
+
+    def widened(self, hidden: tuple[int, ...]) -> "Experiment":
+        """The same with hidden layers of these widths."""
+        chosen = self.settings
+        model = build(chosen.model, self.data, hidden, chosen.init, chosen.dropout)
+        return replace(self, model=model)
+
+    @cached_property
+    def parts(self) -> list[dict[str, jax.Array]]:
+        """The data for training, validation and testing, as arrays of JAX."""
+        return [jax.tree.map(jnp.asarray, part) for part in self.split[:3]]
+
+    @cached_property
+    def loss(self):
+        """The loss of a batch: one function for every method, so that it is traced once."""
+
+        @jax.jit
+        def loss(params, batch, key):
+            outputs = self.model.apply(params, batch["x"], key)
+            return jnp.mean(row_losses(self.data.task, outputs, batch["y"]))
+
+        return loss
+
+    @cached_property
+    def validate(self):
+        """The metrics of parameters on held-out data, traced once as well."""
+        return jax.jit(lambda params, data: evaluate(self, params, data)[0])
 
     @property
     def updates(self) -> int:

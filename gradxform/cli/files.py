@@ -1,31 +1,21 @@
-"""Files that a command writes: whole or not at all."""
+"""What a command leaves behind: tables as CSV, pictures, the versions, the table on the terminal."""
 
 import csv
 import io
 import math
-import os
 import platform
-import tempfile
+import re
+import textwrap
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+import gradxform as gx
+from gradxform.cli.problems import need
+from gradxform.plot.style import THEMES
+from gradxform.sweep.store import write_atomically
 
-def write_atomically(path: Path, write) -> None:
-    """Call `write(file)` on a temporary file beside `path`, then put it in place: all of it or
-    nothing.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+Pictures = dict[tuple[str, str], bytes]  # by theme (light, dark) and shape (wide, narrow)
 
 
 def to_csv(lines: list[dict]) -> bytes:
@@ -43,6 +33,22 @@ def to_csv(lines: list[dict]) -> bytes:
     return text.getvalue().encode()
 
 
+def drawn(draw: Callable[..., bytes], *given) -> Pictures:
+    """A picture for light and dark pages, wide and narrow ones."""
+    return {
+        (name, shape): draw(*given, theme=theme, narrow=shape == "narrow")
+        for name, theme in THEMES.items()
+        for shape in ("wide", "narrow")
+    }
+
+
+def write_files(folder: Path, files: dict[str, bytes], pictures: dict[str, Pictures]) -> None:
+    """Write files, and pictures as they are on a light and wide page."""
+    files = files | {f"{name}.png": found["light", "wide"] for name, found in pictures.items()}
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+
+
 def versions() -> dict[str, str]:
     """The versions that a result may depend on."""
     found = {"python": platform.python_version()}
@@ -52,3 +58,59 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed as a package"
     return found
+
+
+def code_of(tx) -> str:
+    """The code that builds an optimizer, imports included."""
+    text = re.sub(r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.6g}", repr(tx))
+    names = sorted({name for name in re.findall(r"\b[a-z]\w*(?=\()", text) if hasattr(gx, name)})
+    lines = [f"from gradxform import {', '.join(names)}"]
+    if "is_kernel" in text:
+        lines.append("from gradxform.cli.settings import is_kernel")
+    return "\n".join([*lines, "", f"tx = {text}"])
+
+
+def show_table(columns: dict[str, list[str]], left: str, least: tuple[str, ...] = ()) -> None:
+    """Print a table on standard output, as wide as the terminal: cells by heading, those of `left`
+    to the left. The columns of `least` give way where there is no room.
+    """
+    rich = need("rich.console")
+    console = rich.Console(highlight=False)
+    console = console if console.is_terminal else rich.Console(highlight=False, width=150)
+    heads = {name: "\n".join(textwrap.wrap(name, 11, break_long_words=False)) for name in columns}
+    room = {name: [heads[name], *cells] for name, cells in columns.items()}
+    names = fitting(room, console.width, least) if least else list(columns)
+    table = need("rich.table").Table(box=need("rich.box").SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        justify = "left" if name == left else "right"
+        table.add_column(heads[name] if least else name, justify=justify, no_wrap=True)
+    text = need("rich.text").Text
+    for cells in zip(*(columns[name] for name in names), strict=True):
+        table.add_row(*map(text, cells))
+    console.print(table)
+    if hidden := [name for name in columns if name not in names and any(columns[name])]:
+        say(f"For want of room, only in table.csv: {', '.join(hidden)}.")
+
+
+def say(*lines: str) -> None:
+    """Print sentences on standard output, broken where the terminal ends."""
+    rich = need("rich.console")
+    console = rich.Console(highlight=False)
+    console = console if console.is_terminal else rich.Console(highlight=False, width=150)
+    for line in lines:
+        console.print(line, markup=False)
+
+
+def fitting(columns: dict[str, list[str]], width: int, least: tuple[str, ...]) -> list[str]:
+    """The columns to show, each its heading and its cells: those with something in them, less the
+    least important until they fit.
+    """
+    room = {
+        name: max(len(line) for cell in cells for line in cell.split("\n")) + 3
+        for name, cells in columns.items()
+    }
+    shown = [name for name, cells in columns.items() if any(cells[1:])]
+    for start in least:
+        if sum(room[name] for name in shown) > width:
+            shown = [name for name in shown if not name.startswith(start)]
+    return shown

@@ -7,11 +7,12 @@ import os
 import shlex
 import sys
 from importlib import metadata
+from typing import Any
 
-from gradxform.cli.compare.command import COMPARE, EXAMPLES, _compare, _compare_arguments
+from gradxform.cli import texts
 from gradxform.cli.methods import METHODS
 from gradxform.cli.problems import Problem
-from gradxform.cli.sweep import command as sweep_command
+from gradxform.cli.settings import add_arguments
 
 DESCRIPTION = """Which optimizer, at which learning rate, for this data and model?
 
@@ -31,49 +32,39 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
-    raw = argparse.RawDescriptionHelpFormatter
-    top = _Parser(
-        prog="gradxform", description=DESCRIPTION, formatter_class=raw, allow_abbrev=False
-    )
+    how: dict[str, Any] = {
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+    top = _Parser(prog="gradxform", description=DESCRIPTION, **how)
     top.add_argument("--version", action="version", version=f"gradxform {version()}")
     commands = top.add_subparsers(dest="command", metavar="{compare,sweep,list,show}")
-    compare = commands.add_parser(
-        "compare",
-        help="compare optimizers on data and a model",
-        description=COMPARE,
-        epilog=EXAMPLES,
-        formatter_class=raw,
-        allow_abbrev=False,
-    )
-    _compare_arguments(compare)
-    sweep = commands.add_parser(
-        "sweep",
-        help="try many numbers of a method at once",
-        description=sweep_command.SWEEP,
-        epilog=sweep_command.EXAMPLES,
-        formatter_class=raw,
-        allow_abbrev=False,
-    )
-    sweep_command.add_arguments(sweep)
+    for name, text, words in (
+        ("compare", "compare optimizers on data and a model", texts.COMPARE),
+        ("sweep", "try many numbers of a method at once", texts.SWEEP),
+    ):
+        description, epilog = words
+        command = commands.add_parser(
+            name, help=text, description=description, epilog=epilog, **how
+        )
+        if name == "sweep":
+            command.add_argument(
+                "file", nargs="?", metavar="TOML", help="options and axes; flags override them"
+            )
+        add_arguments(command, name)
     listing = commands.add_parser(
         "list", help="list the methods", description="List the methods: name, one sentence, source."
     )
-    listing.add_argument(
-        "--families",
-        action="store_true",
-        help="every public constructor, by idea, as a Markdown table",
-    )
-    listing.add_argument(
-        "--compatibility",
-        action="store_true",
-        help=(
+    for flag, text in (
+        ("--families", "every public constructor, by idea, as a Markdown table"),
+        (
+            "--compatibility",
             "every public name of Optax, and what it is here, as Markdown: the page "
-            "docs/compatibility.md"
+            "docs/compatibility.md",
         ),
-    )
-    listing.add_argument(
-        "--markdown", action="store_true", help="as a Markdown table, the one in the README"
-    )
+        ("--markdown", "as a Markdown table, the one in the README"),
+    ):
+        listing.add_argument(flag, action="store_true", help=text)
     show = commands.add_parser(
         "show",
         help="show one method",
@@ -89,10 +80,10 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         arguments = parser().parse_args(argv)
-        if arguments.command == "compare":
-            return _compare(arguments, shlex.join(["gradxform", *argv]))
-        if arguments.command == "sweep":
-            return sweep_command.run(arguments, shlex.join(["gradxform", *argv]))
+        if arguments.command in ("compare", "sweep"):
+            from gradxform.cli import running  # `list` and `show` need no optional package
+
+            return running.run_command(arguments, shlex.join(["gradxform", *argv]))
         if arguments.command is None:
             parser().print_help()
             return 2

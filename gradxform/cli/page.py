@@ -93,3 +93,33 @@ def pairs(found: list[tuple[str, str]]) -> str:
         + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in found)
         + "</dl>"
     )
+
+
+def answer(sentences: list[str]) -> str:
+    """The answer: the first sentence large, the others below it."""
+    first, *rest = map(escape, sentences)
+    items = "".join(f"<li>{sentence}</li>" for sentence in rest)
+    return f'<div class="answer"><p>{first}</p>{f"<ul>{items}</ul>" if items else ""}</div>'
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """A table whose first column names the rows, and whose first row stands out."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    lines = []
+    for name, *values in rows:
+        mark = "" if lines else ' class="first"'
+        cells = "".join(f"<td>{escape(value)}</td>" for value in values)
+        lines.append(f'<tr{mark}><th scope="row">{escape(name)}</th>{cells}</tr>')
+    return (
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
+        + "\n".join(lines)
+        + '\n</tbody></table></div>\n<p class="faint sideways">The table scrolls sideways.</p>'
+    )
+
+
+def made(command: str, versions: dict[str, str], files: str) -> str:
+    """The command, the versions, and the files beside the page."""
+    return (
+        f"<p>Command:</p><pre>{escape(command)}</pre>"
+        f'<p class="faint">{escape(", ".join(map(" ".join, versions.items())))}. {files}</p>'
+    )

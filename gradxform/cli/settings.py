@@ -1,34 +1,43 @@
-"""What one comparison is: every choice that changes a trained member, checked, and hashed for
-`--resume`.
+"""What a comparison or a sweep is: every option of the two commands, written once.
+
+An option is a field of `Settings`; its metadata holds all that is known of it: the group and the
+text of `--help`, how its text is read, which values it may have, which commands know it, and
+whether it changes what is trained. The command line, the TOML file of a sweep, the checks and the
+facts that `--resume` compares are read off the fields.
 """
 
-import dataclasses
+import argparse
 import hashlib
 import importlib.util
 import inspect
 import math
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import gradxform as gx
+from gradxform.cli.methods import METHODS
+from gradxform.cli.parsing import (
+    parse_axes,
+    parse_hidden,
+    parse_learning_rates,
+    parse_methods,
+    parse_rungs,
+)
 from gradxform.cli.problems import Problem, unknown
 
 TASKS = ("classification", "regression")
-
-
 INITS = ("default", "zeros", "constant", "xavier", "he")
-
-
 RATES = 9  # learning rates per method, unless --learning-rates says otherwise
-
-
 MAX_MEMBERS = 4096
+BOTH, COMPARE, SWEEP = ("compare", "sweep"), ("compare",), ("sweep",)
+DEFAULTS = {"compare": {}, "sweep": {"methods": ("adam",), "seeds": 1}}  # where they differ
 
-
-# name -> (the schedule of a peak learning rate over `n` updates, what --help and the report say of
-# it)
+# name -> (the schedule of a peak learning rate over `n` updates, what --help and the report say)
 SCHEDULES: dict[str, tuple[Callable, str]] = {
     "none": (lambda lr, n: lr, "constant"),
     "step": (
@@ -47,68 +56,229 @@ SCHEDULES: dict[str, tuple[Callable, str]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Every choice that changes a trained member. Two runs with equal `facts` may share a folder."""
+POSITIVE = lambda x: x >= 1, "must be at least 1"
+DECAY = lambda x: 0 <= x < math.inf, "must be finite and not negative"
 
-    data: str = "digits"
-    target: str | None = None
-    task: str | None = None
-    model: str = "mlp"
-    hidden: tuple[int, ...] | None = None  # (64, 64) where the model has hidden layers
-    init: str = "default"
-    dropout: float = 0.0
-    batch_size: int | None = None
-    epochs: int = 20
-    schedule: str = "none"
-    weight_decay: float = 0.0
-    l2: float = 0.0
-    patience: int | None = None
-    learning_rates: tuple[float, ...] | None = None
-    seeds: int = 3
+
+def option(group: str, metavar: str, text: str, default: Any = None, **more) -> Any:
+    """A field of `Settings`, with its metadata.
+
+    group, metavar, text: as `--help` shows them. commands: which know it. kind: int or float, bool
+    for a flag, list for one that may be repeated, str otherwise. parse: from text to the value.
+    among, holds: the values that it may have, `holds` as (predicate, words). fact: whether it
+    changes what is trained.
+    """
+    about = {"group": group, "metavar": metavar, "help": text, "commands": BOTH, "kind": str, "parse": None,
+             "among": None, "holds": None, "fact": True}  # fmt: skip
+    return field(default=default, metadata=about | more)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every option of `gradxform compare` and `gradxform sweep`, by the name of its flag."""
+
+    # data
+    data: str = option(
+        "data", "DATA",
+        "digits (default), breast_cancer, wine, diabetes, a .csv with a header, or a .npz with "
+        "arrays x (or X) and y; images are rows × height × width (× channels)",
+        "digits",
+    )  # fmt: skip
+    target: str | None = option(
+        "data", "COLUMN", "the column of a .csv to predict; the last one by default"
+    )
+    task: str | None = option(
+        "data", "TASK",
+        "classification or regression; by default, regression if the target is numeric and not "
+        "whole numbers",
+        among=TASKS,
+    )  # fmt: skip
+    # model
+    model: str = option(
+        "model", "MODEL",
+        "linear, mlp (default), cnn, or module:factory, a function that is called with outputs=N "
+        "and returns a flax.linen.Module taking (x) or (x, train), x as the data has it",
+        "mlp",
+    )  # fmt: skip
+    hidden: tuple[int, ...] | None = option(
+        "model", "WIDTHS", "hidden layers of mlp and cnn (default: 64,64)", parse=parse_hidden,
+        holds=(lambda widths: all(w >= 1 for w in widths), "must hold widths of at least 1"),
+    )  # fmt: skip
+    init: str = option(
+        "model", "INIT", "default (LeCun), zeros, constant (0.1), xavier or he, for all kernels",
+        "default", among=INITS,
+    )  # fmt: skip
+    dropout: float = option(
+        "model", "P", "after each hidden layer (default: 0)", 0.0, kind=float,
+        holds=(lambda p: 0 <= p < 1, "must lie in [0, 1)"),
+    )  # fmt: skip
+    # training
+    epochs: int = option("training", "N", "default: 20", 20, kind=int, holds=POSITIVE)
+    batch_size: int | None = option(
+        "training", "N",
+        "default: a power of two from 8 to 64, for about 16 updates per epoch or more",
+        kind=int, holds=POSITIVE,
+    )  # fmt: skip
+    schedule: str = option(
+        "training", "NAME",
+        "none (default), step (× 0.1 after each third), exponential (to 1 %%), inverse_time (to "
+        "10 %%), inverse_sqrt, linear (to 0), cosine (to 0), warmup_cosine (a tenth of warmup)",
+        "none", among=SCHEDULES,
+    )  # fmt: skip
+    weight_decay: float = option(
+        "training", "X", "decoupled decay of kernels, instead of a method's own", 0.0,
+        kind=float, holds=DECAY,
+    )  # fmt: skip
+    l2: float = option(
+        "training", "X",
+        "add X · kernel to the gradient of each kernel, instead of a method's own",
+        0.0, kind=float, holds=DECAY, commands=COMPARE,
+    )  # fmt: skip
+    patience: int | None = option(
+        "training", "N",
+        "stop a member after N epochs without a better validation loss, and keep its best epoch",
+        kind=int, holds=POSITIVE, commands=COMPARE,
+    )  # fmt: skip
+    # what is tried
+    methods: tuple[str, ...] = option(
+        "what is tried", "LIST",
+        "comma-separated names, or all; see `gradxform list` (default: all; in a sweep, adam)",
+        tuple(METHODS), parse=parse_methods, fact=False,
+    )  # fmt: skip
+    learning_rates: tuple[float, ...] | None = option(
+        "what is tried", "RATES",
+        "low:high:count, evenly spaced in the logarithm, or a comma-separated list, for all "
+        "methods; by default 9 in each method's own range",
+        parse=parse_learning_rates, commands=COMPARE,
+    )  # fmt: skip
+    axes: dict[str, Any] = option(  # noqa: RUF009
+        "what is tried", "NAME=VALUES",
+        "a list such as 0.8,0.9; low:high:count, evenly spaced in the logarithm; "
+        "lin:low:high:count; may be repeated. Without an axis for it, the learning rate takes 9 "
+        "values of the method's own range",
+        (), kind=list, commands=SWEEP, fact=False, flag="--axis",
+    )  # fmt: skip
+    random: int | None = option(
+        "what is tried", "N",
+        "draw N settings instead of every combination; axes may be low:high",
+        kind=int, holds=POSITIVE, commands=SWEEP, fact=False,
+    )  # fmt: skip
+    seeds: int = option(
+        "what is tried", "N",
+        "initial parameters and batch orders to average over (default: 3; in a sweep, 1)",
+        3, kind=int, holds=POSITIVE,
+    )  # fmt: skip
+    target_accuracy: float | None = option(
+        "what is tried", "A",
+        "for `epochs to target`, from 0 to 1; by default 97 %% of the best method's",
+        kind=float, holds=(lambda a: 0 < a <= 1, "must lie in (0, 1]"), commands=COMPARE, fact=False,
+    )  # fmt: skip
+    target_loss: float | None = option(
+        "what is tried", "L",
+        "the same for the loss; by default, for regression, 1.1 × the best method's",
+        kind=float, holds=(lambda loss: loss > 0, "must be positive"), commands=COMPARE, fact=False,
+    )  # fmt: skip
+    rungs: tuple[int, ...] = option(
+        "what is tried", "EPOCHS",
+        "compare members after these epochs, such as 2,6, and let the best third go on",
+        (), parse=parse_rungs, commands=SWEEP, fact=False,
+    )  # fmt: skip
+    # how it runs
+    chunk: int | None = option(
+        "how it runs", "N", "members trained at once (default: as many as fit into memory)",
+        kind=int, holds=POSITIVE, fact=False,
+    )  # fmt: skip
+    processes: int = option(
+        "how it runs", "N", "processes that share the work (default: 1)", 1,
+        kind=int, holds=POSITIVE, fact=False,
+    )  # fmt: skip
+    process: int | None = option(
+        "how it runs", "I", "which of them this is, where each is started by hand",
+        kind=int, fact=False,
+    )  # fmt: skip
+    coordinator: str | None = option(
+        "how it runs", "HOST:PORT", "the address of process 0, where each is started by hand",
+        fact=False,
+    )  # fmt: skip
+    no_cache: bool = option(
+        "how it runs", "", "compile everything anew: neither read nor write the compiled programs "
+        "that are kept in the user's cache folder", False, kind=bool, fact=False,
+    )  # fmt: skip
+    # output
+    out: str | None = option(
+        "output", "DIR", "where to write; by default a new folder COMMAND-DATA-MODEL here",
+        fact=False,
+    )  # fmt: skip
+    resume: bool = option(
+        "output", "", "go on with --out (by default the latest folder): skip what finished",
+        False, kind=bool, fact=False,
+    )  # fmt: skip
+    quiet: bool = option(
+        "output", "", "no progress, only the table", False, kind=bool, fact=False
+    )  # fmt: skip
+
+    @classmethod
+    def of(cls, command: str, given: Mapping[str, Any], file: str | None = None) -> "Settings":
+        """The settings given over those of a TOML file over the defaults of a command; checked."""
+        before = _toml(Path(file), command) if file is not None else {}
+        chosen = {**DEFAULTS[command], **before, **given}
+        drawn = chosen.get("random") is not None
+        axes = [parse_axes(some.get("axes", {}), drawn) for some in (before, given)]
+        chosen["axes"] = axes[0] | axes[1]
+        for about in fields(cls):
+            parse, value = about.metadata["parse"], chosen.get(about.name)
+            if parse and isinstance(value, str):
+                chosen[about.name] = parse(value)
+            elif isinstance(value, list):
+                chosen[about.name] = tuple(value)
+        return cls(**chosen).check()
 
     def check(self) -> "Settings":
         """Return self, or raise the Problem of the first impossible option."""
-        _in("--task", self.task, (None, *TASKS))
-        _in("--init", self.init, INITS)
-        _in("--schedule", self.schedule, SCHEDULES)
-        for flag in ("--batch-size", "--epochs", "--seeds", "--patience"):
-            value = getattr(self, flag[2:].replace("-", "_"))
-            _require(value is None or value >= 1, f"{flag} must be at least 1; got {value}")
-        _require(0 <= self.dropout < 1, f"--dropout must lie in [0, 1); got {self.dropout:g}")
-        for flag, value in (("--weight-decay", self.weight_decay), ("--l2", self.l2)):
-            _require(
-                0 <= value < math.inf, f"{flag} must be finite and not negative; got {value:g}"
+        for about in fields(self):
+            value, among, holds = (
+                getattr(self, about.name),
+                about.metadata["among"],
+                about.metadata["holds"],
             )
-        _require(
-            self.hidden is None or self.model in ("mlp", "cnn"),
-            f"--hidden applies to mlp and cnn, not {self.model}",
-        )
-        _require(
-            all(width >= 1 for width in self.hidden or ()),
-            f"--hidden must hold widths of at least 1; got {self.hidden}",
-        )
+            if value is None:
+                continue
+            if among and value not in among:
+                raise unknown(flag(about), value, among)
+            if about.metadata["kind"] in (int, float) and not isinstance(value, int | float):
+                raise Problem(f"{flag(about)} {value!r}: expected a number")
+            if holds and not holds[0](value):
+                shown = f"{value:g}" if isinstance(value, float) else value
+                raise Problem(f"{flag(about)} {holds[1]}; got {shown}")
+        if not self.methods:
+            raise Problem("--methods is empty")
+        for name in self.methods:
+            if name not in METHODS:
+                raise unknown("method", name, METHODS)
+        if None not in (self.target_accuracy, self.target_loss):
+            raise Problem("argument --target-loss: not allowed with argument --target-accuracy")
+        if self.hidden is not None and self.model not in ("mlp", "cnn"):
+            raise Problem(f"--hidden applies to mlp and cnn, not {self.model}")
         members = self.seeds * len(self.learning_rates or range(RATES))
-        _require(
-            members <= MAX_MEMBERS,
-            f"{members} members per method are more than {MAX_MEMBERS}; use fewer --seeds or "
-            "--learning-rates",
-        )
+        if members > MAX_MEMBERS:
+            raise Problem(
+                f"{members} members per method are more than {MAX_MEMBERS}; use fewer --seeds or "
+                "--learning-rates"
+            )
         return self
 
-    def facts(self, digest: str) -> dict:
-        """The settings as JSON values, with hashes of the data and of the user's own model file."""
-        facts = dataclasses.asdict(self) | {"data_digest": digest}
+    def facts(self, digest: str) -> dict[str, Any]:
+        """The choices that change a trained member, as JSON values, with hashes of the data and of
+        the user's own model file. Two runs with equal facts may share a folder.
+        """
+        names = [about.name for about in fields(self) if about.metadata["fact"]]
+        facts = {name: getattr(self, name) for name in names} | {"data_digest": digest}
         if ":" in self.model:
             found = importlib.util.find_spec(self.model.partition(":")[0])
             if found and found.origin and Path(found.origin).is_file():
-                facts["model_digest"] = hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()[
-                    :16
-                ]
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in facts.items()
-        }
+                content = Path(found.origin).read_bytes()
+                facts["model_digest"] = hashlib.sha256(content).hexdigest()[:16]
+        return {k: list(x) if isinstance(x, tuple) else x for k, x in facts.items()}
 
     def rates(self, method) -> np.ndarray:
         """The learning rates a method is tried at, ascending."""
@@ -130,9 +300,7 @@ class Settings:
         replaced = {"weight_decay": self.weight_decay, "l2": self.l2}
         without = {name: 0.0 for name, value in replaced.items() if value and name in arguments}
         tx = method.make(schedule(learning_rate, updates), **without)
-        if (
-            self.weight_decay
-        ):  # every schedule is proportional to its peak, so the product is a schedule again
+        if self.weight_decay:  # a schedule is proportional to its peak: the product is one again
             decay = gx.add_decayed_weights(
                 schedule(self.weight_decay * learning_rate, updates), mask=is_kernel
             )
@@ -145,57 +313,45 @@ def is_kernel(path: str, leaf) -> bool:
     return leaf.ndim >= 2
 
 
-def parse_methods(text: str, known: dict) -> tuple[str, ...]:
-    """The methods that `--methods` names: a comma-separated list, or `all`."""
-    if text == "all":
-        return tuple(known)
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    _require(bool(names), "--methods is empty")
-    for name in names:
-        if name not in known:
-            raise unknown("method", name, known)
-    return names
+def flag(about) -> str:
+    """The flag of a field: `batch_size` is `--batch-size`."""
+    return about.metadata.get("flag", "--" + about.name.replace("_", "-"))
 
 
-def parse_learning_rates(text: str) -> tuple[float, ...]:
-    """`0.001:1:9` is nine rates evenly spaced in the logarithm, `0.01,0.1` a list; ascending, no
-    repeats.
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Every flag of a command, in the groups and in the order of the fields; what the user does not
+    give is left out of the namespace.
     """
-    bad = Problem(
-        f"--learning-rates {text!r}: expected low:high:count, such as 1e-4:1:9, or a list, such as "
-        "0.01,0.1"
-    )
+    groups: dict[str, Any] = {}
+    for about in fields(Settings):
+        more = about.metadata
+        if command not in more["commands"]:
+            continue
+        if more["group"] not in groups:
+            groups[more["group"]] = parser.add_argument_group(more["group"])
+        how: dict[str, Any] = {"metavar": more["metavar"], "type": more["kind"]}
+        if more["kind"] is bool:
+            how = {"action": "store_true"}
+        elif more["kind"] is list:
+            how = {"metavar": more["metavar"], "action": "append"}
+        groups[more["group"]].add_argument(
+            flag(about), dest=about.name, default=argparse.SUPPRESS, help=more["help"], **how
+        )
+
+
+def _toml(path: Path, command: str) -> dict[str, Any]:
     try:
-        if ":" in text:
-            low, high, count = text.split(":")
-            low, high, count = float(low), float(high), int(count)
-            if not (0 < low <= high < math.inf and count >= 1):
-                raise bad
-            rates = np.geomspace(low, high, count).tolist()
-        else:
-            rates = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise bad from error
-    _require(
-        bool(rates) and all(0 < rate < math.inf for rate in rates),
-        f"--learning-rates {text!r}: every rate must be positive and finite",
-    )
-    return tuple(sorted({float(f"{rate:.6g}") for rate in rates}))
-
-
-def parse_hidden(text: str) -> tuple[int, ...]:
-    """`64,64` is two hidden layers; the empty string is none."""
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise Problem(f"--hidden {text!r}: expected whole numbers, such as 64,64") from error
-
-
-def _in(flag: str, value, known) -> None:
-    if value not in known:
-        raise unknown(flag, value, [name for name in known if name])
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise Problem(otherwise)
+        found = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise Problem(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Problem(f"{path}: is no TOML: {error}") from error
+    known = [about.name for about in fields(Settings) if command in about.metadata["commands"]]
+    for name in found:
+        if name not in known:
+            raise unknown(f"option in {path}:", name, known)
+    if not isinstance(found.get("axes", {}), dict):
+        raise Problem(
+            f"{path}: axes must be a table, such as [axes] and then learning_rate = [0.01, 0.1]"
+        )
+    return found

@@ -7,21 +7,73 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from gradxform.numerics import is_key
 from gradxform.sweep.members import Group
 from gradxform.sweep.search import Halving, Population, Task, evolve
 from gradxform.sweep.store import digest, flat, unflat
-from gradxform.train.paced import Paced, Paused, Trained, advance, run_paced, trained
+from gradxform.train.paced import Paced, Trained, trained
 
 SHARE = 0.5  # of the memory that is free, for what a chunk needs on the devices
+COMPILERS = ThreadPoolExecutor(max(2, os.cpu_count() or 1))  # XLA compiles without Python's lock
+
+
+class Traced(NamedTuple):
+    """A function of arrays as JAX has seen it: called as the function is, and not traced from
+    Python again.
+    """
+
+    jaxpr: Any
+    out: Any  # what it returns, as shapes
+
+    @classmethod
+    def of(cls, f: Callable[..., Any], *args) -> "Traced":
+        """Trace a function of arrays or shapes."""
+        return cls(*jax.make_jaxpr(f, return_shape=True)(*args))
+
+    def __call__(self, *args):
+        leaves = jaxpr_as_fun(self.jaxpr)(*jax.tree.leaves(args))
+        return jax.tree.structure(self.out).unflatten(leaves)
+
+    def __str__(self):
+        return f"{self.jaxpr.jaxpr}" + digest(flat(self.jaxpr.consts))
+
+
+class MemberTrace(NamedTuple):
+    """What one member does, each part traced once; a training that cannot pause has no steps, and
+    is `first`.
+
+    first: (batched, shared) -> carry or Trained. draw: (batched, shared, carry) -> what a step
+    draws. step: (batched, shared, carry, drawn) -> (carry, (metrics, whether it ran, whether it
+    goes on)). last: (batched, shared, carry) -> the parameters to keep.
+    """
+
+    steps: int
+    first: Traced
+    draw: Traced
+    step: Traced
+    last: Traced
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step draws by a program of its own."""
+        return bool(self.steps and jax.tree.leaves(self.draw.out))
+
+    @property
+    def params(self):
+        """The parameters to keep, as shapes."""
+        return self.last.out if self.steps else self.first.out.params
 
 
 class Engine:
@@ -34,40 +86,94 @@ class Engine:
     def __init__(self, train: Callable[..., Any], group: Group, devices: Sequence[Any]):
         self.train, self.group = train, group
         self.mesh = Mesh(np.array(devices), ("members",))
-        self.compile_seconds = 0.0
-        self.compiled: dict[Any, Any] = _programs(train, (group.identity, self.mesh))
+        self.compile_seconds = 0.0  # spent on tracing, and on waiting for the compiler
+        self.compile_told = 0.0  # what of these some chunk has counted
+        self.programs = _programs(train, (group.identity, self.mesh))
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         self.shared = jax.device_put(group.shared_arrays(), device=everywhere)
 
-    def _call(self, batched, shared):
-        return self.train(**self.group.arguments(*batched, shared))  # pyright: ignore[reportCallIssue]
+    @cached_property
+    def one(self):
+        """The numbers and the seed of one member, as shapes."""
+        return jax.tree.map(lambda x: _shape(x, ()), self.rows(np.arange(1)))
+
+    @cached_property
+    def shapes(self):
+        """The arrays that all members share, as shapes."""
+        return jax.tree.map(lambda x: _shape(x, x.shape), self.shared)
+
+    @property
+    def member(self) -> MemberTrace:
+        """One member, traced."""
+        if "member" not in self.programs:
+            began = time.perf_counter()
+            self.programs["member"] = self._trace()
+            self.compile_seconds += time.perf_counter() - began
+        return self.programs["member"]
+
+    def _trace(self) -> MemberTrace:
+        steps: list[int] = []
+
+        def call(batched, shared):
+            return self.train(**self.group.arguments(*batched, shared))  # pyright: ignore[reportCallIssue]
+
+        def first(batched, shared):
+            out = call(batched, shared)
+            if not isinstance(out, Paced):
+                return trained(out)
+            steps.append(out.steps)
+            return jax.tree.map(_strong, out.init())
+
+        def draw(batched, shared, carry):
+            return call(batched, shared).draw(carry)
+
+        def step(batched, shared, carry, drawn):
+            paced = call(batched, shared)
+            live = jnp.asarray(paced.active(carry))
+            new, metrics = paced.advance(carry, drawn)
+            new = jax.tree.map(lambda x, old: _strong(_where(live, x, old)), new, carry)
+            metrics = {
+                k: jnp.where(live, jnp.asarray(x, float), jnp.nan) for k, x in metrics.items()
+            }
+            return new, (metrics, live, paced.active(new))
+
+        def last(batched, shared, carry):
+            return call(batched, shared).params(carry)
+
+        args = self.one, self.shapes
+        begin = Traced.of(first, *args)
+        if not steps:
+            return MemberTrace(0, begin, begin, begin, begin)
+        args = *args, begin.out
+        drawn = Traced.of(draw, *args)
+        return MemberTrace(
+            steps[0], begin, drawn, Traced.of(step, *args, drawn.out), Traced.of(last, *args)
+        )
+
+    @property
+    def steps(self) -> int:
+        """The steps of a training that can pause; 0 for one that cannot."""
+        return self.member.steps
 
     def _whole(self, batched, shared) -> Trained:
-        return trained(self._call(batched, shared))
-
-    def _run(self, batched, shared) -> Trained:
-        return run_paced(self._call(batched, shared))
-
-    def _begin(self, batched, shared):
-        return self._paced(batched, shared).init()
-
-    def _finish(self, batched, shared, carry):
-        return self._paced(batched, shared).params(carry)
-
-    def _paced(self, batched, shared) -> Paced:
-        out = self._call(batched, shared)
-        if not isinstance(out, Paced):
-            raise TypeError(
-                f"sweep: train returned a Paced for some members and {type(out).__name__} for "
-                "others of one structure"
-            )
-        return out
+        out = self.member.first(batched, shared)
+        if not self.steps:
+            return out
+        carry, (metrics, ran, _) = self._advance(self.steps)(batched, shared, out)
+        return Trained(self.member.last(batched, shared, carry), metrics, ran)
 
     def _advance(self, steps: int):
-        def f(batched, shared, carry):
-            paced = self._paced(batched, shared)
-            carry, metrics, ran = advance(paced, carry, steps)
-            return carry, (metrics, ran, paced.active(carry))
+        def f(batched, shared, carry, *drawn):
+            def body(carry, _):
+                now = drawn[0] if drawn else self.member.draw(batched, shared, carry)
+                return self.member.step(batched, shared, carry, now)
+
+            if drawn:
+                carry, rest = body(carry, None)
+                metrics, live, active = jax.tree.map(lambda x: x[None], rest)
+            else:
+                carry, (metrics, live, active) = jax.lax.scan(body, carry, length=steps)
+            return carry, (metrics, jnp.sum(live.astype(jnp.int32)), active[-1])
 
         return f
 
@@ -75,11 +181,22 @@ class Engine:
         """The number of rows a batch of so many members has: every device gets equally many."""
         return -(-members // self.mesh.size) * self.mesh.size
 
-    def program(self, name: str, f, batched, *carry):
-        """The compiled program of a name for this number of members; a carry is donated."""
-        key = name, len(batched[1])
-        if key not in self.compiled:
-            began = time.perf_counter()
+    def start(self, name: str, rows: int) -> "Future[Any]":
+        """Begin to compile a program for so many rows, unless that was begun before.
+
+        It is traced here, under the configuration of this thread, and compiled in another.
+        """
+        if (name, rows) not in self.programs:
+            member, began = self.member, time.perf_counter()
+            f, *carry = {
+                "whole": lambda: (self._whole,),
+                "begin": lambda: (member.first,),
+                "draw": lambda: (member.draw, member.first.out),
+                "step": lambda: (self._advance(1), member.first.out, member.draw.out),
+                "finish": lambda: (member.last, member.first.out),
+            }.get(
+                name, lambda: (self._advance(int(name.removeprefix("advance "))), member.first.out)
+            )()
             along, everywhere = PartitionSpec("members"), PartitionSpec()
             specs = along, everywhere, *[along] * len(carry)
             vmapped = jax.vmap(f, in_axes=(0, None, *[0] * len(carry)))
@@ -87,19 +204,31 @@ class Engine:
                 vmapped = jax.shard_map(
                     vmapped, mesh=self.mesh, in_specs=specs, out_specs=along, check_vma=False
                 )
-            shardings = [NamedSharding(self.mesh, spec) for spec in specs]
-            donated = (2,) if name.startswith("advance") else ()
+            shardings = tuple(NamedSharding(self.mesh, spec) for spec in specs)
             jitted = jax.jit(
                 vmapped,
-                in_shardings=tuple(shardings),
+                in_shardings=shardings,
                 out_shardings=shardings[0],
-                donate_argnums=donated,
+                donate_argnums=(2,) if name.startswith(("advance", "step")) else (),
             )
-            self.compiled[key] = (
-                jitted.trace(*jax.tree.map(_aval, (batched, self.shared, *carry))).lower().compile()
+            batched, *carry = jax.tree.map(
+                lambda x: _shape(x, (rows, *x.shape)), (self.one, *carry)
             )
+            lowered = jitted.trace(batched, self.shapes, *carry).lower()
+            self.programs[name, rows] = COMPILERS.submit(lowered.compile)
             self.compile_seconds += time.perf_counter() - began
-        return self.compiled[key]
+        return self.programs[name, rows]
+
+    def program(self, name: str, rows: int) -> Any:
+        """The compiled program of a name for so many rows."""
+        future, began = self.start(name, rows), time.perf_counter()
+        compiled = future.result()
+        self.compile_seconds += time.perf_counter() - began
+        return compiled
+
+    def call(self, name: str, batched, *carry):
+        """Run a program; the carry of one that advances is donated."""
+        return self.program(name, len(batched[1]))(batched, self.shared, *carry)
 
     def rows(self, positions: np.ndarray, size: int | None = None):
         """The numbers and seeds of members by position in the group, repeated to fill the batch."""
@@ -108,53 +237,25 @@ class Engine:
             lambda x: x.astype(jax.dtypes.canonicalize_dtype(x.dtype)), (numbers, seeds)
         )
 
-    def steps_of(self, batched) -> int:
-        """The steps of a training that can pause; 0 for one that cannot, which is then compiled."""
-        if "steps" not in self.compiled:
-            try:
-                self.program("whole", self._whole, batched)
-                self.compiled["steps"] = 0
-            except Paused as found:
-                self.compiled["steps"] = found.steps
-        return self.compiled["steps"]
-
-    def whole(self, batched):
-        """The program that trains members from beginning to end."""
-        name, f = ("run", self._run) if self.steps_of(batched) else ("whole", self._whole)
-        return self.program(name, f, batched)
-
-    def begin(self, batched):
-        """The first carry of members that can pause."""
-        return self.program("begin", self._begin, batched)(batched, self.shared)
-
     def advance(self, batched, carry, steps: int):
         """So many steps further: `carry, (metrics [n, steps], steps run [n], active [n])`; the
         carry is donated.
         """
-        return self.program(f"advance {steps}", self._advance(steps), batched, carry)(
-            batched, self.shared, carry
-        )
+        if steps == 1 and self.member.draws:
+            return self.call("step", batched, carry, self.call("draw", batched, carry))
+        return self.call(f"advance {steps}", batched, carry)
 
-    def finish(self, batched, carry):
-        """The parameters to keep."""
-        return self.program("finish", self._finish, batched, carry)(batched, self.shared, carry)
+    def names(self, stride: int) -> list[str]:
+        """The programs that a training needs which pauses after so many steps, 0 for never."""
+        if not (self.steps and stride):
+            return ["whole"]
+        drawn = stride == 1 and self.member.draws
+        return [*(["step", "draw"] if drawn else [f"advance {stride}"]), "begin", "finish"]
 
-    def shapes(self):
-        """What one member leaves behind, as shapes: (Trained, its carry or None); and the text of
-        its program.
-        """
-        one = jax.eval_shape(lambda x: jax.tree.map(lambda v: v[0], x), self.rows(np.arange(1)))
-        traced = jax.jit(self._run).trace(one, self.shared)
-        outputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), traced.out_info)
-        return outputs, f"{traced.jaxpr}" + digest(flat(traced.jaxpr.consts))
-
-    def carry_shapes(self):
-        """What one member hands from one rung to the next, as shapes."""
-        return jax.eval_shape(
-            self._begin,
-            jax.eval_shape(lambda x: jax.tree.map(lambda v: v[0], x), self.rows(np.arange(1))),
-            self.shared,
-        )
+    def ahead(self, members: int, stride: Callable[[int], int]) -> None:
+        """Begin to compile all that so many members need."""
+        for name in self.names(stride(self.steps) if self.steps else 0):
+            self.start(name, self.padded(members))
 
     def fitting(self, most: int, memory: float | None, stride: Callable[[int], int]) -> int:
         """How many members fit: `most`, or fewer, found by compiling and asking for what the
@@ -162,35 +263,19 @@ class Engine:
 
         `stride` says after how many of its steps a training pauses, 0 for not at all.
         """
-        budget = (
-            memory
-            if memory is not None
-            else SHARE * available(self.mesh.devices.flat[0]) / self._sharers()
-        )
-        size = most
+        if memory is None:
+            first = self.mesh.devices.flat[0]
+            sharers = self.mesh.size if first.platform == "cpu" else 1
+            memory = SHARE * available(first) / sharers
+        name, size = self.names(stride(self.steps) if self.steps else 0)[0], most
         while True:
-            batched = self.rows(np.arange(min(size, len(self.group.members))), size)
-            steps = self.steps_of(batched)
-            if steps and stride(steps):
-                carry = jax.eval_shape(
-                    jax.vmap(self._begin, in_axes=(0, None)), batched, self.shared
-                )
-                need = needed(
-                    self.program(
-                        f"advance {stride(steps)}", self._advance(stride(steps)), batched, carry
-                    )
-                )
-            else:
-                need = needed(self.whole(batched))
-            if need <= budget or size <= self.mesh.size:
+            need = needed(self.program(name, self.padded(size)))
+            if need <= memory or size <= self.mesh.size:
                 return size
             fit = (
-                max(1, min(int(size * budget / need), size - 1) // self.mesh.size) * self.mesh.size
+                max(1, min(int(size * memory / need), size - 1) // self.mesh.size) * self.mesh.size
             )
             size = -(-most // -(-most // fit))  # chunks of equal size
-
-    def _sharers(self) -> int:
-        return self.mesh.size if self.mesh.devices.flat[0].platform == "cpu" else 1
 
 
 _COMPILED: weakref.WeakKeyDictionary[Any, dict[Any, dict[Any, Any]]] = weakref.WeakKeyDictionary()
@@ -206,8 +291,21 @@ def _programs(train, key) -> dict[Any, Any]:
         return {}
 
 
-def _aval(x) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+def _shape(x, shape) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, x.dtype)
+
+
+def _strong(x):
+    """An array whose dtype is its own, so that what a step takes and gives agree."""
+    x = jnp.asarray(x)
+    return x if is_key(x) else jax.lax.convert_element_type(x, x.dtype)
+
+
+def _where(live, new, old):
+    if is_key(new):
+        data = jnp.where(live, jax.random.key_data(new), jax.random.key_data(old))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(new))
+    return jnp.where(live, new, old)
 
 
 def needed(compiled) -> int:
@@ -316,7 +414,7 @@ def run_task(
     devices never wait for the reader; only a population, whose next steps depend on the metrics,
     has to.
     """
-    steps, n = engine.steps_of(batched), len(task.positions)
+    steps, n = engine.steps, len(task.positions)
     begin, stop = pauses.stretch(task.rung, steps)
     start, initial, waiting, seen, active = begin, batched[0], [], [], np.ones(n, bool)
 
@@ -356,11 +454,8 @@ def run_task(
     )
     if stop < steps:
         arrays |= {f"carry/{k}": x[:n] for k, x in flat(carry).items()}
-    return (
-        Trained(engine.finish(batched, carry), history, sum(ran for _, ran in seen)),
-        active,
-        arrays,
-    )
+    kept = engine.call("finish", batched, carry)
+    return Trained(kept, history, sum(ran for _, ran in seen)), active, arrays
 
 
 _evolve = jax.jit(evolve, static_argnames=("share", "factors"))

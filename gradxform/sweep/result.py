@@ -31,6 +31,7 @@ class Trial(NamedTuple):
     active: np.ndarray
     history: dict[str, np.ndarray]
     numbers: list[np.ndarray]
+    seconds: np.ndarray  # [2], spent on training and on compiling
 
     def scores(self, metric: str) -> np.ndarray:
         """The metric at the last step run [n]."""
@@ -74,6 +75,7 @@ class SweepResult:
         dropped: [members], whether successive halving did not let it go on to the end.
         groups: how many members share each compiled program, and what they have in common.
         seconds, compile_seconds: wall time of this call, and what of it went into compiling.
+        spent: seconds of training and of compiling, of every chunk, in this call or an earlier one.
     """
 
     space: Space
@@ -86,6 +88,7 @@ class SweepResult:
     seconds: float
     compile_seconds: float
     dropped: np.ndarray
+    spent: tuple[float, float]
     _arguments: Arguments = field(repr=False)
     _groups: list[Group] = field(repr=False)
     _where: list[tuple[str, int, int]] = field(repr=False)  # of each member: chunk, row, group
@@ -139,8 +142,9 @@ class SweepResult:
             diverged[members] = t.diverged()
             dropped[members] = t.active & (int(chunk.split("-")[0]) < top)
         found = [(len(g.members), g.description) for g in groups]
+        spent = tuple(np.sum([t.seconds for t in trials.values()], axis=0).tolist())
         return cls(
-            space, metric, mode, history, steps, diverged, found, seconds, compiling, dropped,
+            space, metric, mode, history, steps, diverged, found, seconds, compiling, dropped, spent,
             arguments, groups, where, numbers, store, like,
         )  # fmt: skip
 
@@ -224,6 +228,15 @@ class SweepResult:
         chunk, row, g = self._where[i]
         arrays = self._store.load(chunk, "params/")
         return unflat(self._like(g), {k.removeprefix("params/"): x[row] for k, x in arrays.items()})
+
+    def stacked(self) -> Any:
+        """The parameters of all members, [members, ...], where all are of one structure."""
+        chunks = {name: self._store.load(name, "params/") for name, *_ in self._where}
+        arrays = {
+            k.removeprefix("params/"): np.stack([chunks[c][k][row] for c, row, _ in self._where])
+            for k in next(iter(chunks.values()))
+        }
+        return unflat(self._like(self._where[0][2]), arrays)
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict for each member: its setting as text and numbers, its last metrics, steps,

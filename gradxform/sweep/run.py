@@ -2,6 +2,7 @@
 finished.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from gradxform.sweep.search import Halving, Population, Task, Tasks
 from gradxform.sweep.space import Labelled, as_space
 from gradxform.sweep.store import Folder, Memory, digest, fingerprint, flat
 from gradxform.train.paced import Trained
+
+AHEAD = 2  # structures whose programs are compiled while another trains
 
 
 def sweep(
@@ -78,6 +81,20 @@ def sweep(
         KeyError: a name that nothing has, with the candidates.
         ValueError: a number out of range; a folder or file that holds another sweep, or is damaged.
     """
+    return prepare(
+        train, space, metric=metric, mode=mode, out=out, chunk=chunk, memory=memory,
+        devices=devices, every=every, halving=halving, population=population, progress=progress,
+        patience=patience,
+    ).finish()  # fmt: skip
+
+
+def prepare(
+    train, space, *, metric=None, mode=None, out=None, chunk=None, memory=None, devices=None,
+    every=None, halving=None, population=None, progress=None, patience=600.0,
+) -> "Preparation":  # fmt: skip
+    """A sweep whose arguments are checked and whose first programs are being compiled; `finish()`
+    trains it.
+    """
     space = as_space(space)
     if not len(space):
         raise ValueError("sweep: the space has no settings")
@@ -85,20 +102,13 @@ def sweep(
         raise ValueError(f"sweep: chunk must be at least 1; got {chunk}")
     if halving and population:
         raise ValueError("sweep: halving drops members and a population copies them; choose one")
-    index, count = jax.process_index(), jax.process_count()
-    if count > 1 and out is None:
-        raise ValueError(f"sweep: {count} processes need out=, a folder that they share")
+    if jax.process_count() > 1 and out is None:
+        raise ValueError(f"sweep: {jax.process_count()} processes need out=, a folder they share")
     arguments = Arguments(train)
-    groups = group(arguments, space)
-    engines = [Engine(train, some, _devices(devices)) for some in groups]
+    engines = [Engine(train, some, _devices(devices)) for some in group(arguments, space)]
     store = Memory() if out is None else Folder(out, patience)
-    began = time.perf_counter()
     pauses = PausePlan(every, halving, population, progress or Progress())
-    runner = _Runner(engines, store, (index, count), metric, mode, pauses)
-    plan = store.open(runner.plan(space, chunk, memory), index == 0)
-    runner.progress.begin(len(space), notes(groups))
-    done = runner.run(plan["chunks"])
-    return runner.result(arguments, space, done, time.perf_counter() - began)
+    return Preparation(arguments, space, engines, store, pauses, (metric, mode), chunk, memory)
 
 
 def _devices(devices) -> list[Any]:
@@ -110,50 +120,78 @@ def _devices(devices) -> list[Any]:
     return list(devices)
 
 
-class _Runner:
+class Preparation:
     """Runs tasks, each a batch of members from one rung to the next, in an order that all processes
     agree on.
     """
 
     def __init__(
-        self,
-        engines: list[Engine],
-        store: Memory,
-        processes: tuple[int, int],
-        metric,
-        mode,
-        pauses: PausePlan,
-    ):
-        self.engines, self.store, self.processes, self.pauses = engines, store, processes, pauses
-        self.metric, self.mode, self.progress = metric, mode, pauses.progress
-        self.shapes: dict[int, Any] = {}
+        self, arguments: Arguments, space, engines: list[Engine], store: Memory, pauses: PausePlan,
+        judged: tuple[Any, Any], chunk: int | None, memory: float | None,
+    ):  # fmt: skip
+        self.arguments, self.space, self.engines, self.store = arguments, space, engines, store
+        self.pauses, self.progress, self.chunk, self.memory = pauses, pauses.progress, chunk, memory
+        self.metric, self.mode = judged
+        self.process, self.processes = jax.process_index(), jax.process_count()
         self.summaries: dict[str, Trial] = {}
+        if not self.store.planned:
+            self.compile_ahead(0)
 
-    def plan(self, space, chunk, memory) -> dict[str, Any]:
+    def size(self, engine: Engine) -> int:
+        """The members of a chunk before its memory is known: every process gets some."""
+        members = len(engine.group.members)
+        return min(self.chunk or members, -(-members // self.processes))
+
+    def compile_ahead(self, g: int, sizes: dict[int, int] | None = None) -> None:
+        """Begin to compile the programs of a group and of the next ones."""
+        for at in range(g, min(g + 1 + AHEAD, len(self.engines))):
+            size = (sizes or {}).get(at) or self.size(self.engines[at])
+            with contextlib.suppress(Exception):  # raised where its turn comes
+                self.engines[at].ahead(size, self.pauses.stride)
+
+    def complete(self) -> bool:
+        """Whether every chunk was finished before.
+
+        Raises:
+            Unsound: the folder holds another sweep, or is damaged.
+        """
+        if not self.store.planned:
+            return False
+        chunks = self.store.open(self.plan(), self.process == 0)["chunks"]
+        return all(self.store.has(task.name) for task in self._tasks(chunks))
+
+    def finish(self) -> SweepResult:
+        """Train what is not finished, and put everything together."""
+        began = time.perf_counter()
+        compiled = sum(e.compile_seconds for e in self.engines)
+        plan = self.store.open(self.plan(), self.process == 0)
+        self.progress.begin(len(self.space), notes([e.group for e in self.engines]))
+        names = self.run_tasks(plan["chunks"])
+        return SweepResult.of(
+            self.arguments, self.space, [e.group for e in self.engines],
+            {name: self.summary(name) for name in names}, self.store,
+            lambda g: self.engines[g].member.params, self.metric, self.mode,
+            time.perf_counter() - began + compiled, sum(e.compile_seconds for e in self.engines),
+        )  # fmt: skip
+
+    def plan(self) -> dict[str, Any]:
         """What identifies the sweep, and its chunks: cut so that each fits, and every process has
         one.
         """
         folder = isinstance(self.store, Folder)
-        text = ""
+        groups = [e.group for e in self.engines]
+        texts, data = [], []
         if folder:
-            found = [engine.shapes() for engine in self.engines]
-            self.shapes = {g: shapes for g, (shapes, _) in enumerate(found)}
-            text = "\n".join(program for _, program in found)
+            texts = [str(part) for e in self.engines for part in e.member[1:]]
+            data = [digest(flat(g.shared_arrays())) for g in groups]
+        numbers = [x for g in groups for x in (*g.leaves, g.treedef) if np.ndim(x) == 0]
+        judged = self.metric, self.mode, self.pauses.halving, self.pauses.population
         facts = {
-            "settings": fingerprint(*(code(_plain(setting)) for setting in space)),
-            "numbers": fingerprint(
-                *(
-                    code(x)
-                    for e in self.engines
-                    for x in (*e.group.leaves, e.group.treedef)
-                    if np.ndim(x) == 0
-                )
-            ),
-            "data": fingerprint(*(digest(flat(e.group.shared_arrays())) for e in self.engines))
-            if folder
-            else "",
-            "program": fingerprint(text),
-            "options": repr((self.metric, self.mode, self.pauses.halving, self.pauses.population)),
+            "settings": fingerprint(*(code(_plain(setting)) for setting in self.space)),
+            "numbers": fingerprint(*map(code, numbers)),
+            "data": fingerprint(*data),
+            "program": fingerprint(*texts),
+            "options": repr(judged),
             "jax": jax.__version__,
         }
         plan = {
@@ -161,21 +199,19 @@ class _Runner:
             "facts": facts,
             "chunks": [],
         }
-        if isinstance(self.store, Folder) and (
-            self.processes[0] or self.store.file_of_plan.exists()
-        ):
+        if self.process or self.store.planned:
             return plan  # the one on disk counts: its chunks may have been cut elsewhere
         for g, engine in enumerate(self.engines):
-            members = len(engine.group.members)
-            size = min(chunk or members, -(-members // self.processes[1]))
-            if chunk is None and not (self.pauses.population and not memory):
-                size = engine.fitting(size, memory, self.pauses.stride)
+            members, size = len(engine.group.members), self.size(engine)
+            if self.chunk is None and not (self.pauses.population and not self.memory):
+                self.compile_ahead(g)
+                size = engine.fitting(size, self.memory, self.pauses.stride)
             plan["chunks"] += [
                 (g, list(range(i, min(i + size, members)))) for i in range(0, members, size)
             ]
         return plan
 
-    def run(self, chunks) -> list[str]:
+    def run_tasks(self, chunks) -> list[str]:
         """Every task that no process has finished and that is this one's; returns the names of all
         of them.
         """
@@ -183,27 +219,26 @@ class _Runner:
             self.progress.note(
                 f"{len(chunks)} populations: members of different chunks do not compete; see chunk"
             )
-        tasks = Tasks(
-            chunks,
-            self.pauses.halving,
-            self.store.wait,
-            self.summary,
-            lambda t: t.goodness(self.metric, self.mode),
-        )
+        tasks = self._tasks(chunks)
         names: list[str] = []
         for turn, task in enumerate(tasks):
             names.append(task.name)
             if self.store.has(task.name):
                 self.summary(task.name)  # raises here if it is not sound
                 self.progress.kept(len(task.positions))
-            elif turn % self.processes[1] == self.processes[0]:
-                self._run_task(
-                    task, tasks.width[task.group] if task.rung == 0 else len(task.positions)
-                )
+            elif turn % self.processes == self.process:
+                self.compile_ahead(task.group, tasks.width)
+                size = tasks.width[task.group] if task.rung == 0 else len(task.positions)
+                self.carry_out(task, size)
         self.store.wait(names)
         return names
 
-    def _run_task(self, task: Task, size: int):
+    def _tasks(self, chunks) -> Tasks:
+        judge = lambda trial: trial.goodness(self.metric, self.mode)  # noqa: E731
+        return Tasks(chunks, self.pauses.halving, self.store.wait, self.summary, judge)
+
+    def carry_out(self, task: Task, size: int) -> None:
+        """Train the members of a task, and keep what comes of it."""
         engine, n = self.engines[task.group], len(task.positions)
         members = engine.group.members[task.positions]
         batched = engine.rows(task.positions, size)
@@ -214,18 +249,17 @@ class _Runner:
             self._choose_metric(list(latest))
             self.progress.step(members, step, latest, self.metric, self.mode)
 
-        steps = engine.steps_of(batched)
+        steps = engine.steps
         if (self.pauses.halving or self.pauses.population) and not steps:
             raise TypeError(
                 "sweep: halving and population need a training that can pause: return a Paced, or "
                 "use sweep.fit"
             )
         if steps and self.pauses.stride(steps):
-            like = engine.carry_shapes() if task.rung else None
             carry = (
-                restored(task.sources, self.store.load, like, len(batched[1]))
+                restored(task.sources, self.store.load, engine.member.first.out, len(batched[1]))
                 if task.rung
-                else engine.begin(batched)
+                else engine.call("begin", batched)
             )
             found = run_task(
                 engine,
@@ -237,46 +271,42 @@ class _Runner:
                 lambda latest: better(latest[self.metric], self.mode),
             )
         else:
-            found = engine.whole(batched)(batched, engine.shared), np.ones(n, bool), {}
+            found = engine.call("whole", batched), np.ones(n, bool), {}
         (params, history, ran), active = jax.device_get(_plain_keys(found[0])), found[1]
-        arrays: dict[str, np.ndarray] = found[2]
-        arrays |= {
+        seconds = time.perf_counter() - began - (engine.compile_seconds - compiled)
+        spent, engine.compile_told = (
+            engine.compile_seconds - engine.compile_told,
+            engine.compile_seconds,
+        )
+        arrays: dict[str, np.ndarray] = found[2] | {
             "group": np.full(n, task.group),
             "position": task.positions,
             "active": active,
             "ran": np.asarray(ran)[:n],
+            "seconds": np.array([seconds, spent]),
         }
         arrays |= {f"history/{k}": np.asarray(x)[:n] for k, x in history.items()}
         arrays |= {f"params/{k}": x[:n] for k, x in flat(params).items()}
         self.store.save(task.name, arrays)
-        trial, spent = self.summary(task.name), engine.compile_seconds - compiled
-        self.progress.done(
-            members, trial, self.metric, self.mode, time.perf_counter() - began - spent, spent
-        )
+        self.progress.done(members, self.summary(task.name), self.metric, self.mode, seconds, spent)
 
     def summary(self, name: str) -> Trial:
         """What is known of the members of a finished task, but for their parameters."""
         if name not in self.summaries:
             arrays = self.store.load(name)
             try:
-                history = {
-                    k.removeprefix("history/"): x
-                    for k, x in arrays.items()
-                    if k.startswith("history/")
-                }
-                numbers = [x for k, x in arrays.items() if k.startswith("numbers/")]
-                found = Trial(
+                self.summaries[name] = Trial(
                     int(arrays["group"][0]),
                     arrays["position"],
                     arrays["ran"],
                     arrays["active"],
-                    history,
-                    numbers,
+                    {k[8:]: x for k, x in arrays.items() if k.startswith("history/")},
+                    [x for k, x in arrays.items() if k.startswith("numbers/")],
+                    arrays["seconds"],
                 )
             except (KeyError, IndexError) as error:
                 raise ValueError(f"{name}: this chunk lacks {error}") from error
-            self._choose_metric(list(history))
-            self.summaries[name] = found
+        self._choose_metric(list(self.summaries[name].history))
         return self.summaries[name]
 
     def _choose_metric(self, names: list[str]) -> None:
@@ -288,18 +318,6 @@ class _Runner:
         self.mode = self.mode or ("max" if "accuracy" in self.metric else "min")
         if self.mode not in ("min", "max"):
             raise ValueError(f'sweep: mode must be "min" or "max"; got {self.mode!r}')
-
-    def result(self, arguments, space, names, seconds) -> SweepResult:
-        """The whole sweep, put together from all chunks."""
-        return SweepResult.of(
-            arguments, space, [e.group for e in self.engines], {name: self.summary(name) for name in names}, self.store,
-            self._params_like, self.metric, self.mode, seconds, sum(e.compile_seconds for e in self.engines),
-        )  # fmt: skip
-
-    def _params_like(self, g: int):
-        if g not in self.shapes:
-            self.shapes[g] = self.engines[g].shapes()[0]
-        return self.shapes[g].params
 
 
 def _plain_keys(trained: Trained) -> Trained:

@@ -22,7 +22,7 @@ import numpy as np
 from gradxform.display.code import plain
 from gradxform.numerics import is_key
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Unsound(ValueError):
@@ -55,6 +55,8 @@ def unflat(like, arrays: dict[str, np.ndarray]):
 
 class Memory:
     """Keeps everything in this process."""
+
+    planned: Any = False  # whether there is a plan already
 
     def __init__(self):
         self.kept: dict[str, dict[str, np.ndarray]] = {}
@@ -93,6 +95,11 @@ class Folder(Memory):
     def file_of_plan(self) -> Path:
         """Where the plan is kept."""
         return self.path / "sweep.json"
+
+    @property
+    def planned(self) -> bool:
+        """Whether there is a plan already."""
+        return self.file_of_plan.exists()
 
     def open(self, plan, first):
         """Write the plan, or take up the one of an earlier run of the same sweep.

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradxform.numerics import is_key
 from gradxform.train import FitResult, Training
 
 
@@ -38,13 +37,20 @@ class Paced:
         steps: how many.
         params: carry -> the parameters to keep.
         active: carry -> [] bool, False once it has stopped; a member that has is left as it is.
+        draw: carry -> what a step draws at random. With it, `step` takes that as its second
+            argument, and it is compiled by itself: once for all structures that draw alike.
     """
 
     init: Callable[[], Any]
-    step: Callable[[Any], tuple[Any, dict[str, Any]]]
+    step: Callable[..., tuple[Any, dict[str, Any]]]
     steps: int
     params: Callable[[Any], Any] = lambda carry: carry
     active: Callable[[Any], Any] = lambda carry: jnp.ones((), bool)
+    draw: Callable[[Any], Any] = lambda carry: None
+
+    def advance(self, carry, drawn):
+        """One step with what it draws."""
+        return self.step(carry) if drawn is None else self.step(carry, drawn)
 
 
 class Trained(NamedTuple):
@@ -61,22 +67,12 @@ class Trained(NamedTuple):
     ran: Any
 
 
-class Paused(Exception):
-    """Raised inside a trace: the function returned a Paced."""
-
-    def __init__(self, steps: int):
-        super().__init__(steps)
-        self.steps = steps
-
-
 def trained(out) -> Trained:
     """What the user's function returned, in one form.
 
     Raises:
         TypeError: neither metrics, (params, metrics) nor what `gx.fit` returns.
     """
-    if isinstance(out, Paced):
-        raise Paused(out.steps)
     if isinstance(out, Trained):
         return out
     if isinstance(out, FitResult):
@@ -111,43 +107,10 @@ def trained(out) -> Trained:
     return Trained(params, history, jnp.full((), steps, jnp.int32))
 
 
-def advance(paced: Paced, carry, steps: int):
-    """Up to so many steps: (carry, metrics [steps], steps run); once inactive it stays, and its
-    metrics are NaN.
-    """
-
-    def body(carry, _):
-        live = jnp.asarray(paced.active(carry))
-        new, metrics = paced.step(carry)
-        new = jax.tree.map(functools.partial(_where, live), new, carry)
-        return new, (
-            {name: jnp.where(live, jnp.asarray(x, float), jnp.nan) for name, x in metrics.items()},
-            live,
-        )
-
-    carry, (metrics, live) = jax.lax.scan(body, carry, length=steps)
-    return carry, metrics, jnp.sum(live.astype(jnp.int32))
-
-
-def _where(live, new, old):
-    if is_key(new):
-        data = jnp.where(live, jax.random.key_data(new), jax.random.key_data(old))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(new))
-    return jnp.where(live, new, old)
-
-
-def run_paced(out) -> Trained:
-    """A member from its beginning to its end, whether it can pause or not."""
-    if not isinstance(out, Paced):
-        return trained(out)
-    carry, history, ran = advance(out, out.init(), out.steps)
-    return Trained(out.params(carry), history, ran)
-
-
 def fit(
     loss,
-    params,
     tx,
+    params,
     data,
     *,
     epochs: int,
@@ -163,13 +126,19 @@ def fit(
     """`gx.fit` as a function to sweep: every argument here, and every keyword-only one of loss and
     init, is a name.
 
-        def loss(params, batch, key, *, l2=0.0, label_smoothing=0.0): ... def init(key, *,
-        scale=1.0): ... sweep(fit(loss, init, gx.adam(1e-3), data, epochs=20, batch_size=32),
-        grid(learning_rate=[...], l2=[...], scale=[...]))
+        def loss(params, batch, key, *, l2=0.0, label_smoothing=0.0): ...
+        def init(key, *, scale=1.0): ...
+        train = fit(loss, gx.adam(1e-3), init, data, epochs=20, batch_size=32)
+        sweep(train, grid(learning_rate=[...], l2=[...], scale=[...]))
 
     `params` is a tree, or a function of the key; a step of the sweep is an epoch. `stopping` is a
     `gx.EarlyStopping`, whose patience is then a name too. The rest is said in `Training`.
     """
+    if not callable(getattr(tx, "update", None)):
+        raise TypeError(
+            "sweep.fit: the arguments are (loss, tx, params, data), as those of gx.fit; tx is "
+            f"{type(tx).__name__}, no optimizer"
+        )
     of_loss, of_init = _keywords(loss), _keywords(params) if callable(params) else {}
     own = {
         "tx": tx,
@@ -192,26 +161,21 @@ def fit(
 
     def train(*, key, **given):
         a = defaults | given
-        init_key, run_key = jax.random.split(key)
-        start = (
-            params(init_key, **{k: a[k] for k in of_init}) if a["params"] is None else a["params"]
-        )
         of_this = functools.partial(loss, **{k: a[k] for k in of_loss}) if of_loss else loss
         training = Training(
-            of_this,
-            a["tx"],
-            a["batch_size"],
-            evaluate,
-            a["stopping"],
-            watch,
-            a["plateau"],
-            drop_last,
-            True,
-            eval_params,
-        )
+            of_this, a["tx"], a["batch_size"], evaluate, a["stopping"], watch, a["plateau"],
+            drop_last, True, eval_params,
+        )  # fmt: skip
         training.check(a["data"], a["validation"], a["epochs"])
+
+        def start():
+            init_key, run_key = jax.random.split(key)
+            own = a["params"]
+            own = params(init_key, **{k: a[k] for k in of_init}) if own is None else own
+            return training.init(own, run_key)
+
         return Paced(
-            init=lambda: training.init(start, run_key),
+            init=start,
             step=lambda carry: training.epoch(carry, a["data"], a["validation"]),
             steps=a["epochs"],
             params=lambda carry: training.result(carry, {}).params,

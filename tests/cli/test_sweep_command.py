@@ -6,9 +6,12 @@ from html.parser import HTMLParser
 import pytest
 
 from gradxform.cli import main as cli
+from gradxform.cli.experiment import Experiment
+from gradxform.cli.parsing import parse_axis
 from gradxform.cli.problems import Problem
-from gradxform.cli.sweep import experiment as experiments
+from gradxform.cli.settings import Settings
 from gradxform.cli.sweep import plots as sweep_plots
+from gradxform.cli.sweep.experiment import Swept
 from gradxform.sweep import Distribution, grid, sweep
 
 SMALL = [
@@ -120,43 +123,41 @@ def test_a_toml_file_and_flags(tmp_path):
         'data = "wine"\nepochs = 7\nhidden = [4, 4]\nmethods = ["adam", "nadam"]\nrungs = [2]\n'
         '[axes]\nb1 = [0.8, 0.9]\nb2 = "0.9"\n'
     )
-    chosen = experiments.plan({"epochs": 3, "data": None}, {"b2": "0.99,0.999"}, str(file))
-    assert chosen.settings.data == "wine"
-    assert (chosen.settings.epochs, chosen.settings.hidden, chosen.methods, chosen.rungs) == (
+    chosen = Settings.of("sweep", {"epochs": 3, "axes": ["b2=0.99,0.999"]}, str(file))
+    assert chosen.data == "wine"
+    assert (chosen.epochs, chosen.hidden, chosen.methods, chosen.rungs) == (
         3,
         (4, 4),
         ("adam", "nadam"),
         (2,),
     )
     assert chosen.axes == {"b1": [0.8, 0.9], "b2": [0.99, 0.999]}
-    space = experiments.Experiment(chosen).space()
+    space = Swept(Experiment.of(chosen)).space()
     assert len(space) == 2 * 9 * 4
     file.write_text("epoch = 3")
     with pytest.raises(Problem, match="did you mean epochs"):
-        experiments.plan({}, {}, str(file))
+        Settings.of("sweep", {}, str(file))
     file.write_text("= 3")
     with pytest.raises(Problem, match="is no TOML"):
-        experiments.plan({}, {}, str(file))
+        Settings.of("sweep", {}, str(file))
 
 
 def test_axes():
     """Lists, ranges in the logarithm or not, ranges to draw from, architectures."""
-    assert experiments.parse_axis("b1", "0.8,0.9", False) == [0.8, 0.9]
-    assert experiments.parse_axis("lr", "1e-3:1e-1:3", False) == pytest.approx([1e-3, 1e-2, 1e-1])
-    assert experiments.parse_axis("b1", "lin:0:1:3", False) == [0, 0.5, 1]
-    assert experiments.parse_axis("hidden", "32,64x64", False) == [(32,), (64, 64)]
-    assert experiments.parse_axis("batch_size", "32,64", False) == [32, 64]
-    assert isinstance(experiments.parse_axis("lr", "1e-3:1", True), Distribution)
-    assert isinstance(experiments.parse_axis("lr", [1, 2], True), Distribution)
+    assert parse_axis("b1", "0.8,0.9", False) == [0.8, 0.9]
+    assert parse_axis("lr", "1e-3:1e-1:3", False) == pytest.approx([1e-3, 1e-2, 1e-1])
+    assert parse_axis("b1", "lin:0:1:3", False) == [0, 0.5, 1]
+    assert parse_axis("hidden", "32,64x64", False) == [(32,), (64, 64)]
+    assert parse_axis("batch_size", "32,64", False) == [32, 64]
+    assert isinstance(parse_axis("lr", "1e-3:1", True), Distribution)
+    assert isinstance(parse_axis("lr", [1, 2], True), Distribution)
 
 
 def test_a_schedule_takes_the_rate_as_its_peak():
     """With a schedule, `learning_rate` sweeps its first or highest value."""
     for name in ("cosine", "warmup_cosine", "step"):
-        chosen = experiments.plan(
-            {"data": "wine", "schedule": name, "epochs": 2}, {"learning_rate": "0.1,0.2"}, None
-        )
-        experiment = experiments.Experiment(chosen)
+        given = {"data": "wine", "schedule": name, "epochs": 2, "axes": ["learning_rate=0.1,0.2"]}
+        experiment = Swept(Experiment.of(Settings.of("sweep", given)))
         found = sweep(experiment.train(), experiment.space())
         assert len(found.groups) == 1
         assert found.scores.shape == (2,)

@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from gradxform.cli.compare.results import Result
 from gradxform.cli.compare.table import (
+    Result,
     choose,
     goal_for,
     members_csv,
@@ -15,8 +15,8 @@ from gradxform.cli.compare.table import (
     table_csv,
     working_range,
 )
-from gradxform.cli.compare.write import fitting
-from gradxform.cli.files import to_csv
+from gradxform.cli.compare.write import LEAST
+from gradxform.cli.files import fitting, to_csv
 
 RATES = np.float32([0.001, 0.01, 0.1, 1.0])
 
@@ -52,7 +52,6 @@ def made(
     }
     return Result(
         method,
-        f"{method}(1.0)",
         RATES[: len(accuracy)],
         history,
         {"loss": 1 - test, "accuracy": test},
@@ -62,7 +61,6 @@ def made(
         np.full(members, epochs - 1),
         1.0,
         0.5,
-        100.0,
     )
 
 
@@ -166,9 +164,14 @@ def test_a_narrow_terminal_gets_the_columns_that_matter():
         for name in ("method", "test error", "validation error", "rates that work")
     }
     columns["diverged"] = ["diverged", ""]
-    assert fitting(columns, 100) == ["method", "test error", "validation error", "rates that work"]
-    assert fitting(columns, 40) == ["method", "test error", "rates that work"]
-    assert fitting(columns, 10) == ["method", "test error"]
+    assert fitting(columns, 100, LEAST) == [
+        "method",
+        "test error",
+        "validation error",
+        "rates that work",
+    ]
+    assert fitting(columns, 40, LEAST) == ["method", "test error", "rates that work"]
+    assert fitting(columns, 10, LEAST) == ["method", "test error"]
 
 
 def test_csv_leaves_what_is_not_a_number_empty():

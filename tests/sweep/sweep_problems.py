@@ -56,4 +56,4 @@ def paced(tx=ADAM, key=None, *, l2=0.0, data=DATA, steps=12):
 
 def fitted(**options):
     """The same problem by `sweep.fit`."""
-    return fit(loss, init, ADAM, DATA, epochs=6, batch_size=16, validation=DATA, **options)
+    return fit(loss, ADAM, init, DATA, epochs=6, batch_size=16, validation=DATA, **options)

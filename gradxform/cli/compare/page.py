@@ -4,10 +4,10 @@ import math
 from html import escape
 from pathlib import Path
 
+from gradxform.cli import page as html
 from gradxform.cli.catalogue import composition
 from gradxform.cli.compare import wording
 from gradxform.cli.compare.wording import Context
-from gradxform.cli.page import document, figure, pairs
 
 
 def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) -> str:
@@ -19,14 +19,16 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
     body = [
         f"<h1>{escape(title)}</h1>",
         _warnings(context),
-        _answer(wording.answers(context)),
+        html.answer(wording.answers(context)),
         _winner(context),
         "<h2>Table</h2>",
-        _table(context),
-        '<p class="faint sideways">The table scrolls sideways.</p>',
+        html.table(
+            wording.headings(context.goal),
+            [wording.cells(context.goal, context.rows, row) for row in context.rows],
+        ),
         *(f'<p class="faint">{escape(note)}</p>' for note in wording.notes(context)),
         "<h2>How much the learning rate matters</h2>",
-        figure(
+        html.figure(
             pictures["sensitivity"],
             f"Validation {wording.NAMES[goal.metric]} against learning rate, one panel for each "
             "method.",
@@ -38,7 +40,7 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
             "wide.",
         ),
         "<h2>How fast it learns</h2>",
-        figure(
+        html.figure(
             pictures["curves"],
             "Training and validation loss against epoch, one panel for each method.",
             "Each method at its chosen learning rate. Solid with circles: validation loss. Dashed "
@@ -51,17 +53,19 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
             + (" A line ends where its first seed stopped." if patience else ""),
         ),
         "<h2>How to read this</h2>",
-        pairs(wording.definitions(context)),
+        html.pairs(wording.definitions(context)),
         "<h2>The methods</h2>",
         *(_method(context, row.method) for row in context.rows),
         "<h2>How it was made</h2>",
-        pairs(wording.facts(context)),
-        f"<p>Command:</p><pre>{escape(context.command)}</pre>",
-        f'<p class="faint">{escape(", ".join(map(" ".join, context.versions.items())))}. '
-        "The files beside this page hold the same numbers: table.csv, and members.csv with every "
-        "member.</p>",
+        html.pairs(wording.facts(context)),
+        html.made(
+            context.command,
+            context.versions,
+            "The files beside this page hold the same numbers: table.csv, and members.csv with "
+            "every member.",
+        ),
     ]
-    return document(title, body)
+    return html.document(title, body)
 
 
 def _warnings(context: Context) -> str:
@@ -86,33 +90,11 @@ def _warnings(context: Context) -> str:
     return "".join(f'<p class="warning">{escape(line)}</p>' for line in lines)
 
 
-def _answer(sentences: list[str]) -> str:
-    first, *rest = (escape(sentence) for sentence in sentences)
-    items = "".join(f"<li>{sentence}</li>" for sentence in rest)
-    return f'<div class="answer"><p>{first}</p>{f"<ul>{items}</ul>" if items else ""}</div>'
-
-
 def _winner(context: Context) -> str:
     return (
         f"<pre>{escape(wording.winner_code(context))}</pre>"
         if math.isfinite(context.rows[0].validation)
         else ""
-    )
-
-
-def _table(context: Context) -> str:
-    goal, rows = context.goal, context.rows
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in wording.headings(goal))
-    lines = []
-    for row in rows:
-        name, *values = wording.cells(goal, rows, row)
-        mark = ' class="first"' if row is rows[0] else ""
-        cells = "".join(f"<td>{escape(value)}</td>" for value in values)
-        lines.append(f'<tr{mark}><th scope="row">{escape(name)}</th>{cells}</tr>')
-    return (
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{heads}</tr></thead>\n<tbody>\n'
-        + "\n".join(lines)
-        + "\n</tbody></table></div>"
     )
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradxform.cli.compare.results import Result
-from gradxform.cli.compare.table import Goal, Row
+from gradxform.cli.compare.table import Goal, Result, Row
 from gradxform.cli.problems import need
 from gradxform.plot.style import LIGHT, Theme, band, crosses, dress, png
 

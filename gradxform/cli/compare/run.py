@@ -1,23 +1,30 @@
-"""The experiment: train every method at every learning rate with every seed, each method's members
-at once.
+"""The experiment: a sweep over methods × learning rates × seeds, a method at a time.
 
-All members of a method are one `vmap` over the learning rate and the seed, compiled once and run
-epoch by epoch, so that progress can be shown and a finished method be kept whatever happens
-afterwards.
+All members of a method are one program (`gradxform.sweep`), run epoch by epoch, so that progress
+can be shown and a finished method be kept whatever happens afterwards; while one method trains, the
+next ones are compiled.
 """
 
-import time
+import contextlib
+import json
 import traceback
-from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.cli.compare.results import Folder, Result
-from gradxform.cli.experiment import Experiment, evaluate, row_losses
+from gradxform.cli.compare.table import Result
+from gradxform.cli.experiment import Experiment, evaluate
+from gradxform.cli.live import Methods
+from gradxform.cli.problems import Problem
+from gradxform.sweep import Paced, SweepResult, Unsound, grid
+from gradxform.sweep.run import AHEAD, Preparation, prepare
+from gradxform.sweep.store import write_atomically
 from gradxform.train import EarlyStopping, Training
+
+FORMAT = 2  # of the folder: raise it when results of an older version can no longer be read
 
 
 class Outcome(NamedTuple):
@@ -30,20 +37,47 @@ class Outcome(NamedTuple):
     interrupted: bool
 
 
-def member(experiment: Experiment, method, learning_rate) -> Training:
-    """The training of one member; the learning rate may be traced."""
-    settings, model = experiment.settings, experiment.model
-
-    def loss(params, batch, key):
-        return jnp.mean(
-            row_losses(experiment.data.task, model.apply(params, batch["x"], key), batch["y"])
+def open_folder(path: Path, facts: dict, resume: bool) -> None:
+    """Make the folder of a comparison, or go on with one that holds results of the same settings."""
+    settings, facts = path / "settings.json", {"format": FORMAT, **facts}
+    if path.exists() and not path.is_dir():
+        raise Problem(f"--out {path}: is a file, not a folder")
+    if settings.exists() and not resume:
+        raise Problem(
+            f"--out {path}: holds results already; go on with --resume, or choose another folder"
+        )
+    if not resume:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomically(settings, json.dumps(facts, indent=1).encode())
+        except OSError as error:
+            raise Problem(f"--out {path}: cannot be written: {error.strerror}") from error
+        return
+    if not settings.exists():
+        raise Problem(f"--resume: {path} holds no comparison to go on with")
+    try:
+        before = json.loads(settings.read_text())
+        names = [name for name in {**before, **facts} if before.get(name) != facts.get(name)]
+    except (ValueError, OSError, TypeError, AttributeError) as error:
+        raise Problem(f"--resume: {settings} is damaged ({error}); choose another --out") from error
+    if names:
+        changed = ", ".join(
+            f"{name} was {before.get(name)!r}, now {facts.get(name)!r}" for name in names
+        )
+        raise Problem(
+            f"--resume: {path} holds results of other settings ({changed}); repeat those, or "
+            "choose another --out"
         )
 
+
+def member(experiment: Experiment, method, learning_rate) -> Training:
+    """The training of one member; the learning rate may be traced."""
+    settings = experiment.settings
     return Training(
-        loss,
+        experiment.loss,
         settings.transformation(method, learning_rate, experiment.updates),
         experiment.batch_size,
-        evaluate=lambda params, data: evaluate(experiment, params, data)[0],
+        evaluate=experiment.validate,
         stopping=EarlyStopping(settings.patience) if settings.patience else None,
         drop_last=True,
     )
@@ -58,109 +92,115 @@ def start_of(experiment: Experiment):
     return jax.jit(jax.vmap(experiment.model.init))(init_keys), run_keys
 
 
-def train_method(experiment: Experiment, method, start, progress) -> Result:
-    """Train all members of a method at once, from `start_of`, and test them."""
-    settings, split = experiment.settings, experiment.split
-    rates = settings.rates(method)
-    shape = (len(rates), settings.seeds)
-    rate = jnp.asarray(np.repeat(rates, settings.seeds))
-    train, validation, test = (jax.tree.map(jnp.asarray, part) for part in split[:3])
+def training(experiment: Experiment, methods: dict):
+    """The function that is swept: a method's name, a learning rate, the number of a seed."""
+    starts, parts = start_of(experiment), experiment.parts
 
-    @jax.jit
-    def begin(rate, start):
-        def one(rate, params, key):
-            return member(experiment, method, rate).init(params, key)
+    def train(
+        *, method, learning_rate, seed=0.0, start=starts, data=parts[0], validation=parts[1],
+        test=parts[2],
+    ):  # fmt: skip
+        params, key = jax.tree.map(lambda x: x[jnp.asarray(seed).astype(jnp.int32)], start)
+        run = member(experiment, methods[method], learning_rate)
 
-        params, keys = jax.tree.map(lambda x: jnp.concatenate([x] * len(rates)), start)
-        return jax.vmap(one)(rate, params, keys)
+        def kept(carry):
+            end = run.result(carry, {})
+            metrics, rows = evaluate(experiment, end.params, test)
+            return {"test": metrics, "rows": rows, "diverged": end.diverged, "best": end.best_epoch}
 
-    @partial(jax.jit, donate_argnums=1)
-    def epoch(rate, carry, train, validation):
-        return jax.vmap(lambda r, c: member(experiment, method, r).epoch(c, train, validation))(
-            rate, carry
+        return Paced(
+            init=lambda: run.init(params, key),
+            step=lambda carry: run.epoch(carry, data, validation),
+            steps=experiment.settings.epochs,
+            params=kept,
+            active=lambda carry: carry.active,
         )
 
-    @jax.jit
-    def finish(rate, carry, test):
-        def one(rate, carry):
-            end = member(experiment, method, rate).result(carry, {})
-            return *evaluate(experiment, end.params, test), end
+    return train
 
-        return jax.vmap(one)(rate, carry)
 
-    began = time.perf_counter()
-    carry = begin(rate, start)
-    step = epoch.lower(rate, carry, train, validation).compile()
-    compiled = time.perf_counter()
-    history: list[dict] = []
-    speed = 0.0
-    while len(history) < settings.epochs and np.any(carry.active):
-        carry, metrics = step(rate, carry, train, validation)
-        history.append(jax.device_get(metrics))
-        updates = len(rate) * len(history) * experiment.updates / settings.epochs
-        speed = updates / (time.perf_counter() - compiled)
-        progress.epoch(method.name, len(history), best_so_far(history), speed)
-    metrics, goodness, end = finish(rate, carry, test)
-    by_member = {
-        name: np.stack([np.asarray(row[name]).reshape(shape) for row in history])
-        for name in history[0]
-    }
-    best = np.maximum(np.asarray(end.best_epoch).reshape(shape), 0)
-    lost = ~np.isfinite(np.take_along_axis(by_member["val_loss"], best[None], axis=0)[0])
-    return Result(
-        method=method.name,
-        code=repr(method.make(1.0)),
-        rates=rates,
-        history=by_member,
-        test={name: np.asarray(value).reshape(shape) for name, value in metrics.items()},
-        rows=np.asarray(goodness).reshape(*shape, -1),
-        diverged=np.asarray(end.diverged).reshape(shape) | lost,
-        epochs=np.asarray(end.epochs_run).reshape(shape),
-        best=best,
-        seconds=time.perf_counter() - began,
-        compile_seconds=compiled - began,
-        updates_per_second=speed,
+def prepared(experiment: Experiment, method, train, out: Path | None, progress) -> Preparation:
+    """The sweep of a method, its programs on their way through the compiler."""
+    settings = experiment.settings
+    seeds = [float(seed) for seed in range(settings.seeds)]
+    rates = settings.rates(method).astype(float).tolist()
+    metric = "val_loss" if experiment.data.task == "regression" else "val_accuracy"
+    space = grid(method=[method.name], learning_rate=rates, seed=seeds)
+    return prepare(
+        train, space, metric=metric, out=out, chunk=settings.chunk, every=1, progress=progress
     )
 
 
-def best_so_far(history: list[dict]) -> str:
-    """The best validation result of any member at any epoch so far, for the progress display."""
-    accuracy = "val_accuracy" in history[0]
-    values = np.stack([row["val_accuracy" if accuracy else "val_loss"] for row in history])
-    if accuracy:
-        return f"{100 * np.max(values, initial=0, where=values >= 0):.1f} %"
-    return f"{np.min(values, initial=np.inf, where=values >= 0):.4g}"
+def result_of(experiment: Experiment, method, found: SweepResult) -> Result:
+    """What a comparison reads off the sweep of a method."""
+    rates = experiment.settings.rates(method)
+    shape = len(rates), experiment.settings.seeds
+    ran = int(found.steps.max())
+    history = {k: x.T[:ran].reshape(ran, *shape) for k, x in found.history.items()}
+    kept = jax.tree.map(lambda x: np.asarray(x).reshape(*shape, *x.shape[1:]), found.stacked())
+    best = np.maximum(kept["best"], 0)
+    lost = ~np.isfinite(np.take_along_axis(history["val_loss"], best[None], axis=0)[0])
+    return Result(
+        method=method.name,
+        rates=rates,
+        history=history,
+        test=kept["test"],
+        rows=kept["rows"],
+        diverged=kept["diverged"] | lost,
+        epochs=found.steps.reshape(shape),
+        best=best,
+        seconds=sum(found.spent),
+        compile_seconds=found.spent[1],
+    )
 
 
-def run(experiment: Experiment, methods: dict, folder: Folder, progress) -> Outcome:
+def train_method(experiment: Experiment, method, sweep: Preparation) -> Result:
+    """Train all members of a method that are not trained yet."""
+    return result_of(experiment, method, sweep.finish())
+
+
+def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) -> Outcome:
     """Train the methods that the folder does not hold yet, keeping each as it finishes."""
     results: dict[str, Result] = {}
     failed: dict[str, str] = {}
-    start = None
-    for name, method in methods.items():
-        kept = folder.load(name, experiment.settings.rates(method), repr(method.make(1.0)))
-        if kept is not None:
-            results[name] = kept
+    sweeps: dict[str, Preparation] = {}
+    train, names = None, list(methods)
+
+    def begin(name: str) -> Preparation:
+        nonlocal train
+        train = train or training(experiment, methods)
+        if name not in sweeps:
+            out = folder / "results" / name
+            sweeps[name] = prepared(experiment, methods[name], train, out, progress)
+        return sweeps[name]
+
     try:
-        for name, method in methods.items():
+        for name in names:  # before anything is trained, all that is kept must be sound
+            if (folder / "results" / name / "sweep.json").exists() and begin(name).complete():
+                results[name] = result_of(experiment, methods[name], sweeps[name].finish())
+        for at, name in enumerate(names):
             if name in results:
-                progress.kept(name)
+                progress.found(name)
                 continue
-            progress.begin(name)
+            progress.turn(name)
             try:
-                start = start_of(experiment) if start is None else start
-                result = train_method(experiment, method, start, progress)
-            except (
-                Exception
-            ) as error:  # one method that cannot train this model must not lose the others
-                text = traceback.format_exc()
+                begin(name)
+                with contextlib.suppress(Exception):  # is raised at its turn
+                    for later in names[at + 1 : at + 1 + AHEAD]:
+                        begin(later)
+                result = train_method(experiment, methods[name], sweeps.pop(name))
+            except Unsound:
+                raise
+            except Exception as error:  # one that cannot train must not lose the others
                 failed[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-                (folder.path / f"{name}.error.txt").write_text(text)
-                progress.failed(name, failed[name])
+                (folder / f"{name}.error.txt").write_text(traceback.format_exc())
+                progress.failed(failed[name])
                 continue
-            folder.save(result)
             results[name] = result
-            progress.done(name, result)
+            updates = result.epochs.sum() * experiment.updates / experiment.settings.epochs
+            progress.ended(result, updates / max(result.seconds - result.compile_seconds, 1e-9))
     except KeyboardInterrupt:
-        return Outcome([results[name] for name in methods if name in results], failed, True)
-    return Outcome([results[name] for name in methods if name in results], failed, False)
+        return Outcome([results[name] for name in names if name in results], failed, True)
+    except Unsound as error:
+        raise Problem(str(error)) from error
+    return Outcome([results[name] for name in names if name in results], failed, False)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradxform.cli.compare.results import Result
 from gradxform.cli.files import to_csv
 
 ACCURACY_TOLERANCE, LOSS_TOLERANCE = (
@@ -23,6 +22,33 @@ TARGET_SHARE, TARGET_LOSS = (
     0.97,
     1.10,
 )  # the default target, as shares of the best validation result
+
+
+class Result(NamedTuple):
+    """One method, trained at each learning rate (L) with each seed (S) for E epochs; N rows of test
+    data.
+    """
+
+    method: str
+    rates: np.ndarray  # [L]
+    history: dict[
+        str, np.ndarray
+    ]  # train_loss, val_loss and, for classes, val_accuracy: each [E, L, S]
+    test: dict[str, np.ndarray]  # loss and, for classes, accuracy: each [L, S]
+    rows: (
+        np.ndarray
+    )  # [L, S, N] the goodness on each row of test data: right or wrong, or minus the squared error
+    diverged: np.ndarray  # [L, S] bool
+    epochs: (
+        np.ndarray
+    )  # [L, S] epochs trained, fewer where training stopped; later ones are nan in the history
+    best: np.ndarray  # [L, S] index of the epoch whose parameters were kept: the last one, or the best with --patience
+    seconds: float
+    compile_seconds: float
+
+    def final(self, name: str) -> np.ndarray:
+        """A metric of each member [L, S] with the parameters that were kept."""
+        return np.take_along_axis(self.history[name], self.best[None], axis=0)[0]
 
 
 class Goal(NamedTuple):

@@ -1,10 +1,8 @@
 """What the report says, in words and cells: shared by the terminal and the page."""
 
 import math
-import re
 from typing import NamedTuple
 
-import gradxform as gx
 from gradxform.cli.compare.run import Outcome
 from gradxform.cli.compare.table import (
     ACCURACY_TOLERANCE,
@@ -15,6 +13,7 @@ from gradxform.cli.compare.table import (
     Row,
 )
 from gradxform.cli.experiment import Experiment
+from gradxform.cli.files import code_of
 from gradxform.cli.settings import RATES, SCHEDULES
 
 NAMES = {"accuracy": "accuracy", "loss": "squared error"}
@@ -326,15 +325,9 @@ def winner_code(context: Context) -> str:
     first = context.rows[0]
     rate = float(f"{first.learning_rate:.4g}")
     experiment = context.experiment
-    text = repr(
+    return code_of(
         experiment.settings.transformation(context.methods[first.method], rate, experiment.updates)
     )
-    names = sorted({name for name in re.findall(r"\b[a-z]\w*(?=\()", text) if hasattr(gx, name)})
-    text = re.sub(r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.6g}", text)
-    lines = [f"from gradxform import {', '.join(names)}"]
-    if "is_kernel" in text:
-        lines.append("from gradxform.report.settings import is_kernel")
-    return "\n".join([*lines, "", f"tx = {text}"])
 
 
 def _against(goal: Goal, first: Row, row: Row, scale: float, digits: int) -> str:

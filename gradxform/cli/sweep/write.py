@@ -2,18 +2,13 @@
 terminal.
 """
 
-import re
-import shlex
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import gradxform as gx
 from gradxform.cli import page as html
-from gradxform.cli.files import to_csv, versions, write_atomically
-from gradxform.cli.problems import need
+from gradxform.cli.files import code_of, drawn, say, show_table, to_csv, versions, write_files
 from gradxform.cli.sweep import plots as sweep_plots
-from gradxform.plot.style import THEMES
 from gradxform.sweep import SweepResult
 
 TOP = 20  # members in the page and on the terminal
@@ -55,49 +50,37 @@ PICTURES = {
 
 def write(
     result: SweepResult, folder, title: str = "Sweep", command: str = "", facts=(), test=None
-) -> Path:
-    """Write the files of the report into a folder; returns the page.
+) -> None:
+    """Write the files of the report into a folder.
 
     `facts` are pairs of words about how it was made; `test` is what the best member does on data
     nothing was tuned on.
     """
-    folder = Path(folder)
-    pictures = {
-        name: {
-            (theme, shape): draw(result, theme=colours, narrow=shape == "narrow")
-            for theme, colours in THEMES.items()
-            for shape in ("wide", "narrow")
-        }
-        for name, (_, draw, _) in PICTURES.items()
-    }
-    files = {f"{name}.png": variants["light", "wide"] for name, variants in pictures.items()}
+    pictures = {name: drawn(draw, result) for name, (_, draw, _) in PICTURES.items()}
     rows = result.rows()
-    files["members.csv"] = to_csv([rows[i] for i in result.order()])
-    files["report.html"] = page(result, pictures, title, command, facts, test).encode()
-    for name, content in files.items():
-        write_atomically(folder / name, lambda file, content=content: file.write(content))
-    return folder / "report.html"
+    files = {
+        "members.csv": to_csv([rows[i] for i in result.order()]),
+        "report.html": page(result, pictures, title, command, facts, test).encode(),
+    }
+    write_files(Path(folder), files, pictures)
 
 
 def page(
     result: SweepResult, pictures, title: str, command: str, facts, test: dict[str, float] | None
 ) -> str:
     """The whole page: one file that needs no network."""
-    first, *rest = answers(result, test)
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<div class="answer"><p>{escape(first)}</p><ul>{"".join(f"<li>{escape(s)}</li>" for s in rest)}</ul></div>',
-        f"<pre>{escape(winner_code(result))}</pre>" if not result.diverged.all() else "",
+        html.answer(answers(result, test)),
+        f"<pre>{escape(code_of(result.best.optimizer))}</pre>" if not result.diverged.all() else "",
         "<h2>The best members</h2>",
-        _table(result),
+        html.table(*cells(result)),
         *(part for name, (head, _, caption) in PICTURES.items() for part in (
             f"<h2>{escape(head)}</h2>", html.figure(pictures[name], caption, caption),
         )),
         "<h2>How it was made</h2>",
         html.pairs([*facts, *made(result)]),
-        f"<p>Command:</p><pre>{escape(command)}</pre>" if command else "",
-        f'<p class="faint">{escape(", ".join(map(" ".join, versions().items())))}. '
-        "members.csv beside this page holds every member.</p>",
+        html.made(command, versions(), "members.csv beside this page holds every member."),
     ]  # fmt: skip
     return html.document(title, body)
 
@@ -155,15 +138,6 @@ def made(result: SweepResult) -> list[tuple[str, str]]:
     ]
 
 
-def winner_code(result: SweepResult) -> str:
-    """The code that builds the optimizer of the best member, imports included."""
-    text = re.sub(
-        r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.6g}", repr(result.best.optimizer)
-    )
-    names = sorted({name for name in re.findall(r"\b[a-z]\w*(?=\()", text) if hasattr(gx, name)})
-    return f"from gradxform import {', '.join(names)}\n\ntx = {text}"
-
-
 def cells(result: SweepResult) -> tuple[list[str], list[list[str]]]:
     """The best members as text: the heads, and a row for each."""
     rows = result.rows()
@@ -185,45 +159,8 @@ def cells(result: SweepResult) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def _table(result: SweepResult) -> str:
-    heads, rows = cells(result)
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
-    lines = []
-    for k, (name, *values) in enumerate(rows):
-        mark = ' class="first"' if k == 0 else ""
-        lines.append(
-            f"<tr{mark}><th "
-            f'scope="row">{escape(name)}</th>{"".join(f"<td>{escape(v)}</td>" for v in values)}</tr>'
-        )
-    return (
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>\n' + "\n".join(lines)
-        + '\n</tbody></table></div>\n<p class="faint sideways">The table scrolls sideways.</p>'
-    )  # fmt: skip
-
-
 def print_table(result: SweepResult, test: dict[str, float] | None) -> None:
     """Print the best members on standard output, and the answer."""
-    rich = need("rich.console")
-    console = rich.Console(highlight=False)
-    console = console if console.is_terminal else rich.Console(highlight=False, width=150)
-    table = need("rich.table").Table(box=need("rich.box").SIMPLE_HEAD, pad_edge=False)
     heads, rows = cells(result)
-    for name in heads:
-        table.add_column(name, justify="right", no_wrap=True)
-    text = need("rich.text").Text
-    for row in rows:
-        table.add_row(*map(text, row))
-    console.print(table)
-    for line in answers(result, test):
-        console.print(line, markup=False)
-
-
-def resumed(command: str, path: Path) -> str:
-    """The command that goes on with a folder."""
-    words = [word for word in shlex.split(command) if word != "--resume"]
-    out = (
-        []
-        if any(word == "--out" or word.startswith("--out=") for word in words)
-        else ["--out", str(path)]
-    )
-    return shlex.join([*words, *out, "--resume"])
+    show_table(dict(zip(heads, map(list, zip(*rows, strict=True)), strict=True)), "")
+    say(*answers(result, test))

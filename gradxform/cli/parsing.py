@@ -1,0 +1,113 @@
+"""From the text of an option to its value."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gradxform.cli.methods import METHODS
+from gradxform.cli.problems import Problem
+from gradxform.sweep import Distribution, choice, log_uniform, uniform
+
+
+def parse_methods(text: str) -> tuple[str, ...]:
+    """The methods that `--methods` names: a comma-separated list, or `all`."""
+    if text == "all":
+        return tuple(METHODS)
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def parse_learning_rates(text: str) -> tuple[float, ...]:
+    """`0.001:1:9` is nine rates evenly spaced in the logarithm, `0.01,0.1` a list; ascending, no
+    repeats.
+    """
+    bad = Problem(
+        f"--learning-rates {text!r}: expected low:high:count, such as 1e-4:1:9, or a list, such as "
+        "0.01,0.1"
+    )
+    try:
+        if ":" in text:
+            low, high, count = text.split(":")
+            low, high, count = float(low), float(high), int(count)
+            if not (0 < low <= high < math.inf and count >= 1):
+                raise bad
+            rates = np.geomspace(low, high, count).tolist()
+        else:
+            rates = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise bad from error
+    if not rates or not all(0 < rate < math.inf for rate in rates):
+        raise Problem(f"--learning-rates {text!r}: every rate must be positive and finite")
+    return tuple(sorted({float(f"{rate:.6g}") for rate in rates}))
+
+
+def parse_hidden(text: str) -> tuple[int, ...]:
+    """`64,64` is two hidden layers; the empty string is none."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise Problem(f"--hidden {text!r}: expected whole numbers, such as 64,64") from error
+
+
+def parse_rungs(text: str) -> tuple[int, ...]:
+    """`2,6`: after two epochs and after six."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise Problem(f"--rungs {text!r}: expected epochs, such as 2,6") from error
+
+
+def parse_axes(axes: Any, drawn: bool) -> dict[str, Any]:
+    """The axes of a sweep by name, from a table, or from texts `NAME=VALUES`."""
+    if not isinstance(axes, dict):
+        parts = {text: text.partition("=") for text in axes}
+        for text, (name, _, values) in parts.items():
+            if not name.strip() or not values.strip():
+                raise Problem(f"--axis {text!r}: expected NAME=VALUES, such as b1=0.8,0.9")
+        axes = {name.strip(): values.strip() for name, _, values in parts.values()}
+    return {name: parse_axis(name, x, drawn) for name, x in axes.items()}
+
+
+def parse_axis(name: str, x: Any, drawn: bool) -> list[Any] | Distribution:
+    """The values of an axis: a list; `low:high:count` evenly spaced in the logarithm,
+    `lin:low:high:count` evenly.
+
+    Where settings are drawn, `low:high` and `lin:low:high` are ranges to draw from.
+    """
+    if isinstance(x, list):
+        return choice([_value(name, v) for v in x]) if drawn else [_value(name, v) for v in x]
+    text = str(x)
+    bad = Problem((f"--axis {name}={text}: expected a list such as 0.8,0.9, or low:high:count, "
+                  "lin:low:high:count")
+                  + (", or with --random low:high, lin:low:high" if drawn else ""))  # fmt: skip
+    if ":" not in text:
+        values = [_value(name, part.strip()) for part in text.split(",") if part.strip()]
+        if not values:
+            raise bad
+        return choice(values) if drawn else values
+    even, parts = text.startswith("lin:"), text.removeprefix("lin:").split(":")
+    try:
+        low, high = float(parts[0]), float(parts[1])
+        count = int(parts[2]) if len(parts) > 2 else None
+    except (ValueError, IndexError) as error:
+        raise bad from error
+    sound = len(parts) <= 3 and -math.inf < low <= high < math.inf and (even or low > 0)
+    if not sound or (count is None and not drawn) or (count is not None and count < 1):
+        raise bad
+    span = uniform(low, high) if even else log_uniform(low, high)
+    if count is None:
+        return span
+    values = [float(f"{v:.6g}") for v in span.points(count)]
+    return choice(values) if drawn else values
+
+
+def _value(name: str, x: Any) -> Any:
+    if name == "hidden":
+        return tuple(int(v) for v in (x if isinstance(x, list) else str(x).split("x")))
+    if isinstance(x, str):
+        for kind in (int, float):
+            try:
+                return kind(x)
+            except ValueError:
+                continue
+    return x

@@ -1,0 +1,134 @@
+"""What `compare` and `sweep` share: from the command line to a folder, in one process or several."""
+
+import hashlib
+import os
+import platform
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+from gradxform.cli.problems import Problem, need
+from gradxform.cli.settings import Settings
+
+
+def run_command(arguments, command: str) -> int:
+    """Run `gradxform compare` or `gradxform sweep`, and return its exit code."""
+    given = vars(arguments)
+    names = {about.name for about in fields(Settings)} & set(given)
+    settings = Settings.of(
+        arguments.command, {name: given[name] for name in names}, given.get("file")
+    )
+    for module in ("flax", "rich", "matplotlib", *["pandas"] * (arguments.command == "sweep")):
+        need(module)
+    by_hand = _by_hand(settings)
+    if by_hand and not need("jax").distributed.is_initialized():
+        words = _process(
+            settings.coordinator, settings.processes, settings.process, shlex.split(command)[1:]
+        )
+        return subprocess.run(words, check=False).returncode
+    if not settings.no_cache:
+        keep_programs()
+    path = Path(settings.out) if settings.out else default_folder(arguments.command, settings)
+    if arguments.command == "compare":
+        from gradxform.cli.compare.command import compare as job
+    else:
+        from gradxform.cli.sweep.command import sweep as job
+    return job(settings, path, command, by_hand)
+
+
+def _by_hand(settings: Settings) -> bool:
+    """Whether this is one process of several, each started by hand."""
+    last, index = settings.processes - 1, settings.process
+    if (index is None) != (settings.coordinator is None):
+        raise Problem("--process and --coordinator go together")
+    if index is None:
+        return False
+    if not 0 <= index <= last:
+        raise Problem(f"--process must lie between 0 and {last}; got {index}")
+    if not settings.out:
+        raise Problem("--process needs --out, a folder that all processes share")
+    return True
+
+
+def keep_programs() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, unless the user has chosen one; in a
+    folder for each kind of processor, since a home may be shared by several.
+    """
+    config = need("jax").config
+    if config.jax_compilation_cache_dir is not None:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    about = Path("/proc/cpuinfo")
+    flags = re.search(r"^flags.*$", about.read_text(), re.M) if about.exists() else None
+    kind = f"{platform.machine()} {flags and flags[0]}".encode()
+    folder = Path(home) / "gradxform" / "programs" / hashlib.sha256(kind).hexdigest()[:8]
+    config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def default_folder(command: str, settings: Settings) -> Path:
+    """`compare-digits-mlp`, then `compare-digits-mlp-2` and so on; with --resume, the latest that
+    exists.
+    """
+    stem = re.sub(r"[^\w.-]+", "-", f"{command}-{Path(settings.data).stem}-{settings.model}")
+    number, path = 1, Path(stem)
+    latest = path
+    while path.exists():
+        number, latest = number + 1, path
+        path = Path(f"{stem}-{number}")
+    return latest if settings.resume else path
+
+
+def with_out(words: list[str], path: Path) -> list[str]:
+    """The words of a command, with its folder named."""
+    named = any(word == "--out" or word.startswith("--out=") for word in words)
+    return words if named else [*words, "--out", str(path)]
+
+
+def resumed(command: str, path: Path) -> str:
+    """How to go on with a folder."""
+    words = [word for word in shlex.split(command) if word != "--resume"]
+    return f"go on with {shlex.join([*with_out(words, path), '--resume'])}"
+
+
+def _process(coordinator, processes: int, index, words: list[str]) -> list[str]:
+    """The command line of one process of several."""
+    joined = [coordinator, str(processes), str(index)]
+    return [sys.executable, "-m", "gradxform", "--join", *joined, *words]
+
+
+def shared_out(settings: Settings, path: Path, command: str) -> bool:
+    """Run the processes of a command here and wait; whether all of them ended well. The first that
+    does not ends the others.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = [*with_out(shlex.split(command)[1:], path), "--resume", "--quiet"]
+    words += ["--coordinator", address, "--process"]
+    started = [
+        subprocess.Popen(
+            _process(address, settings.processes, i, [*words, str(i)]), stdout=subprocess.DEVNULL
+        )
+        for i in range(settings.processes)
+    ]
+    try:
+        while any(process.poll() is None for process in started):
+            if any(process.poll() for process in started):
+                break
+            time.sleep(0.1)
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+    if ended := any(process.returncode for process in started):
+        text = f"gradxform: error: a process ended early; {resumed(command, path)}"
+        print(text, file=sys.stderr)
+    return not ended
