@@ -5,7 +5,7 @@ The interval and the meaning of each hyperparameter are written once, in its typ
 annotated with these types; the check, the error message and the documentation come from there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import jax
@@ -52,6 +52,12 @@ class Range:
     meaning: str
     integer: bool = False
     sequence: bool = False
+    low: float = field(init=False)
+    high: float = field(init=False)
+
+    def __post_init__(self):
+        for name, end in zip(("low", "high"), self.interval[1:-1].split(","), strict=True):
+            object.__setattr__(self, name, float(end))
 
     def __repr__(self):
         return self.interval
@@ -62,9 +68,8 @@ class Range:
         return f"{self.meaning}, in {self.interval}"
 
     def _contains(self, array: np.ndarray) -> bool:
-        low, high = (float(end) for end in self.interval[1:-1].split(","))
-        above = array >= low if self.interval[0] == "[" else array > low
-        below = array <= high if self.interval[-1] == "]" else array < high
+        above = array >= self.low if self.interval[0] == "[" else array > self.low
+        below = array <= self.high if self.interval[-1] == "]" else array < self.high
         return bool(np.all(above & below))
 
     def convert(self, owner: str, name: str, x):

@@ -8,7 +8,8 @@ from gradxform.core.chain import chain, transformation
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
 from gradxform.core.labels import Where, only
 from gradxform.core.leafwise import leafwise
-from gradxform.rules.directions import correct_bias, ema
+from gradxform.optimizers.products import adam_parts
+from gradxform.rules.directions import correct_bias
 from gradxform.rules.directions import momentum as heavy_ball
 from gradxform.rules.layerwise import (
     _fromage,
@@ -19,7 +20,6 @@ from gradxform.rules.layerwise import (
     scale_by_sm3,
     scale_by_trust_ratio,
 )
-from gradxform.rules.preconditioners import scale_by_rms
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 
@@ -59,14 +59,12 @@ def lamb(
     if convention == "keras":
         numbers = {"learning_rate": learning_rate, "weight_decay": only(mask, weight_decay)}
         return chain(
-            ema(b1),
-            scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
+            *adam_parts(b1, b2, eps, eps_root),
             leafwise(_lamb_keras, name="scale_by_trust_ratio", **numbers),
         )
     corrected = convention == "optax"
     return chain(
-        ema(b1, corrected),
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=corrected, eps_root=eps_root),
+        *adam_parts(b1, b2, eps, eps_root, corrected=corrected),
         add_decayed_weights(weight_decay, mask),
         scale_by_trust_ratio() if corrected else scale_by_trust_ratio(eps=eps, max_norm=10.0),
         None if corrected else correct_bias(b1),

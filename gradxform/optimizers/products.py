@@ -42,6 +42,20 @@ def keras_or_not(convention: str) -> str:
     return "keras" if convention == "keras" else "optax"
 
 
+def adam_rms(b2, eps, eps_root=0.0, corrected=True, convention="optax"):
+    """The preconditioner of `adam`: ε outside the root, the average corrected."""
+    where = {"eps_in_sqrt": False, "eps_root": eps_root, "convention": keras_or_not(convention)}
+    return scale_by_rms(b2, eps, bias_correction=corrected, **where)
+
+
+def adam_parts(
+    b1, b2, eps, eps_root=0.0, mu_dtype=None, *, nesterov=False, corrected=True, convention="optax"
+):
+    """Direction and preconditioner of `adam`."""
+    averaged = ema(b1, corrected, mu_dtype, nesterov=nesterov)
+    return averaged, adam_rms(b2, eps, eps_root, corrected, convention)
+
+
 @transformation
 def scale_by_adam(
     b1: Decay = 0.9,
@@ -60,17 +74,14 @@ def scale_by_adam(
 
     Source: D. P. Kingma, J. Ba, Adam: A Method for Stochastic Optimization (2015), algorithm 1.
     """
-    return chain(
-        ema(b1, True, mu_dtype, nesterov=nesterov),
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
-    )
+    return chain(*adam_parts(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov))
 
 
 def nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention):
     """Direction and preconditioner of `nadam`, in one of its conventions."""
-    precondition = scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root)
+    averaged, precondition = adam_parts(b1, b2, eps, eps_root, mu_dtype, nesterov=True)
     if convention == "optax":
-        return ema(b1, True, mu_dtype, nesterov=True), precondition
+        return averaged, precondition
     warming = 1.0 if convention == "keras" else 0.004
     if convention != "paper":
         return nesterov_ema_scheduled(b1, warming, accumulator_dtype=mu_dtype), precondition
@@ -253,10 +264,7 @@ def scale_by_ademamix(
 
     Source: M. Pagliardini, P. Ablin, D. Grangier, The AdEMAMix Optimizer (2024), algorithm 1.
     """
-    return chain(
-        two_emas(b1, b3, alpha, accumulator_dtype=mu_dtype),
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
-    )
+    return chain(two_emas(b1, b3, alpha, accumulator_dtype=mu_dtype), adam_rms(b2, eps, eps_root))
 
 
 @transformation
@@ -277,10 +285,7 @@ def scale_by_simplified_ademamix(
     Source: D. Morwani et al., Connections between Schedule-Free Optimizers, AdEMAMix, and
     Accelerated SGD (2025).
     """
-    return chain(
-        momentum_plus_gradient(b1, alpha),
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, eps_root=eps_root),
-    )
+    return chain(momentum_plus_gradient(b1, alpha), adam_rms(b2, eps, eps_root))
 
 
 @schedule

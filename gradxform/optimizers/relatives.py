@@ -10,8 +10,8 @@ from gradxform.core.chain import chain, transformation
 from gradxform.core.hyper import Decay, Epsilon, Fraction, LearningRate, Positive, WeightDecay
 from gradxform.core.labels import Where, only
 from gradxform.core.leafwise import leafwise
+from gradxform.optimizers.products import adam_rms
 from gradxform.rules.directions import ema, quasi_hyperbolic
-from gradxform.rules.preconditioners import scale_by_rms
 from gradxform.rules.rms_variants import (
     scale_by_atan2,
     scale_by_clipped_rms,
@@ -64,12 +64,10 @@ def laprop(
     if convention == "pytorch_optimizer":
         numbers = {"learning_rate": learning_rate, "weight_decay": only(where, weight_decay)}
         return chain(
-            scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True, convention="keras"),
-            ema(b1),
-            leafwise(_decay_after, **numbers),
+            adam_rms(b2, eps, convention="keras"), ema(b1), leafwise(_decay_after, **numbers)
         )
     return chain(
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
+        adam_rms(b2, eps),
         ema(b1),
         add_decayed_weights(weight_decay, where),
         scale_by_learning_rate(learning_rate),

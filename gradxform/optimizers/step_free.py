@@ -25,12 +25,11 @@ from gradxform.core.hyper import (
 )
 from gradxform.core.labels import Where
 from gradxform.core.schedule import schedule
+from gradxform.optimizers.products import adam_parts, adam_rms
 from gradxform.rules.coin_betting import scale_by_cocob
-from gradxform.rules.directions import ema
 from gradxform.rules.distance import FirstStep, scale_by_dog, scale_by_dowg
 from gradxform.rules.dual_averaging import reduce_variance, scale_by_asgd, scale_by_madgrad
 from gradxform.rules.polyak import scale_by_polyak
-from gradxform.rules.preconditioners import scale_by_rms
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 from gradxform.wrappers.schedule_free import (
@@ -230,8 +229,7 @@ def mars(
     """
     return chain(
         reduce_variance(b1, gamma, max_norm, exact=exact),
-        ema(b1),
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
+        *adam_parts(b1, b2, eps),
         add_decayed_weights(weight_decay, where),
         scale_by_learning_rate(learning_rate),
     )
@@ -379,9 +377,5 @@ def schedule_free_adamw(
     """
     rate = _rate(learning_rate, warmup_steps, convention)
     decay, numbers = _decay(weight_decay, decay_at, rate, learning_rate, convention)
-    base = chain(
-        scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),
-        decay,
-        scale_by_learning_rate(rate),
-    )
+    base = chain(adam_rms(b2, eps), decay, scale_by_learning_rate(rate))
     return _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, **numbers)

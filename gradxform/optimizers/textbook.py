@@ -17,7 +17,7 @@ from gradxform.core.hyper import (
     WeightDecay,
 )
 from gradxform.core.labels import Where
-from gradxform.optimizers.products import keras_or_not, nadam_parts
+from gradxform.optimizers.products import adam_parts, keras_or_not, nadam_parts
 from gradxform.rules.directions import ema
 from gradxform.rules.directions import momentum as heavy_ball
 from gradxform.rules.preconditioners import (
@@ -65,15 +65,11 @@ def sgd(
     """
     if nesterov and momentum is None:
         raise ValueError("sgd: nesterov=True needs a momentum")
-    velocity = (
-        None
-        if momentum is None
-        else heavy_ball(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
-    )
-    descend = scale_by_learning_rate(learning_rate)
-    return chain(
-        *((velocity, descend) if convention in ("optax", "torch") else (descend, velocity))
-    )
+    descend, velocity = scale_by_learning_rate(learning_rate), None
+    if momentum is not None:
+        velocity = heavy_ball(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
+    inside = convention in ("keras", "paper")
+    return chain(descend, velocity) if inside else chain(velocity, descend)
 
 
 @transformation(
@@ -229,18 +225,9 @@ def adam(
 
     Not: decoupled weight decay (`adamw`).
     """
+    how = {"nesterov": nesterov, "corrected": bias_correction, "convention": convention}
     return chain(
-        ema(b1, bias_correction, mu_dtype, nesterov=nesterov),
-        scale_by_rms(
-            b2,
-            eps,
-            0.0,
-            False,
-            bias_correction,
-            eps_root=eps_root,
-            convention=keras_or_not(convention),
-        ),
-        scale_by_learning_rate(learning_rate),
+        *adam_parts(b1, b2, eps, eps_root, mu_dtype, **how), scale_by_learning_rate(learning_rate)
     )
 
 
@@ -306,16 +293,10 @@ def adamw(
     Not: Adam with L2 (`adam_l2`), whose decay passes through the preconditioner.
     """
     descend = scale_by_learning_rate(learning_rate)
-    decay = add_decayed_weights(
-        weight_decay, mask, kind="independent" if convention == "paper" else "decoupled"
-    )
-    return chain(
-        ema(b1, True, mu_dtype, nesterov=nesterov),
-        scale_by_rms(
-            b2, eps, 0.0, False, True, eps_root=eps_root, convention=keras_or_not(convention)
-        ),
-        *((descend, decay) if convention == "paper" else (decay, descend)),
-    )
+    parts = adam_parts(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, convention=convention)
+    if convention == "paper":
+        return chain(*parts, descend, add_decayed_weights(weight_decay, mask, kind="independent"))
+    return chain(*parts, add_decayed_weights(weight_decay, mask), descend)
 
 
 @transformation

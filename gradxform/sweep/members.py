@@ -114,7 +114,7 @@ def bounded(tree, path: Path) -> bool:
             for option in (hint, *typing.get_args(hint)):
                 for extra in getattr(option, "__metadata__", ()):
                     if isinstance(extra, Range) and i == len(path) - 1:
-                        return np.isfinite(float(extra.interval[1:-1].split(",")[1])).item()
+                        return bool(np.isfinite(extra.high))
         node = children(node)[name]
     return False
 

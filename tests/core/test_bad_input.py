@@ -74,7 +74,7 @@ def needed(constructor) -> dict[str, Any]:
 
 def outside(r: Range) -> list[Any]:
     """Numbers just outside the interval at each end, and NaN and the infinities."""
-    low, high = (float(end) for end in r.interval[1:-1].split(","))
+    low, high = r.low, r.high
     bad = [math.nan, math.inf, -math.inf]
     bad += (
         []
@@ -96,7 +96,7 @@ def outside(r: Range) -> list[Any]:
 
 
 def inside(r: Range) -> list[float]:
-    low, high = (float(end) for end in r.interval[1:-1].split(","))
+    low, high = r.low, r.high
     some = [0.5, 1.0, 2.0, 1e-3, -3.0, 1e6, low, high]
     return [
         x
