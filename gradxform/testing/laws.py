@@ -26,11 +26,9 @@ DTYPES = (jnp.bfloat16, jnp.float16, jnp.float32)
 def is_a_pair(tx, extra):
     """It unpacks into (init, update), and these are its methods."""
     init_fn, update_fn = tx
-    params = tree()
-    updates, _ = update_fn(gradients_of(0, params), init_fn(params), params, **extra)
-    assert_same(
-        updates, tx.update(gradients_of(0, params), tx.init(params), params, **extra)[0], "the pair"
-    )
+    params, gradients = tree(), gradients_of(0, tree())
+    updates, _ = update_fn(gradients, init_fn(params), params, **extra)
+    assert_same(updates, tx.update(gradients, tx.init(params), params, **extra)[0], "the pair")
 
 
 def dtypes_are_a_fixed_point(tx, extra):
@@ -50,17 +48,11 @@ def dtypes_are_a_fixed_point(tx, extra):
         for (path, old), new in zip(
             jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(new_state), strict=True
         ):
-            seen = [(x.shape, x.dtype, x.weak_type) for x in (old, new)]
-            assert seen[0] == seen[1], (
-                f"{what}: state{jax.tree_util.keystr(path)} goes from {seen[0]} to {seen[1]}"
-            )
-            assert not old.weak_type, (
-                f"{what}: state{jax.tree_util.keystr(path)} is weakly typed, which costs a retrace "
-                "after a restore"
-            )
-            assert old.dtype not in (jnp.bfloat16, jnp.float16), (
-                f"{what}: state{jax.tree_util.keystr(path)} is narrow by default"
-            )
+            at = f"{what}: state{jax.tree_util.keystr(path)}"
+            was, became = ((x.shape, x.dtype, x.weak_type) for x in (old, new))
+            assert was == became, f"{at} goes from {was} to {became}"
+            assert not old.weak_type, f"{at} is weakly typed, which costs a retrace after a restore"
+            assert old.dtype not in (jnp.bfloat16, jnp.float16), f"{at} is narrow by default"
         assert jax.tree.structure(updates) == jax.tree.structure(gradients), (
             f"{what}: the updates have another structure"
         )
@@ -72,28 +64,21 @@ def dtypes_are_a_fixed_point(tx, extra):
 
 def init_is_abstract(tx, extra):
     """`init` works under `jax.eval_shape` and gives there what it gives with numbers."""
-    params = tree()
-    state = tx.init(params)
-    assert jax.tree.structure(jax.eval_shape(tx.init, params)) == jax.tree.structure(state)
-    abstract = jax.tree.leaves(jax.eval_shape(tx.init, params))
-    assert [(x.shape, x.dtype) for x in abstract] == [
-        (x.shape, x.dtype) for x in jax.tree.leaves(state)
-    ]
+    abstract, state = jax.eval_shape(tx.init, tree()), tx.init(tree())
+    assert jax.tree.structure(abstract) == jax.tree.structure(state)
+    seen = [[(x.shape, x.dtype) for x in jax.tree.leaves(made)] for made in (abstract, state)]
+    assert seen[0] == seen[1]
 
 
 def jit_equals_eager(tx, extra):
     """Compiled with its numbers closed over, called as it is, and run operation by operation, it
     does the same.
     """
-    params = tree()
-    state = tx.init(params)
-    eager = tx.update(gradients_of(0, params), state, params, **extra)
-    jitted = jax.jit(lambda g, s, p: tx.update(g, s, p, **extra))(
-        gradients_of(0, params), state, params
-    )
-    assert_close(eager, jitted, "eager against jit")
+    first = gradients_of(0, tree()), tx.init(tree()), tree()
+    jitted = jax.jit(lambda g, s, p: tx.update(g, s, p, **extra))(*first)
+    assert_close(tx.update(*first, **extra), jitted, "eager against jit")
     with jax.disable_jit():
-        stepwise = tx.update(gradients_of(0, params), state, params, **extra)
+        stepwise = tx.update(*first, **extra)
     assert_close(stepwise, jitted, "operation by operation against jit")
 
 
@@ -126,13 +111,8 @@ def vmap_equals_loop(tx, extra):
     trained = lambda tx: train(tx, params, extra)  # noqa: E731
     batched, alone = jax.jit(jax.vmap(trained))(stack(members)), jax.jit(trained)
     for i, member in enumerate(members):
-        assert_close(
-            jax.tree.map(lambda x, i=i: x[i], batched),
-            alone(member),
-            f"member {i}",
-            rtol=1e-4,
-            atol=1e-5,
-        )
+        got = jax.tree.map(lambda x, i=i: x[i], batched)
+        assert_close(got, alone(member), f"member {i}", rtol=1e-4, atol=1e-5)
 
 
 def _replace_numbers(tx, make: Callable[[float], Any]):
@@ -143,18 +123,14 @@ def _replace_numbers(tx, make: Callable[[float], Any]):
 
 def constant_schedule_is_constant(tx, extra):
     """With a constant schedule in place of each number it does the same, bit for bit."""
-    params = tree()
-    scheduled = _replace_numbers(tx, constant_schedule)
-    assert_same(
-        _jit_train(scheduled, params, extra)[0], _trained(tx, extra)[0], "constant schedules"
-    )
+    scheduled, _ = _jit_train(_replace_numbers(tx, constant_schedule), tree(), extra)
+    assert_same(scheduled, _trained(tx, extra)[0], "constant schedules")
 
 
 def uniform_table_is_constant(tx, extra):
     """With a table that gives every path the same number it does the same, bit for bit."""
-    params = tree()
-    tabled = _replace_numbers(tx, lambda x: by_path({"a/**": x, "**": x}))
-    assert_same(_jit_train(tabled, params, extra)[0], _trained(tx, extra)[0], "uniform tables")
+    tables = _replace_numbers(tx, lambda x: by_path({"a/**": x, "**": x}))
+    assert_same(_jit_train(tables, tree(), extra)[0], _trained(tx, extra)[0], "uniform tables")
 
 
 def _jit_train(tx, params, extra):
@@ -242,10 +218,8 @@ def large_temporaries_are_absent(tx, extra):
     compiled = jax.jit(given, donate_argnums=(0, 1)).lower(params, state, params).compile()
     analysis = compiled.memory_analysis()
     assert analysis is not None, "this backend tells no memory"
-    temporary = analysis.temp_size_in_bytes
-    assert temporary < 512 * 512 * 4, (
-        f"{temporary} bytes of temporaries for a leaf of {512 * 512 * 4}"
-    )
+    temporary, leaf = analysis.temp_size_in_bytes, 512 * 512 * 4
+    assert temporary < leaf, f"{temporary} bytes of temporaries for a leaf of {leaf}"
 
 
 def is_a_value(tx, extra):
@@ -266,13 +240,9 @@ def is_a_value(tx, extra):
 
 def unknown_arguments_are_ignored(tx, extra):
     """An extra argument that it does not know changes nothing."""
-    params = tree()
-    gradients, state = gradients_of(0, params), tx.init(params)
-    assert_same(
-        tx.update(gradients, state, params, unheard_of=jnp.ones(3), **extra),
-        tx.update(gradients, state, params, **extra),
-        "extra",
-    )
+    first = gradients_of(0, tree()), tx.init(tree()), tree()
+    got = tx.update(*first, unheard_of=jnp.ones(3), **extra)
+    assert_same(got, tx.update(*first, **extra), "extra")
 
 
 def chains_associate(tx, extra):
@@ -295,9 +265,8 @@ def chains_associate(tx, extra):
 
 def a_subtree_runs_alone(tx, extra):
     """A leaf is treated as if the others were not there."""
-    params = tree()
     together, _ = _trained(tx, extra)
-    alone, _ = _jit_train(tx, {"b": params["b"]}, extra)
+    alone, _ = _jit_train(tx, {"b": tree()["b"]}, extra)
     assert_close(alone["b"], together["b"], "the leaf b alone", rtol=1e-6, atol=1e-7)
 
 
