@@ -15,6 +15,12 @@ __all__ = ["scale_by_cocob"]
 
 
 def _cocob(u, at, x0, bets, scale, absolute, reward, *, alpha):
+    """s ← max(s, |u|)
+    G ← G + |u|
+    R ← max(R - u (p - p₀), 0)
+    θ ← θ - u
+    p ← p₀ + θ / (s max(G + s, α s)) (s + R)
+    """
     scale = jnp.maximum(scale, jnp.abs(u))
     absolute = absolute + jnp.abs(u)
     reward = jnp.maximum(reward - u * (at.p - x0), 0)

@@ -21,6 +21,10 @@ __all__ += ["scale_by_optimistic_gradient"]
 
 
 def _optimistic(u, at, previous, *, alpha, beta):
+    """d = u - u₋₁      0 at the first step
+    u₋₁ ← u
+    u ← α u + β d
+    """
     before = jnp.where(at.t == 1, u, previous)
     return (alpha + beta) * u - beta * before, u
 
@@ -46,14 +50,41 @@ def _adan(u, at, m, v, n, previous, share, b1, b2, b3, eps, eps_root):
 
 
 def _adan_optax(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
+    """d = u - g₋₁      0 at the first step
+    g₋₁ ← u
+    m ← β₁ m + (1 - β₁) u
+    v ← β₂ v + (1 - β₂) d
+    n ← β₃ n + (1 - β₃) (u + (1 - β₂) d)²
+    m̂ = m / (1 - β₁ᵗ)
+    v̂ = v / (1 - β₂ᵗ)
+    n̂ = n / (1 - β₃ᵗ)
+    u = (m̂ + (1 - β₂) v̂) / (√(n̂ + ε₀) + ε)
+    """
     return _adan(u, at, m, v, n, previous, 1 - b2, b1, b2, b3, eps, eps_root)
 
 
 def _adan_authors(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
+    """d = u - g₋₁      0 at the first step
+    g₋₁ ← u
+    m ← β₁ m + (1 - β₁) u
+    v ← β₂ v + (1 - β₂) d
+    n ← β₃ n + (1 - β₃) (u + β₂ d)²
+    m̂ = m / (1 - β₁ᵗ)
+    v̂ = v / (1 - β₂ᵗ)
+    n̂ = n / (1 - β₃ᵗ)
+    u = (m̂ + β₂ v̂) / (√(n̂ + ε₀) + ε)
+    """
     return _adan(u, at, m, v, n, previous, b2, b1, b2, b3, eps, eps_root)
 
 
 def _adan_paper(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
+    """d = u - g₋₁      0 at the first step
+    g₋₁ ← u
+    m ← β₁ m + (1 - β₁) u      m = u at the first step
+    v ← β₂ v + (1 - β₂) d
+    n ← β₃ n + (1 - β₃) (u + β₂ d)²      n = u² at the first step
+    u = (m + β₂ v) / (√(n + ε₀) + ε)
+    """
     first = at.t == 1
     change = jnp.where(first, jnp.zeros_like(u), u - previous)
     m = jnp.where(first, u, lerp(u, m, b1))
@@ -112,6 +143,17 @@ class _Adopt(NamedTuple):
     start: int
     nesterov: bool
 
+    @property
+    def equation(self) -> str:
+        step, name = "t" if self.start else "(t - 1)", getattr(self.bound, "__name__", "c")
+        bound = f"{step}^(1 / 4)" if self.bound is fourth_root else f"`{name}`({step.strip('()')})"
+        clipped = f"b = {bound},  x ← min(max(x, -b), b)" if self.bound else ""
+        return f"""x = u / max(√v, ε)
+            {clipped}
+            m ← β₁ m + (1 - β₁) x      not at the first step
+            v ← β₂ v + (1 - β₂) u²      v = u² at the first step
+            u = {"β₁ m + (1 - β₁) x" if self.nesterov else "m"}"""
+
     def __call__(self, u, at, m, v, *, b1, b2, eps):
         first = at.t == 1
         x = u / jnp.maximum(safe_sqrt(v), eps)
@@ -167,11 +209,21 @@ def _delayed(u, at, s, b2, eps):
 
 
 def _acprop(u, at, m, s, *, b1, b2, eps, eps_root):
+    """ŝ = s / (1 - β₂ᵗ⁻¹)      1 at the first step
+    s ← β₂ s + (1 - β₂) (u - m)² + ε₀
+    m ← β₁ m + (1 - β₁) u
+    u ← u / (√ŝ + ε)
+    """
     step = _delayed(u, at, s, b2, eps)
     return step, lerp(u, m, b1), b2 * s + ((1 - b2) * abs_sq(u - m) + eps_root)
 
 
 def _acprop_authors(u, at, m, s, *, b1, b2, eps, eps_root):
+    """ŝ = s / (1 - β₂ᵗ⁻¹)      1 at the first step
+    m ← β₁ m + (1 - β₁) u
+    s ← β₂ s + (1 - β₂) (u - m)² + ε₀
+    u ← u / (√ŝ + ε)
+    """
     step = _delayed(u, at, s, b2, eps)
     m = lerp(u, m, b1)
     return step, m, b2 * s + ((1 - b2) * abs_sq(u - m) + eps_root)

@@ -26,6 +26,11 @@ def _cube_root(x):
 
 
 def _madgrad(u, at, x0, s, squares, *, learning_rate, momentum, eps):
+    """η = (α + ε) √t
+    s ← s + η u
+    v ← v + η u²
+    p ← β p + (1 - β) (p₀ - s / (∛v + ε))
+    """
     rate = (learning_rate + eps) * jnp.sqrt(at.t.astype(jnp.real(u).dtype))
     s = s + rate * u
     squares = squares + rate * abs_sq(u)
@@ -63,6 +68,10 @@ def scale_by_madgrad(learning_rate: LearningRate, momentum: Momentum = 0.9, eps:
 
 
 def _asgd(u, at, average, *, learning_rate, lambd, alpha, t0):
+    """η = α / (1 + λ α (t - 1))^κ
+    p ← p - η (u + λ p)
+    a ← a + (p - a) / max(1, t - 1 - t₀)
+    """
     t = at.t.astype(jnp.real(u).dtype)
     rate = learning_rate / (1 + lambd * learning_rate * (t - 1)) ** alpha
     step = -rate * (u + lambd * at.p)
@@ -106,12 +115,18 @@ def scale_by_asgd(
 
 
 def _mars(u, at, last, *, b1, gamma, max_norm):
+    """d = u + γ β₁ / (1 - β₁) (u - g₋₁)
+    g₋₁ ← u
+    u = d / max(1, ‖d‖ / c)
+    """
     corrected = u + gamma * b1 / (1 - b1) * (u - last)
     return corrected / jnp.maximum(safe_sqrt(jnp.sum(abs_sq(corrected))) / max_norm, 1), u
 
 
 def _gradient_before(updates, at, previous):
-    """This batch's gradient at the parameters of the step before."""
+    """g₋₁ = ∇f(p₋₁)      f the loss of this batch
+    p₋₁ ← p
+    """
     loss = at.need("obj_fn")
     now = like(previous, at.p)
     before = jax.grad(loss)(trees.tree_map(lambda x, p: x.astype(p.dtype), previous, now))
@@ -119,6 +134,9 @@ def _gradient_before(updates, at, previous):
 
 
 def _mars_exact(u, at, *, b1, gamma, max_norm):
+    """d = u + γ β₁ / (1 - β₁) (u - g₋₁)
+    u = d / max(1, ‖d‖ / c)
+    """
     return _mars(u, at, at.scalars.astype(u.dtype), b1=b1, gamma=gamma, max_norm=max_norm)[0]
 
 

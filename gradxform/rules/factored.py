@@ -135,6 +135,16 @@ class _FactoredRms:
     factoring: Factoring
     decay_rate_fn: Callable[..., Any]
 
+    @property
+    def equation(self) -> str:
+        usual = self.decay_rate_fn is _power_decay
+        return f"""ρₜ = {"1 - (t - t₀)^-γ" if usual else "decay_rate_fn(t - 1 - t₀, γ)"}
+            R ← ρₜ R + (1 - ρₜ) meanⱼ(g² + ε)
+            C ← ρₜ C + (1 - ρₜ) meanᵢ(g² + ε)
+            v ← ρₜ v + (1 - ρₜ) (g² + ε)      where a leaf is not factored
+            V = R C / mean(R)      v where a leaf is not factored
+            u ← u / √V"""
+
     def __call__(self, u, at, v_row, v_col, v, *, decay_rate, step_offset, epsilon):
         dtype = jnp.real(u).dtype
         step = (at.t - 1).astype(dtype) - step_offset
@@ -189,6 +199,12 @@ def scale_by_factored_rms(
 @dataclass(frozen=True)
 class _FactoredRmsTorch:
     factoring: Factoring
+    equation = """ρₜ = 1 - t^-γ
+        R ← ρₜ R + (1 - ρₜ) meanⱼ(g²)
+        C ← ρₜ C + (1 - ρₜ) meanᵢ(g²)
+        v ← ρₜ v + (1 - ρₜ) g²      where a leaf is not factored
+        V = R C / mean(R)      v where a leaf is not factored
+        u ← u / √V"""
 
     def __call__(self, u, at, v_row, v_col, v, *, decay_rate):
         dtype = jnp.real(u).dtype
@@ -228,6 +244,9 @@ def factored_rms_keras(decay_rate, epsilon):
 
 
 def _block_rms_decayed(u, at, *, min_scale, rate, weight_decay):
+    """r = √mean(p²)
+    u ← u max((1 - α λ) r, min) + α λ p
+    """
     shrunk = (1 - rate * weight_decay) * safe_sqrt(jnp.mean(abs_sq(at.p)))
     return u * jnp.maximum(shrunk, min_scale) + rate * weight_decay * at.p
 
@@ -239,6 +258,7 @@ def relative_step_decayed(min_scale, learning_rate, weight_decay, where):
 
 
 def _block_rms(u, at, *, min_scale):
+    """u ← u max(√mean(p²), min)"""
     return u * jnp.maximum(safe_sqrt(jnp.mean(abs_sq(at.p))), min_scale)
 
 
@@ -248,6 +268,7 @@ def relative_step(min_scale):
 
 
 def _falling(u, at, *, learning_rate):
+    """u ← u min(α, 1 / √t)"""
     return u * jnp.minimum(learning_rate, jax.lax.rsqrt(at.t.astype(jnp.real(u).dtype)))
 
 
@@ -257,6 +278,7 @@ def falling_rate(learning_rate):
 
 
 def _decay_by_rate(u, at, *, rate, weight_decay):
+    """u ← u + α λ p"""
     return u + rate * weight_decay * at.p
 
 
@@ -273,6 +295,17 @@ def _rms(x):
 @dataclass(frozen=True)
 class _Came:
     factoring: Factoring
+    equation = """R ← β₂ R + (1 - β₂) meanⱼ(g² + ε₁)
+        C ← β₂ C + (1 - β₂) meanᵢ(g² + ε₁)
+        v ← β₂ v + (1 - β₂) (g² + ε₁)      where a leaf is not factored
+        V = R C / mean(R)      v where a leaf is not factored
+        x = u / √V
+        x ← x / max(1, √mean(x²) / d)
+        m ← β₁ m + (1 - β₁) x
+        R' ← β₃ R' + (1 - β₃) meanⱼ((x - m)² + ε₂)
+        C' ← β₃ C' + (1 - β₃) meanᵢ((x - m)² + ε₂)
+        S = R' C' / mean(R')      1 where a leaf is not factored
+        u = m / √S"""
 
     def __call__(
         self, u, at, m, v_row, v_col, v, s_row, s_col, *, b1, b2, b3, eps1, eps2, clipping_threshold
@@ -356,6 +389,10 @@ class _BlockZeros(_Blocks):
 
 @dataclass(frozen=True)
 class _BlockRms(_Blocks):
+    equation = """v ← β v + (1 - β) mean(g²)      over the block
+        v̂ = v / (1 - βᵗ)
+        u ← u / (√v̂ + ε)"""
+
     def __call__(self, u, at, v, *, decay, eps):
         v = lerp(jnp.mean(abs_sq(at.g), axis=self.reduced(u), keepdims=True), v, decay)
         return divide_by_root(u, jnp.broadcast_to(debias(v, decay, at.t), u.shape), eps, 0.0), v

@@ -29,6 +29,7 @@ def _norm(x):
 
 
 def _param_block_norm(u, at, *, min_scale):
+    """u ← u max(‖p‖, min)"""
     return u * jnp.maximum(_norm(at.p), min_scale)
 
 
@@ -48,6 +49,7 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3):
 
 
 def _param_block_rms(u, at, *, min_scale):
+    """u ← u max(√mean(p²), min)"""
     return u * jnp.maximum(safe_sqrt(jnp.mean(abs_sq(at.p))), min_scale)
 
 
@@ -72,10 +74,12 @@ def _trust(u, p_norm, trust_coefficient, min_norm, eps):
 
 
 def _trust_ratio(u, at, *, min_norm, trust_coefficient, eps):
+    """u ← η u max(‖p‖, n) / (max(‖u‖, n) + ε)"""
     return _trust(u, jnp.maximum(_norm(at.p), min_norm), trust_coefficient, min_norm, eps)
 
 
 def _trust_ratio_bounded(u, at, *, min_norm, trust_coefficient, eps, max_norm):
+    """u ← η u min(max(‖p‖, n), c) / (max(‖u‖, n) + ε)"""
     p_norm = jnp.minimum(jnp.maximum(_norm(at.p), min_norm), max_norm)
     return _trust(u, p_norm, trust_coefficient, min_norm, eps)
 
@@ -109,15 +113,22 @@ def scale_by_trust_ratio(
 
 
 def _trust_ratio_where(u, at, *, selected, trust_coefficient, eps):
+    """u ← u [φ η ‖p‖ / (‖u‖ + ε) + 1 - φ]"""
     return jnp.where(selected > 0, _trust(u, _norm(at.p), trust_coefficient, 0.0, eps), u)
 
 
 def _lamb_keras(u, at, *, learning_rate, weight_decay):
+    """q = (1 - α λ) p
+    p ← q - α u ‖q‖ / ‖u‖
+    """
     p = (1 - learning_rate * weight_decay) * at.p
     return -learning_rate * (_trust(u, _norm(p), 1.0, 0.0, 0.0) + weight_decay * at.p)
 
 
 def _lars_ratio(u, at, *, selected, trust_coefficient, eps, weight_decay):
+    """r = φ η ‖p‖ / (‖u‖ + λ ‖p‖ + ε) + 1 - φ
+    u ← r (u + λ p)
+    """
     p_norm, u_norm = _norm(at.p), _norm(u)
     ratio = trust_coefficient * safe_divide(p_norm, u_norm + weight_decay * p_norm + eps)
     apart = (p_norm == 0) | (u_norm == 0) | (selected <= 0)
@@ -125,6 +136,7 @@ def _lars_ratio(u, at, *, selected, trust_coefficient, eps, weight_decay):
 
 
 def _fromage(u, at, *, learning_rate):
+    """p ← (p - α u) / √(1 + α²)"""
     root = (1 + learning_rate**2) ** 0.5
     return -(learning_rate / root) * u - (learning_rate**2 / (root * (1 + root))) * at.p
 
@@ -134,6 +146,10 @@ def _real_scalar(p):
 
 
 def _novograd(u, at, m, v, *, b1, b2, eps, eps_root, weight_decay):
+    """v ← β₂ v + (1 - β₂) ‖u‖²      v = ‖u‖² at the first step
+    m ← β₁ m + u / (√(v + ε₀) + ε) + λ p
+    u = m
+    """
     square = jnp.sum(abs_sq(u))
     v = jnp.where(at.t == 1, square, lerp(square, v, b2))
     m = b1 * m + (divide_by_root(u, v, eps, eps_root) + weight_decay * at.p)
@@ -176,6 +192,11 @@ def _per_axis(p):
 
 
 def _sm3(u, at, mu, m, *, b1, b2, eps):
+    """v = β₂ minᵣ μᵣ + (1 - β₂) u²      u² whole for β₂ = 1
+    μᵣ ← max v      over the entries of each row, column, …
+    m ← β₁ m + (1 - β₁) u / √(v + ε)
+    u = m
+    """
     shape = u.shape or (1,)
     axes = range(len(shape))
     bounds = [

@@ -20,6 +20,7 @@ Growth = Annotated[Hyper, Range("[1, inf)", "a factor by which steps grow")]
 
 
 def _sign(u, at):
+    """u ← sign(u)"""
     return jnp.sign(u)
 
 
@@ -45,16 +46,28 @@ def _lion_point(u, m, b1, b2):
 
 
 def _lion(u, at, m, *, b1, b2):
+    """c = β₁ m + (1 - β₁) u
+    m ← β₂ m + (1 - β₂) u
+    u = sign(c)
+    """
     m = lerp(u, m, b2)
     return jnp.sign(_lion_point(u, m, b1, b2)), m
 
 
 def _lion_smooth(u, at, m, *, b1, b2, smooth_beta):
+    """c = β₁ m + (1 - β₁) u
+    m ← β₂ m + (1 - β₂) u
+    u = tanh(s c)
+    """
     m = lerp(u, m, b2)
     return jnp.tanh(smooth_beta * (_lion_point(u, m, b1, b2) / b2)), m
 
 
 def _lion_refined(u, at, m, *, b1, b2):
+    """c = β₁ m + (1 - β₁) u
+    m ← β₂ m + (1 - β₂) u
+    u = min(max(c, -1), 1)
+    """
     m = lerp(u, m, b2)
     x = _lion_point(u, m, b1, b2) / b2
     return jnp.where(jnp.abs(x) < 1, x, jnp.sign(x)), m
@@ -91,6 +104,12 @@ def scale_by_lion(
 
 
 def _rprop(u, at, size, previous, *, eta_minus, eta_plus, min_step_size, max_step_size):
+    """e = sign(u) sign(h)
+    s ← min(max(η⁺ s, s₋), s₊)      where e > 0
+    s ← min(max(η⁻ s, s₋), s₊)      where e < 0
+    h ← s sign(u)      0 where e < 0
+    u = h
+    """
     agree = jnp.sign(u) * jnp.sign(previous)
     factor = jnp.where(agree > 0, eta_plus, eta_minus).astype(size.dtype)
     size = jnp.where(agree == 0, size, jnp.clip(size * factor, min_step_size, max_step_size))
@@ -99,6 +118,12 @@ def _rprop(u, at, size, previous, *, eta_minus, eta_plus, min_step_size, max_ste
 
 
 def _rprop_late(u, at, size, previous, *, eta_minus, eta_plus, min_step_size, max_step_size):
+    """e = sign(u) sign(h)
+    s ← min(max(η⁺ s, s₋), s₊)      where e > 0
+    s ← min(max(η⁻ s, s₋), s₊)      where e < 0
+    u = h      as it was, 0 where e < 0
+    h ← s sign(u)      0 where e < 0
+    """
     turned = jnp.sign(u) * jnp.sign(previous) < 0
     _, size, step = _rprop(
         u,
