@@ -39,7 +39,7 @@ SYMBOLS: dict[str, str] = {
     "weight_decay_rate": "λ", "lambd": "λ ω", "dampening": "d", "nu": "ν", "nu1": "ν₁", "nu2": "ν₂", "alpha": "α κ", "gamma": "γ",
     "eta": "η", "optimism": "o", "scaling": "σ", "step_size": "a s", "step_size_fn": "a", "rate": "α η", "scale_factor": "c",
     "threshold": "z₀ c τ", "clipping_threshold": "d", "max_norm": "c", "min_norm": "n", "max_delta": "δ", "clipping": "c", "cap": "c",
-    "trust_coefficient": "η", "min_scale": "min", "sync_period": "k", "slow_step_size": "α", "period": "k", "every_k": "k",
+    "trust_coefficient": "η", "min_scale": "ε₂", "sync_period": "k", "slow_step_size": "α", "period": "k", "every_k": "k",
     "every_k_schedule": "k", "update_interval": "k", "update_proj_gap": "k", "clip_threshold": "ρ", "eta_minus": "η⁻",
     "eta_plus": "η⁺", "min_step_size": "s₋", "max_step_size": "s₊", "lambda_rel": "λ_rel", "lambda_abs": "λ_abs",
     "warmup_steps": "T", "smooth_beta": "s", "momentum_decay": "ψ", "decay_rate": "γ rate", "step_offset": "t₀", "t0": "t₀",

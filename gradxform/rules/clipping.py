@@ -6,6 +6,7 @@ stays NaN, for `zero_nans` or the eye to catch.
 """
 
 import math
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 
@@ -14,7 +15,7 @@ from gradxform.core.chain import transformation
 from gradxform.core.hyper import Decay, Epsilon, NonNegative, Patience, Positive
 from gradxform.core.leafwise import leafwise
 from gradxform.numerics import abs_sq, lerp, safe_divide, safe_sqrt
-from gradxform.rules.measures import zero
+from gradxform.rules.measures import leaf_zero, norm, zero
 
 __all__ = ["adagc", "adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 __all__ += ["clip_by_leaf_norm", "zclip"]
@@ -142,19 +143,12 @@ def unitwise_norm(x, axis=None):
     )
 
 
+@dataclass(frozen=True)
 class _UnitClip:
     """Clips each unit: a column, a filter or a vector."""
 
+    axis: int | tuple[int, ...] | None
     equation = "u ← u min(1, c max(‖p‖, ε) / ‖u‖)"
-
-    def __init__(self, axis):
-        self.axis = axis
-
-    def __eq__(self, other):
-        return isinstance(other, _UnitClip) and self.axis == other.axis
-
-    def __hash__(self):
-        return hash((type(self), self.axis))
 
     def __call__(self, u, at, *, clipping, eps):
         axes = _unit_axes(u.shape, self.axis)
@@ -275,19 +269,15 @@ def _adagc(u, at, gamma, *, lambda_rel, lambda_abs, beta, warmup_steps, eps):
     γ ← min(γ, ‖s u‖)      while t < T
     u ← s u
     """
-    norm = safe_sqrt(jnp.sum(abs_sq(u)))
+    length = norm(u)
     warming = (at.t < warmup_steps) | (at.t == 1)
     absolute = jnp.minimum(lambda_abs / (at.scalars + eps), 1)
-    relative = jnp.minimum(lambda_rel * jnp.maximum(gamma, eps) / jnp.maximum(norm, eps), 1)
+    relative = jnp.minimum(lambda_rel * jnp.maximum(gamma, eps) / jnp.maximum(length, eps), 1)
     factor = jnp.where(warming, absolute, relative)
     u = _times(u, factor)
-    norm = jnp.where(jnp.isfinite(norm), norm * factor, gamma)
-    learned = jnp.where(at.t == 1, norm, jnp.minimum(gamma, norm))
-    return u, jnp.where(warming, learned, lerp(norm, gamma, beta))
-
-
-def _leaf_zero(p):
-    return jnp.zeros((), p.real.dtype if p.dtype.itemsize >= 4 else jnp.float32)
+    length = jnp.where(jnp.isfinite(length), length * factor, gamma)
+    learned = jnp.where(at.t == 1, length, jnp.minimum(gamma, length))
+    return u, jnp.where(warming, learned, lerp(length, gamma, beta))
 
 
 @transformation
@@ -316,4 +306,4 @@ def adagc(
         "warmup_steps": warmup_steps,
         "eps": eps,
     }
-    return leafwise(_adagc, slots={"gamma": _leaf_zero}, measure=_norm, **numbers)
+    return leafwise(_adagc, slots={"gamma": leaf_zero}, measure=_norm, **numbers)

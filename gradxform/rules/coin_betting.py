@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from gradxform.core.chain import transformation
 from gradxform.core.hyper import Epsilon, NonNegative
 from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import real_full, zeros
+from gradxform.core.slots import copied, real_full, zeros
 from gradxform.numerics import safe_divide
-from gradxform.rules.distance import _copy_leaf
 
 __all__ = ["scale_by_cocob"]
 
@@ -51,7 +50,7 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: Epsilon = 1e-8):
     Betting (2017), algorithm 2.
     """
     slots = {
-        "x0": _copy_leaf,
+        "x0": copied(),
         "bets": zeros(),
         "scale": real_full,
         "absolute": zeros(),

@@ -6,6 +6,7 @@ share in Adam. None of them is a product of the grid.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -41,40 +42,32 @@ def scale_by_optimistic_gradient(alpha: Real = 1.0, beta: Real = 1.0):
     return leafwise(_optimistic, slots={"previous": zeros()}, alpha=alpha, beta=beta)
 
 
-def _adan(u, at, m, v, n, previous, share, b1, b2, b3, eps, eps_root):
-    change = jnp.where(at.t == 1, jnp.zeros_like(u), u - previous)
-    m, v = lerp(u, m, b1), lerp(change, v, b2)
-    n = lerp(abs_sq(u + share * change), n, b3)
-    ahead = debias(m, b1, at.t) + share * debias(v, b2, at.t)
-    return divide_by_root(ahead, debias(n, b3, at.t), eps, eps_root), m, v, n, u
+@dataclass(frozen=True)
+class _Adan:
+    """Adan's rule; the share of the change in the look-ahead is the `complement` of b2, or b2."""
 
+    complement: bool
 
-def _adan_optax(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
-    """d = u - g₋₁      0 at the first step
-    g₋₁ ← u
-    m ← β₁ m + (1 - β₁) u
-    v ← β₂ v + (1 - β₂) d
-    n ← β₃ n + (1 - β₃) (u + (1 - β₂) d)²
-    m̂ = m / (1 - β₁ᵗ)
-    v̂ = v / (1 - β₂ᵗ)
-    n̂ = n / (1 - β₃ᵗ)
-    u = (m̂ + (1 - β₂) v̂) / (√(n̂ + ε₀) + ε)
-    """
-    return _adan(u, at, m, v, n, previous, 1 - b2, b1, b2, b3, eps, eps_root)
+    @property
+    def equation(self) -> str:
+        share = "(1 - β₂)" if self.complement else "β₂"
+        return f"""d = u - g₋₁      0 at the first step
+            g₋₁ ← u
+            m ← β₁ m + (1 - β₁) u
+            v ← β₂ v + (1 - β₂) d
+            n ← β₃ n + (1 - β₃) (u + {share} d)²
+            m̂ = m / (1 - β₁ᵗ)
+            v̂ = v / (1 - β₂ᵗ)
+            n̂ = n / (1 - β₃ᵗ)
+            u = (m̂ + {share} v̂) / (√(n̂ + ε₀) + ε)"""
 
-
-def _adan_authors(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
-    """d = u - g₋₁      0 at the first step
-    g₋₁ ← u
-    m ← β₁ m + (1 - β₁) u
-    v ← β₂ v + (1 - β₂) d
-    n ← β₃ n + (1 - β₃) (u + β₂ d)²
-    m̂ = m / (1 - β₁ᵗ)
-    v̂ = v / (1 - β₂ᵗ)
-    n̂ = n / (1 - β₃ᵗ)
-    u = (m̂ + β₂ v̂) / (√(n̂ + ε₀) + ε)
-    """
-    return _adan(u, at, m, v, n, previous, b2, b1, b2, b3, eps, eps_root)
+    def __call__(self, u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
+        share = 1 - b2 if self.complement else b2
+        change = jnp.where(at.t == 1, jnp.zeros_like(u), u - previous)
+        m, v = lerp(u, m, b1), lerp(change, v, b2)
+        n = lerp(abs_sq(u + share * change), n, b3)
+        ahead = debias(m, b1, at.t) + share * debias(v, b2, at.t)
+        return divide_by_root(ahead, debias(n, b3, at.t), eps, eps_root), m, v, n, u
 
 
 def _adan_paper(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
@@ -94,7 +87,7 @@ def _adan_paper(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
     return divide_by_root(m + b2 * v, n, eps, eps_root), m, v, n, u
 
 
-_ADAN = {"optax": _adan_optax, "authors": _adan_authors, "paper": _adan_paper}
+_ADAN = {"optax": _Adan(True), "authors": _Adan(False), "paper": _adan_paper}
 
 
 @transformation(conventions=("optax", "authors", "paper"))
@@ -126,7 +119,8 @@ def scale_by_adan(
     Source: X. Xie et al., Adan: Adaptive Nesterov Momentum Algorithm (2022), algorithm 1.
     """
     slots = {"m": zeros(), "v": zeros(), "n": real_zeros, "previous": zeros()}
-    return leafwise(_ADAN[convention], slots=slots, b1=b1, b2=b2, b3=b3, eps=eps, eps_root=eps_root)
+    numbers = {"b1": b1, "b2": b2, "b3": b3, "eps": eps, "eps_root": eps_root}
+    return leafwise(_ADAN[convention], slots=slots, name="scale_by_adan", **numbers)
 
 
 def fourth_root(t):

@@ -25,7 +25,7 @@ from gradxform.core.hyper import (
 )
 from gradxform.core.leaf import PerLeaf
 from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import real_zeros, zeros
+from gradxform.core.slots import copied, dtype_name, real_zeros, zeros
 from gradxform.display.code import code
 from gradxform.numerics import (
     abs_sq,
@@ -43,8 +43,10 @@ from gradxform.rules.measures import (
     distance_squared,
     each,
     inner,
+    leaf_zero,
     leaves_of,
     like,
+    norm,
     real_zeros_like,
     times_scalar,
     total,
@@ -159,18 +161,10 @@ def scale_by_dog(init_step: FirstStep, eps: Epsilon = 1e-8):
     )
 
 
-def _copy_leaf(p):
-    return jnp.array(p, wide_dtype(p.dtype), copy=True)
-
-
 def _leaf_distance(p, *, reps_rel):
-    dtype = jnp.finfo(wide_dtype(p.dtype)).dtype
-    norm = safe_sqrt(jnp.sum(abs_sq(p.astype(wide_dtype(p.dtype)))))
-    return (jnp.asarray(reps_rel, dtype) * (1 + norm)).astype(dtype)
-
-
-def _leaf_sum(p):
-    return jnp.zeros((), jnp.finfo(wide_dtype(p.dtype)).dtype)
+    dtype = leaf_zero(p).dtype
+    length = norm(p.astype(wide_dtype(p.dtype)))
+    return (jnp.asarray(reps_rel, dtype) * (1 + length)).astype(dtype)
 
 
 def _leaf_dog(u, at, max_dist, square_sum, x0, *, eps, global_scale):
@@ -178,7 +172,7 @@ def _leaf_dog(u, at, max_dist, square_sum, x0, *, eps, global_scale):
     G ← G + ‖u‖²
     u ← s u r / √(G + ε)
     """
-    max_dist = jnp.maximum(max_dist, safe_sqrt(jnp.sum(abs_sq(at.p - x0))))
+    max_dist = jnp.maximum(max_dist, norm(at.p - x0))
     square_sum = square_sum + jnp.sum(abs_sq(u))
     rate = global_scale * safe_divide(max_dist, safe_sqrt(square_sum + eps))
     return u * rate, max_dist, square_sum, x0
@@ -202,22 +196,15 @@ def scale_by_distance_over_gradients(
 
     Source: M. Ivgi, O. Hinder, Y. Carmon, DoG is SGD's Best Friend (2023), section 3.3.
     """
-    x0 = _copy_leaf if param_dtype is None else _CopyAs(jnp.dtype(param_dtype).name)
-    slots = {"max_dist": _leaf_distance, "square_sum": _leaf_sum, "x0": x0}
+    slots = {
+        "max_dist": _leaf_distance,
+        "square_sum": leaf_zero,
+        "x0": copied(dtype_name(param_dtype)),
+    }
     name = "scale_by_distance_over_gradients"
     return leafwise(
         _leaf_dog, slots=slots, name=name, reps_rel=reps_rel, eps=eps, global_scale=global_scale
     )
-
-
-@dataclass(frozen=True)
-class _CopyAs:
-    """A copy of a leaf in a dtype."""
-
-    dtype: str
-
-    def __call__(self, p):
-        return jnp.array(p, self.dtype, copy=True)
 
 
 def _dowg_step(updates, at, x0, square_dist, weighted, *, eps, first):

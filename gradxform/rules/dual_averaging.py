@@ -10,10 +10,9 @@ from gradxform.core.chain import transformation
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive
 from gradxform.core.leaf import PerLeaf
 from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import real_zeros, zeros
-from gradxform.numerics import abs_sq, safe_divide, safe_sqrt
-from gradxform.rules.distance import _copy_leaf
-from gradxform.rules.measures import copy, leaves_of, like
+from gradxform.core.slots import copied, real_zeros, zeros
+from gradxform.numerics import abs_sq, safe_divide
+from gradxform.rules.measures import copy, leaves_of, like, norm
 
 __all__ = ["reduce_variance", "scale_by_asgd", "scale_by_madgrad"]
 
@@ -56,7 +55,7 @@ def scale_by_madgrad(learning_rate: LearningRate, momentum: Momentum = 0.9, eps:
     Source: A. Defazio, S. Jelassi, Adaptivity without Compromise (2022), algorithm 1; ε beside α as
     in the authors' code.
     """
-    slots = {"x0": _copy_leaf, "s": zeros(), "squares": real_zeros}
+    slots = {"x0": copied(), "s": zeros(), "squares": real_zeros}
     return leafwise(
         _madgrad,
         slots=slots,
@@ -102,7 +101,7 @@ def scale_by_asgd(
     Source: B. T. Polyak, A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging
     (1992); torch.optim.ASGD.
     """
-    slots = {"average_params": _copy_leaf}
+    slots = {"average_params": copied()}
     return leafwise(
         _asgd,
         slots=slots,
@@ -120,7 +119,7 @@ def _mars(u, at, last, *, b1, gamma, max_norm):
     u = d / max(1, ‖d‖ / c)
     """
     corrected = u + gamma * b1 / (1 - b1) * (u - last)
-    return corrected / jnp.maximum(safe_sqrt(jnp.sum(abs_sq(corrected))) / max_norm, 1), u
+    return corrected / jnp.maximum(norm(corrected) / max_norm, 1), u
 
 
 def _gradient_before(updates, at, previous):

@@ -26,9 +26,10 @@ from gradxform.numerics import (
     lerp,
     real_dtype,
     safe_divide,
-    safe_sqrt,
     wide_dtype,
 )
+from gradxform.rules.layerwise import _param_block_rms
+from gradxform.rules.measures import rms
 
 __all__ = ["scale_by_block_rms", "scale_by_came", "scale_by_factored_rms"]
 
@@ -245,9 +246,9 @@ def factored_rms_keras(decay_rate, epsilon):
 
 def _block_rms_decayed(u, at, *, min_scale, rate, weight_decay):
     """r = √mean(p²)
-    u ← u max((1 - α λ) r, min) + α λ p
+    u ← u max((1 - α λ) r, ε₂) + α λ p
     """
-    shrunk = (1 - rate * weight_decay) * safe_sqrt(jnp.mean(abs_sq(at.p)))
+    shrunk = (1 - rate * weight_decay) * rms(at.p)
     return u * jnp.maximum(shrunk, min_scale) + rate * weight_decay * at.p
 
 
@@ -257,14 +258,9 @@ def relative_step_decayed(min_scale, learning_rate, weight_decay, where):
     return leafwise(_block_rms_decayed, name="relative_step", min_scale=min_scale, **numbers)
 
 
-def _block_rms(u, at, *, min_scale):
-    """u ← u max(√mean(p²), min)"""
-    return u * jnp.maximum(safe_sqrt(jnp.mean(abs_sq(at.p))), min_scale)
-
-
 def relative_step(min_scale):
     """u ← u max(rms(p), ε₂): a step relative to the parameter's own size."""
-    return leafwise(_block_rms, name="relative_step", min_scale=min_scale)
+    return leafwise(_param_block_rms, name="relative_step", min_scale=min_scale)
 
 
 def _falling(u, at, *, learning_rate):
@@ -286,10 +282,6 @@ def decay_by_rate(learning_rate, weight_decay, where):
     """u ← u + α λ p: decoupled decay, for a chain that has its learning rate elsewhere."""
     numbers = {"rate": learning_rate, "weight_decay": only(where, weight_decay)}
     return leafwise(_decay_by_rate, name="decay_by_rate", **numbers)
-
-
-def _rms(x):
-    return safe_sqrt(jnp.mean(abs_sq(x)))
 
 
 @dataclass(frozen=True)
@@ -319,7 +311,7 @@ class _Came:
             v_row, v_col = lerp(by_row + eps1, v_row, b2), lerp(by_column + eps1, v_col, b2)
             row, col = _factors(v_row, v_col, axes, eps1)
             u = u * row * col
-        u = u / jnp.maximum(_rms(u) / clipping_threshold, 1)
+        u = u / jnp.maximum(rms(u) / clipping_threshold, 1)
         m = lerp(u, m, b1)
         if axes is None:
             return m, m, v_row, v_col, v, s_row, s_col

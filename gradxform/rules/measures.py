@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
-from gradxform.numerics import lerp, real_dtype, wide_dtype
+from gradxform.numerics import abs_sq, lerp, real_dtype, safe_sqrt, wide_dtype
 
 # --- sums over a tree, for measures
 # ----------------------------------------------------------------------------------
@@ -55,6 +55,16 @@ def inner(x, y):
     return jnp.real(jnp.sum(jnp.conj(x) * y))
 
 
+def norm(x):
+    """‖x‖, of one leaf."""
+    return safe_sqrt(jnp.sum(abs_sq(x)))
+
+
+def rms(x):
+    """The root of the mean square of one leaf."""
+    return safe_sqrt(jnp.mean(abs_sq(x)))
+
+
 def distance_squared(x, y):
     """‖x - y‖²."""
     return inner(x - y, x - y)
@@ -85,6 +95,11 @@ def real_zeros_like(params):
     return trees.tree_map(
         lambda p: jnp.zeros_like(p, dtype=real_dtype(wide_dtype(p.dtype))), params
     )
+
+
+def leaf_zero(p):
+    """A real scalar 0 for each leaf, float32 at least."""
+    return jnp.zeros((), real_dtype(wide_dtype(p.dtype)))
 
 
 def zero(params):

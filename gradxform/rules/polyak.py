@@ -3,8 +3,9 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
@@ -94,19 +95,34 @@ def scale_by_polyak(
     )
 
 
-def _bounds(adapt, value, gamma, dot, square, lb, lower_bound, shrink, correction):
-    """The lower bound of the loss that is used, and after the step τ the next one."""
-    if not adapt:
-        return lb, lambda tau: lb
-    cap = shrink * (value - gamma) + dot
-    low = jnp.maximum(cap / (2 * correction * shrink), lower_bound)
-    used = jnp.where(cap < shrink * correction * lb, low, lb)
-    return used, lambda tau: jnp.maximum(
-        (value + dot - gamma - tau * square / 2) / correction, lower_bound
-    )
+class _Model(NamedTuple):
+    """A model of the loss along m: its value, what it loses per step, and where it ends."""
+
+    value: jax.Array
+    gamma: jax.Array
+    dot: jax.Array
+    square: jax.Array
+    shrink: jax.Array
+    correction: jax.Array | int = 1
+
+    def step(self, most, lb, least, adapt: bool):
+        """The step size, at most so long, and the next lower bound of the loss, which learns with
+        `adapt`.
+        """
+        used = lb
+        if adapt:
+            cap = self.shrink * (self.value - self.gamma) + self.dot
+            low = jnp.maximum(cap / (2 * self.correction * self.shrink), least)
+            used = jnp.where(cap < self.shrink * self.correction * lb, low, lb)
+        drop = self.shrink * (self.value - self.correction * used - self.gamma) + self.dot
+        tau = jnp.minimum(most, _over(jnp.maximum(drop, 0), self.square))
+        if adapt:
+            end = self.value + self.dot - self.gamma - tau * self.square / 2
+            lb = jnp.maximum(end / self.correction, least)
+        return tau, lb
 
 
-def _model(averages: str, adapt: bool, most: str, c: str, square: str) -> str:
+def _equations(averages: str, adapt: bool, most: str, c: str, square: str) -> str:
     """The step to where the model of the loss ends, at most so far; with `adapt` its bound learns."""
     step, over = f"τ = min({most}, max(0, (1 + α λ) (f̄ - {c}l - γ) + ⟨m, p⟩) / {square})", f" / {c}"
     if not adapt:
@@ -125,34 +141,23 @@ class _MomoStep:
     @property
     def equation(self) -> str:
         model = "m ← β m + (1 - β) u,  f̄ ← β f̄ + (1 - β) f,  γ ← β γ + (1 - β) ⟨u, p⟩"
-        return _model(f"{model}      f the loss", self.adapt, "α", "", "‖m‖²")
+        return _equations(f"{model}      f the loss", self.adapt, "α", "", "‖m‖²")
 
     def __call__(
         self, updates, at, m, barf, gamma, lb, *, learning_rate, beta, lower_bound, weight_decay
     ):
         dtype = barf.dtype
-        learning_rate, beta, lower_bound, weight_decay = cast(
-            dtype, learning_rate, beta, lower_bound, weight_decay
-        )
+        numbers = learning_rate, beta, lower_bound, weight_decay
+        learning_rate, beta, lower_bound, weight_decay = cast(dtype, *numbers)
         decay = jnp.where(at.t == 1, jnp.zeros_like(beta), beta)
         new = each(lambda u, x: average(u, x, decay), updates, leaves_of(m))
         barf = lerp(_loss(at, dtype), barf, decay)
         gamma = lerp(total(inner, updates, at.p).astype(dtype), gamma, decay)
         square, dot = (total(inner, new, x).astype(dtype) for x in (new, at.p))
-        shrink = 1 + learning_rate * weight_decay
-        used, following = _bounds(
-            self.adapt, barf, gamma, dot, square, lb, lower_bound, shrink, jnp.ones_like(barf)
-        )
-        tau = jnp.minimum(
-            learning_rate, _over(jnp.maximum(shrink * (barf - used - gamma) + dot, 0), square)
-        )
-        return (
-            PerLeaf([None if x is None else (x, tau) for x in new]),
-            like(m, new),
-            barf,
-            gamma,
-            following(tau),
-        )
+        model = _Model(barf, gamma, dot, square, 1 + learning_rate * weight_decay)
+        tau, lb = model.step(learning_rate, lb, lower_bound, self.adapt)
+        scalars = PerLeaf([None if x is None else (x, tau) for x in new])
+        return scalars, like(m, new), barf, gamma, lb
 
 
 def _over(x, square):
@@ -227,46 +232,28 @@ class _MomoAdamStep:
         averages = """m ← β₁ m + (1 - β₁) u,  v ← β₂ v + (1 - β₂) u²
             f̄ ← β₁ f̄ + (1 - β₁) f,  γ ← β₁ γ + (1 - β₁) ⟨u, p⟩      f the loss
             D = √(v / (1 - β₂ᵗ)) + ε,  c = 1 - β₁ᵗ"""
-        return _model(averages, self.adapt, "α / c", "c ", "⟨m, m / D⟩")
+        return _equations(averages, self.adapt, "α / c", "c ", "⟨m, m / D⟩")
 
     def __call__(
-        self,
-        updates,
-        at,
-        m,
-        v,
-        barf,
-        gamma,
-        lb,
-        *,
-        learning_rate,
-        b1,
-        b2,
-        eps,
-        lower_bound,
-        weight_decay,
-    ):
+        self, updates, at, m, v, barf, gamma, lb, *,
+        learning_rate, b1, b2, eps, lower_bound, weight_decay,
+    ):  # fmt: skip
         dtype = barf.dtype
-        learning_rate, b1, b2, lower_bound, weight_decay, eps = cast(
-            dtype, learning_rate, b1, b2, lower_bound, weight_decay, eps
-        )
+        numbers = learning_rate, b1, b2, lower_bound, weight_decay, eps
+        learning_rate, b1, b2, lower_bound, weight_decay, eps = cast(dtype, *numbers)
         first = each(lambda u, x: average(u, x, b1), updates, leaves_of(m))
-        second = each(lambda u, x: average(abs_sq(u.astype(x.dtype)), x, b2), updates, leaves_of(v))
+        squares = each(lambda u, x: abs_sq(u.astype(x.dtype)), updates, leaves_of(v))
+        second = each(lambda u, x: average(u, x, b2), squares, leaves_of(v))
         c1, c2 = bias_correction(b1, at.t, dtype), bias_correction(b2, at.t, dtype)
         square = total(_weighted, first, second, numbers=(c2, eps)).astype(dtype)
         barf = lerp(_loss(at, dtype), barf, b1)
         gamma = lerp(total(inner, updates, at.p).astype(dtype), gamma, b1)
         dot = total(inner, first, at.p).astype(dtype)
-        shrink = 1 + learning_rate * weight_decay
-        used, following = _bounds(self.adapt, barf, gamma, dot, square, lb, lower_bound, shrink, c1)
-        tau = jnp.minimum(
-            learning_rate / c1,
-            _over(jnp.maximum(shrink * (barf - c1 * used - gamma) + dot, 0), square),
-        )
-        scalars = PerLeaf(
-            [None if x is None else (x, y, tau, c2) for x, y in zip(first, second, strict=True)]
-        )
-        return scalars, like(m, first), like(v, second), barf, gamma, following(tau)
+        model = _Model(barf, gamma, dot, square, 1 + learning_rate * weight_decay, c1)
+        tau, lb = model.step(learning_rate / c1, lb, lower_bound, self.adapt)
+        rows = zip(first, second, strict=True)
+        scalars = PerLeaf([None if x is None else (x, y, tau, c2) for x, y in rows])
+        return scalars, like(m, first), like(v, second), barf, gamma, lb
 
 
 def _momo_adam(u, at, *, learning_rate, weight_decay, eps):

@@ -224,17 +224,23 @@ def scale_by_atan2(decay: Decay = 0.999, a: Positive = 1.27, b: Positive = 1.0):
     return leafwise(_atan2, slots={"v": real_zeros}, decay=decay, a=a, b=b)
 
 
+def _excess(at, v, decay, eps):
+    """The average, corrected, and how much larger than it says the leaf's gradient is, at least 1."""
+    square = abs_sq(at.g)
+    v = lerp(square, v, decay)
+    average = debias(v, decay, at.t)
+    ratio = safe_sqrt(jnp.mean(safe_divide(square, jnp.maximum(average, eps * eps))))
+    return v, average, jnp.maximum(ratio, 1)
+
+
 def _clipped_rms(u, at, v, *, decay, eps):
     """v ← β v + (1 - β) g²
     v̂ = v / (1 - βᵗ)
     R = √mean(g² / max(v̂, ε²))      over the leaf
     u ← u / (√v̂ + ε) / max(1, R)
     """
-    square = abs_sq(at.g)
-    v = lerp(square, v, decay)
-    average = debias(v, decay, at.t)
-    ratio = safe_sqrt(jnp.mean(safe_divide(square, jnp.maximum(average, eps * eps))))
-    return divide_by_root(u, average, eps, 0.0) / jnp.maximum(ratio, 1), v
+    v, average, excess = _excess(at, v, decay, eps)
+    return divide_by_root(u, average, eps, 0.0) / excess, v
 
 
 def _clipped_rms_decayed(u, at, v, *, decay, eps, weight_decay):
@@ -243,11 +249,8 @@ def _clipped_rms_decayed(u, at, v, *, decay, eps, weight_decay):
     R = √mean(g² / max(v̂, ε²))      over the leaf
     u ← [u / (√v̂ + ε) + λ p] / max(1, R)
     """
-    square = abs_sq(at.g)
-    v = lerp(square, v, decay)
-    average = debias(v, decay, at.t)
-    ratio = safe_sqrt(jnp.mean(safe_divide(square, jnp.maximum(average, eps * eps))))
-    return (divide_by_root(u, average, eps, 0.0) + weight_decay * at.p) / jnp.maximum(ratio, 1), v
+    v, average, excess = _excess(at, v, decay, eps)
+    return (divide_by_root(u, average, eps, 0.0) + weight_decay * at.p) / excess, v
 
 
 @transformation
