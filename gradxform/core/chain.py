@@ -269,6 +269,10 @@ def stateless_with_tree_map(f) -> Transform:
 class _Stateless(NamedTuple):
     function: Callable[..., Any]
 
+    @property
+    def equation(self) -> str:
+        return f"u ← `{getattr(self.function, '__name__', 'stateless').strip('_<>')}`(u, p)"
+
     def __call__(self, u, at):
         return self.function(u, at.given_p)
 

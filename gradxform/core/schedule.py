@@ -85,6 +85,8 @@ def schedule(function) -> Callable[..., Schedule]:
 def from_function(step, function: Callable[[Any], Any]):
     """A schedule from any function of the step (an Optax schedule, a lambda); the function itself
     is static.
+
+        a(step) = function(step)
     """
     return function(step)
 
@@ -160,8 +162,9 @@ def _value(x, step):
 
 @define(Composite, leading=1)
 def in_sequence(step, schedules: Annotated[Any, _Parts()]):
-    """a(step) = the schedule whose stretch the step lies in, its steps counted from there: what
-    `>>` makes.
+    """The schedule whose stretch the step lies in, its steps counted from there: what `>>` makes.
+
+        a(step) = aᵢ(step - bᵢ)      of stretch i, which begins at b and holds the step
 
     Raises:
         TypeError: one that is not the last has no length.
@@ -181,7 +184,10 @@ def in_sequence(step, schedules: Annotated[Any, _Parts()]):
 
 @define(Composite, leading=1)
 def sum_of_schedules(step, schedules: Annotated[Any, _Parts()]):
-    """a(step) = Σ aᵢ(step), of schedules and numbers: what `+` makes."""
+    """The sum of schedules and numbers: what `+` makes.
+
+    a(step) = Σ aᵢ(step)
+    """
     out = _value(schedules[0], step)
     for s in schedules[1:]:
         out = out + _value(s, step)
@@ -190,7 +196,10 @@ def sum_of_schedules(step, schedules: Annotated[Any, _Parts()]):
 
 @define(Composite, leading=1)
 def product_of_schedules(step, schedules: Annotated[Any, _Parts()]):
-    """a(step) = Π aᵢ(step), of schedules and numbers: what `*` makes."""
+    """The product of schedules and numbers: what `*` makes.
+
+    a(step) = Π aᵢ(step)
+    """
     out = _value(schedules[0], step)
     for s in schedules[1:]:
         out = out * _value(s, step)

@@ -268,6 +268,7 @@ def simplified_ademamix(
 
 
 def _descend_proximally(u, at, *, learning_rate, weight_decay):
+    """p ← (p - α u) / (1 + α λ)"""
     return -(learning_rate / (1 + learning_rate * weight_decay)) * (u + weight_decay * at.p)
 
 

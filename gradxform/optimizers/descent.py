@@ -49,6 +49,10 @@ def optimistic_gradient_descent(learning_rate: LearningRate, alpha: Real = 1.0, 
 
 
 def _descend_optimistically(u, at, previous, *, learning_rate, optimism):
+    """d = u - u₋₁      0 at the first step
+    u₋₁ ← u
+    u ← -(α u + o d)
+    """
     before = jnp.where(at.t == 1, u, previous)
     return optimism * before - (learning_rate + optimism) * u, u
 

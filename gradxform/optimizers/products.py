@@ -133,6 +133,12 @@ def scale_by_amsgrad(
 
 
 def _belief_nesterov(u, at, m, s, *, b1, b2, eps, eps_root):
+    """m ← β₁ m + (1 - β₁) u
+    s ← β₂ s + (1 - β₂) (u - m)² + ε₀
+    m̂ = β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) u / (1 - β₁ᵗ)
+    ŝ = s / (1 - β₂ᵗ)
+    u = m̂ / (√ŝ + ε)
+    """
     m = lerp(u, m, b1)
     s = b2 * s + ((1 - b2) * abs_sq(u - m) + eps_root)
     ahead = b1 * debias(m, b1, at.t + 1) + (1 - b1) * debias(u, b1, at.t)
@@ -173,11 +179,18 @@ def _full(p, *, initial):
 
 
 def _ema_from(u, at, m, *, decay):
+    """m ← β m + (1 - β) u
+    m̂ = m / (1 - βᵗ)
+    u = m̂
+    """
     m = lerp(u, m, decay)
     return debias(m, decay, at.t), m
 
 
 def _yogi_uncorrected(u, at, v, *, decay, eps, eps_root):
+    """v ← v - (1 - β) sign(v - g²) g²
+    u ← u / (√(v + ε₀) + ε)
+    """
     square = abs_sq(at.g)
     v = v - (1 - decay) * jnp.sign(v - square) * square
     return divide_by_root(u, v, eps, eps_root), v
@@ -290,7 +303,9 @@ def scale_by_simplified_ademamix(
 
 @schedule
 def ademamix_alpha(step, alpha: NonNegative, total_steps: Steps):
-    """AdEMAMix's ramp of α: α min(t / T, 1), t = step + 1.
+    """AdEMAMix's ramp of α.
+
+        a(step) = α min((step + 1) / T, 1)
 
     Source: M. Pagliardini, P. Ablin, D. Grangier, The AdEMAMix Optimizer (2024), algorithm 1.
     """
@@ -301,7 +316,8 @@ def ademamix_alpha(step, alpha: NonNegative, total_steps: Steps):
 def ademamix_b3(step, b3: Decay, b1: Decay, total_steps: Steps):
     """AdEMAMix's ramp of β₃, from β₁ up, in which the half-life of the average grows linearly.
 
-        β = exp(log β₁ log β₃ / ((1 - s) log β₃ + s log β₁)),  s = min(t / T, 1),  t = step + 1
+        a(step) = exp(log β₁ log β₃ / ((1 - s) log β₃ + s log β₁))
+        s = min((step + 1) / T, 1)
 
     Source: M. Pagliardini, P. Ablin, D. Grangier, The AdEMAMix Optimizer (2024), algorithm 1.
     """

@@ -25,6 +25,7 @@ __all__ = ["adam_atan2", "laprop", "padam", "qhadam", "stable_adamw"]
 
 
 def _decay_after(u, at, *, learning_rate, weight_decay):
+    """p ← (1 - α λ) (p - α u)"""
     step = learning_rate * u
     return -(step + learning_rate * weight_decay * (at.p - step))
 

@@ -6,21 +6,23 @@ stays NaN, for `zero_nans` or the eye to catch.
 """
 
 import math
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from gradxform.core import leaves as tree
 from gradxform.core import leaves as trees
 from gradxform.core.chain import transformation
 from gradxform.core.hyper import Decay, Epsilon, NonNegative, Patience, Positive
 from gradxform.core.leafwise import leafwise
 from gradxform.numerics import abs_sq, lerp, safe_divide, safe_sqrt
+from gradxform.rules.measures import leaf_zero, norm, zero
 
 __all__ = ["adagc", "adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 __all__ += ["clip_by_leaf_norm", "zclip"]
 
 
 def _clip(u, at, *, max_delta):
+    """u ← min(max(u, -δ), δ)"""
     if jnp.iscomplexobj(u):
         return jnp.clip(u.real, -max_delta, max_delta) + 1j * jnp.clip(
             u.imag, -max_delta, max_delta
@@ -49,6 +51,7 @@ def _times(u, factor):
 
 
 def _leaf_norm(u, at, *, max_norm):
+    """u ← u min(1, c / ‖u‖)"""
     return _times(u, _shrink(jnp.sum(abs_sq(u)), max_norm))
 
 
@@ -66,6 +69,7 @@ def clip_by_leaf_norm(max_norm: NonNegative):
 
 
 def _block_rms(u, at, *, threshold):
+    """u ← u min(1, c / √mean(u²))"""
     return _times(u, _shrink(jnp.mean(abs_sq(u)), threshold))
 
 
@@ -81,10 +85,12 @@ def clip_by_block_rms(threshold: NonNegative):
 
 
 def _global_norm(updates, at, *, max_norm):
-    return (_shrink(tree.sum_of_squares(updates), max_norm),)
+    """s = min(1, c / ‖u‖)      ‖u‖ over all leaves"""
+    return (_shrink(trees.sum_of_squares(updates), max_norm),)
 
 
 def _rescale(u, at):
+    """u ← s u"""
     return _times(u, at.scalars)
 
 
@@ -137,17 +143,12 @@ def unitwise_norm(x, axis=None):
     )
 
 
+@dataclass(frozen=True)
 class _UnitClip:
-    """u ← u min(1, c max(‖p‖, ε) / ‖u‖) for each unit."""
+    """Clips each unit: a column, a filter or a vector."""
 
-    def __init__(self, axis):
-        self.axis = axis
-
-    def __eq__(self, other):
-        return isinstance(other, _UnitClip) and self.axis == other.axis
-
-    def __hash__(self):
-        return hash((type(self), self.axis))
+    axis: int | tuple[int, ...] | None
+    equation = "u ← u min(1, c max(‖p‖, ε) / ‖u‖)"
 
     def __call__(self, u, at, *, clipping, eps):
         axes = _unit_axes(u.shape, self.axis)
@@ -176,6 +177,14 @@ def adaptive_grad_clip(
 
 
 def _zclip_bound(updates, at, mean, variance, *, decay, threshold, warmup_steps, max_norm, eps):
+    """n = ‖u‖      over all leaves
+    σ = √v
+    z = (n - μ) / (σ + ε)
+    n' = n      μ + z₀² σ / z where z > z₀ and t > T
+    s = min(n' / n, c / n, 1)
+    μ ← β μ + (1 - β) n'      the mean while t ≤ T
+    v ← β v + (1 - β) (n' - μ)²      the variance while t ≤ T
+    """
     norm = safe_sqrt(trees.sum_of_squares(updates)).astype(mean.dtype)
     decay, threshold, eps = (jnp.asarray(x, mean.dtype) for x in (decay, threshold, eps))
     t = at.t.astype(mean.dtype)
@@ -206,10 +215,6 @@ def _zclip_bound(updates, at, mean, variance, *, decay, threshold, warmup_steps,
     )
     usable = jnp.isfinite(kept)
     return factor, jnp.where(usable, new[0], mean), jnp.where(usable, new[1], variance)
-
-
-def _zero(params):
-    return jnp.zeros((), float)
 
 
 @transformation
@@ -246,30 +251,33 @@ def zclip(
     return leafwise(
         _rescale,
         measure=_zclip_bound,
-        memory={"mean": _zero, "variance": _zero},
+        memory={"mean": zero, "variance": zero},
         name="zclip",
         **numbers,
     )
 
 
 def _norm(updates, at):
+    """n = ‖u‖      over all leaves"""
     return (safe_sqrt(trees.sum_of_squares(updates)),)
 
 
 def _adagc(u, at, gamma, *, lambda_rel, lambda_abs, beta, warmup_steps, eps):
-    norm = safe_sqrt(jnp.sum(abs_sq(u)))
+    """s = min(1, λ_rel γ / ‖u‖)      γ at least ε
+    s = min(1, λ_abs / (n + ε))      while t < T
+    γ ← β γ + (1 - β) ‖s u‖
+    γ ← min(γ, ‖s u‖)      while t < T
+    u ← s u
+    """
+    length = norm(u)
     warming = (at.t < warmup_steps) | (at.t == 1)
     absolute = jnp.minimum(lambda_abs / (at.scalars + eps), 1)
-    relative = jnp.minimum(lambda_rel * jnp.maximum(gamma, eps) / jnp.maximum(norm, eps), 1)
+    relative = jnp.minimum(lambda_rel * jnp.maximum(gamma, eps) / jnp.maximum(length, eps), 1)
     factor = jnp.where(warming, absolute, relative)
     u = _times(u, factor)
-    norm = jnp.where(jnp.isfinite(norm), norm * factor, gamma)
-    learned = jnp.where(at.t == 1, norm, jnp.minimum(gamma, norm))
-    return u, jnp.where(warming, learned, lerp(norm, gamma, beta))
-
-
-def _leaf_zero(p):
-    return jnp.zeros((), p.real.dtype if p.dtype.itemsize >= 4 else jnp.float32)
+    length = jnp.where(jnp.isfinite(length), length * factor, gamma)
+    learned = jnp.where(at.t == 1, length, jnp.minimum(gamma, length))
+    return u, jnp.where(warming, learned, lerp(length, gamma, beta))
 
 
 @transformation
@@ -298,4 +306,4 @@ def adagc(
         "warmup_steps": warmup_steps,
         "eps": eps,
     }
-    return leafwise(_adagc, slots={"gamma": _leaf_zero}, measure=_norm, **numbers)
+    return leafwise(_adagc, slots={"gamma": leaf_zero}, measure=_norm, **numbers)

@@ -7,14 +7,19 @@ import jax.numpy as jnp
 from gradxform.core.chain import transformation
 from gradxform.core.hyper import Epsilon, NonNegative
 from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import real_full, zeros
+from gradxform.core.slots import copied, real_full, zeros
 from gradxform.numerics import safe_divide
-from gradxform.rules.distance import _copy_leaf
 
 __all__ = ["scale_by_cocob"]
 
 
 def _cocob(u, at, x0, bets, scale, absolute, reward, *, alpha):
+    """s ← max(s, |u|)
+    G ← G + |u|
+    R ← max(R - u (p - p₀), 0)
+    θ ← θ - u
+    p ← p₀ + θ / (s max(G + s, α s)) (s + R)
+    """
     scale = jnp.maximum(scale, jnp.abs(u))
     absolute = absolute + jnp.abs(u)
     reward = jnp.maximum(reward - u * (at.p - x0), 0)
@@ -45,7 +50,7 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: Epsilon = 1e-8):
     Betting (2017), algorithm 2.
     """
     slots = {
-        "x0": _copy_leaf,
+        "x0": copied(),
         "bets": zeros(),
         "scale": real_full,
         "absolute": zeros(),

@@ -3,7 +3,7 @@ parameters.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ __all__ = ["hutchinson_estimator_diag_hessian"]
 class Hutchinson(Transform):
     """Built by `hutchinson_estimator_diag_hessian`."""
 
+    equation: ClassVar[str] = "u = z ⊙ H z      H the Hessian of the loss, z random signs"
     key: Any
     name: str = "hutchinson_estimator_diag_hessian"
 

@@ -6,6 +6,7 @@ share in Adam. None of them is a product of the grid.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -21,6 +22,10 @@ __all__ += ["scale_by_optimistic_gradient"]
 
 
 def _optimistic(u, at, previous, *, alpha, beta):
+    """d = u - u₋₁      0 at the first step
+    u₋₁ ← u
+    u ← α u + β d
+    """
     before = jnp.where(at.t == 1, u, previous)
     return (alpha + beta) * u - beta * before, u
 
@@ -37,23 +42,42 @@ def scale_by_optimistic_gradient(alpha: Real = 1.0, beta: Real = 1.0):
     return leafwise(_optimistic, slots={"previous": zeros()}, alpha=alpha, beta=beta)
 
 
-def _adan(u, at, m, v, n, previous, share, b1, b2, b3, eps, eps_root):
-    change = jnp.where(at.t == 1, jnp.zeros_like(u), u - previous)
-    m, v = lerp(u, m, b1), lerp(change, v, b2)
-    n = lerp(abs_sq(u + share * change), n, b3)
-    ahead = debias(m, b1, at.t) + share * debias(v, b2, at.t)
-    return divide_by_root(ahead, debias(n, b3, at.t), eps, eps_root), m, v, n, u
+@dataclass(frozen=True)
+class _Adan:
+    """Adan's rule; the share of the change in the look-ahead is the `complement` of b2, or b2."""
 
+    complement: bool
 
-def _adan_optax(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
-    return _adan(u, at, m, v, n, previous, 1 - b2, b1, b2, b3, eps, eps_root)
+    @property
+    def equation(self) -> str:
+        share = "(1 - β₂)" if self.complement else "β₂"
+        return f"""d = u - g₋₁      0 at the first step
+            g₋₁ ← u
+            m ← β₁ m + (1 - β₁) u
+            v ← β₂ v + (1 - β₂) d
+            n ← β₃ n + (1 - β₃) (u + {share} d)²
+            m̂ = m / (1 - β₁ᵗ)
+            v̂ = v / (1 - β₂ᵗ)
+            n̂ = n / (1 - β₃ᵗ)
+            u = (m̂ + {share} v̂) / (√(n̂ + ε₀) + ε)"""
 
-
-def _adan_authors(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
-    return _adan(u, at, m, v, n, previous, b2, b1, b2, b3, eps, eps_root)
+    def __call__(self, u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
+        share = 1 - b2 if self.complement else b2
+        change = jnp.where(at.t == 1, jnp.zeros_like(u), u - previous)
+        m, v = lerp(u, m, b1), lerp(change, v, b2)
+        n = lerp(abs_sq(u + share * change), n, b3)
+        ahead = debias(m, b1, at.t) + share * debias(v, b2, at.t)
+        return divide_by_root(ahead, debias(n, b3, at.t), eps, eps_root), m, v, n, u
 
 
 def _adan_paper(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
+    """d = u - g₋₁      0 at the first step
+    g₋₁ ← u
+    m ← β₁ m + (1 - β₁) u      m = u at the first step
+    v ← β₂ v + (1 - β₂) d
+    n ← β₃ n + (1 - β₃) (u + β₂ d)²      n = u² at the first step
+    u = (m + β₂ v) / (√(n + ε₀) + ε)
+    """
     first = at.t == 1
     change = jnp.where(first, jnp.zeros_like(u), u - previous)
     m = jnp.where(first, u, lerp(u, m, b1))
@@ -63,7 +87,7 @@ def _adan_paper(u, at, m, v, n, previous, *, b1, b2, b3, eps, eps_root):
     return divide_by_root(m + b2 * v, n, eps, eps_root), m, v, n, u
 
 
-_ADAN = {"optax": _adan_optax, "authors": _adan_authors, "paper": _adan_paper}
+_ADAN = {"optax": _Adan(True), "authors": _Adan(False), "paper": _adan_paper}
 
 
 @transformation(conventions=("optax", "authors", "paper"))
@@ -95,7 +119,8 @@ def scale_by_adan(
     Source: X. Xie et al., Adan: Adaptive Nesterov Momentum Algorithm (2022), algorithm 1.
     """
     slots = {"m": zeros(), "v": zeros(), "n": real_zeros, "previous": zeros()}
-    return leafwise(_ADAN[convention], slots=slots, b1=b1, b2=b2, b3=b3, eps=eps, eps_root=eps_root)
+    numbers = {"b1": b1, "b2": b2, "b3": b3, "eps": eps, "eps_root": eps_root}
+    return leafwise(_ADAN[convention], slots=slots, name="scale_by_adan", **numbers)
 
 
 def fourth_root(t):
@@ -111,6 +136,17 @@ class _Adopt(NamedTuple):
     bound: Callable[[Any], Any] | None
     start: int
     nesterov: bool
+
+    @property
+    def equation(self) -> str:
+        step, name = "t" if self.start else "(t - 1)", getattr(self.bound, "__name__", "c")
+        bound = f"{step}^(1 / 4)" if self.bound is fourth_root else f"`{name}`({step.strip('()')})"
+        clipped = f"b = {bound},  x ← min(max(x, -b), b)" if self.bound else ""
+        return f"""x = u / max(√v, ε)
+            {clipped}
+            m ← β₁ m + (1 - β₁) x      not at the first step
+            v ← β₂ v + (1 - β₂) u²      v = u² at the first step
+            u = {"β₁ m + (1 - β₁) x" if self.nesterov else "m"}"""
 
     def __call__(self, u, at, m, v, *, b1, b2, eps):
         first = at.t == 1
@@ -167,11 +203,21 @@ def _delayed(u, at, s, b2, eps):
 
 
 def _acprop(u, at, m, s, *, b1, b2, eps, eps_root):
+    """ŝ = s / (1 - β₂ᵗ⁻¹)      1 at the first step
+    s ← β₂ s + (1 - β₂) (u - m)² + ε₀
+    m ← β₁ m + (1 - β₁) u
+    u ← u / (√ŝ + ε)
+    """
     step = _delayed(u, at, s, b2, eps)
     return step, lerp(u, m, b1), b2 * s + ((1 - b2) * abs_sq(u - m) + eps_root)
 
 
 def _acprop_authors(u, at, m, s, *, b1, b2, eps, eps_root):
+    """ŝ = s / (1 - β₂ᵗ⁻¹)      1 at the first step
+    m ← β₁ m + (1 - β₁) u
+    s ← β₂ s + (1 - β₂) (u - m)² + ε₀
+    u ← u / (√ŝ + ε)
+    """
     step = _delayed(u, at, s, b2, eps)
     m = lerp(u, m, b1)
     return step, m, b2 * s + ((1 - b2) * abs_sq(u - m) + eps_root)

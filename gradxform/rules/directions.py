@@ -18,16 +18,25 @@ __all__ += ["quasi_hyperbolic", "two_emas"]
 
 
 def _momentum(u, at, v, *, decay, dampening):
+    """v ← β v + (1 - d) u
+    u = v
+    """
     v = decay * v + (1 - dampening) * u
     return v, v
 
 
 def _momentum_nesterov(u, at, v, *, decay, dampening):
+    """v ← β v + (1 - d) u
+    u ← (1 - d) u + β v
+    """
     v = decay * v + (1 - dampening) * u
     return (1 - dampening) * u + decay * v, v
 
 
 def _momentum_torch(u, at, v, *, decay, dampening):
+    """v ← β v + (1 - d) u      v = u at the first step
+    u = v
+    """
     v = decay * v + jnp.where(at.t == 1, 1, 1 - dampening) * u
     return v, v
 
@@ -88,21 +97,35 @@ def trace(decay: Momentum, nesterov: bool = False, accumulator_dtype: DType | No
 
 
 def _ema(u, at, m, *, decay):
+    """m ← β m + (1 - β) u
+    u = m
+    """
     m = lerp(u, m, decay)
     return m, m
 
 
 def _ema_debiased(u, at, m, *, decay):
+    """m ← β m + (1 - β) u
+    m̂ = m / (1 - βᵗ)
+    u = m̂
+    """
     m = lerp(u, m, decay)
     return debias(m, decay, at.t), m
 
 
 def _ema_nesterov(u, at, m, *, decay):
+    """m ← β m + (1 - β) u
+    u ← β m + (1 - β) u
+    """
     m = lerp(u, m, decay)
     return lerp(u, m, decay), m
 
 
 def _ema_nesterov_debiased(u, at, m, *, decay):
+    """m ← β m + (1 - β) u
+    m̂ = β m / (1 - βᵗ⁺¹) + (1 - β) u / (1 - βᵗ)
+    u = m̂
+    """
     m = lerp(u, m, decay)
     return decay * debias(m, decay, at.t + 1) + (1 - decay) * debias(u, decay, at.t), m
 
@@ -148,6 +171,9 @@ def _scheduled_momentum(decay, t, momentum_decay):
 
 
 def _momentum_product(updates, at, product, *, decay, momentum_decay):
+    """μₜ = β (1 - 0.96^(ψ t) / 2)
+    Πₜ = Πₜ₋₁ μₜ
+    """
     t = at.t.astype(product.dtype)
     now = jnp.asarray(_scheduled_momentum(decay, t, momentum_decay), product.dtype)
     following = jnp.asarray(_scheduled_momentum(decay, t + 1, momentum_decay), product.dtype)
@@ -156,12 +182,20 @@ def _momentum_product(updates, at, product, *, decay, momentum_decay):
 
 
 def _ema_nesterov_scheduled(u, at, m, *, decay):
+    """m ← β m + (1 - β) u
+    m̂ = μₜ₊₁ m / (1 - Πₜ μₜ₊₁) + (1 - μₜ) u / (1 - Πₜ)
+    u = m̂
+    """
     now, following, product = at.scalars
     m = lerp(u, m, decay)
     return following * m / (1 - product * following) + (1 - now) * u / (1 - product), m
 
 
 def _ema_nesterov_paper(u, at, m):
+    """m ← μₜ m + (1 - μₜ) u
+    m̂ = μₜ₊₁ m / (1 - Πₜ μₜ₊₁) + (1 - μₜ) u / (1 - Πₜ)
+    u = m̂
+    """
     now, following, product = at.scalars
     m = lerp(u, m, now)
     return following * m / (1 - product * following) + (1 - now) * u / (1 - product), m
@@ -204,6 +238,11 @@ def _one(params):
 
 
 def _two_emas(u, at, m1, m2, *, b1, b3, alpha):
+    """m₁ ← β₁ m₁ + (1 - β₁) u
+    m₂ ← β₃ m₂ + (1 - β₃) u
+    m̂₁ = m₁ / (1 - β₁ᵗ)
+    u = m̂₁ + α m₂
+    """
     m1 = lerp(u, m1, b1)
     m2 = lerp(u, m2, b3)
     return debias(m1, b1, at.t) + alpha * m2, m1, m2
@@ -234,6 +273,7 @@ def two_emas(
 
 
 def _correct_bias(u, at, *, decay):
+    """u ← u / (1 - βᵗ)"""
     return u / bias_correction(decay, at.t, jnp.real(u).dtype)
 
 
@@ -255,11 +295,18 @@ def correct_bias(decay: Decay):
 
 
 def _quasi_hyperbolic(u, at, m, *, decay, nu):
+    """m ← β m + (1 - β) u
+    u ← (1 - ν) u + ν m
+    """
     m = lerp(u, m, decay)
     return lerp(u, m, nu), m
 
 
 def _quasi_hyperbolic_debiased(u, at, m, *, decay, nu):
+    """m ← β m + (1 - β) u
+    m̂ = m / (1 - βᵗ)
+    u ← (1 - ν) u + ν m̂
+    """
     m = lerp(u, m, decay)
     return lerp(u, debias(m, decay, at.t), nu), m
 
@@ -287,6 +334,9 @@ def quasi_hyperbolic(
 
 
 def _momentum_plus(u, at, m, *, decay, alpha):
+    """m ← β m + u
+    u ← m + α u
+    """
     m = decay * m + u
     return m + alpha * u, m
 

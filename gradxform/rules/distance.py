@@ -25,7 +25,7 @@ from gradxform.core.hyper import (
 )
 from gradxform.core.leaf import PerLeaf
 from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import real_zeros, zeros
+from gradxform.core.slots import copied, dtype_name, real_zeros, zeros
 from gradxform.display.code import code
 from gradxform.numerics import (
     abs_sq,
@@ -37,13 +37,20 @@ from gradxform.numerics import (
     wide_dtype,
 )
 from gradxform.rules.measures import (
+    average,
+    cast,
     copy,
     distance_squared,
+    each,
     inner,
+    leaf_zero,
     leaves_of,
     like,
+    norm,
     real_zeros_like,
+    times_scalar,
     total,
+    zero,
     zeros_like,
 )
 
@@ -92,14 +99,6 @@ Decays = Annotated[Any, _Pair(Range("[0, 1)", "a share of the old average kept a
 FirstStep = Annotated[Any, _InitStep()]
 
 
-def _cast(dtype, *numbers):
-    return tuple(jnp.asarray(x, dtype) for x in numbers)
-
-
-def _zero(params):
-    return jnp.zeros((), float)
-
-
 def _given(params, *, first):
     return jnp.asarray(first, float) + jnp.zeros((), float)
 
@@ -109,22 +108,25 @@ def _of_norm(params, *, first):
 
 
 def _dog_step(updates, at, x0, max_dist, square_sum, *, eps, first):
+    """r ← max(r, ‖p - p₀‖)      from r₀, or r₀ (1 + ‖p₀‖)
+    G ← G + ‖u‖²
+    s = r / √(G + ε)
+    """
     dtype = max_dist.dtype
-    max_dist = jnp.maximum(
-        max_dist, safe_sqrt(total(distance_squared, at.p, leaves_of(x0))).astype(dtype)
-    )
+    come = safe_sqrt(total(distance_squared, at.p, leaves_of(x0))).astype(dtype)
+    max_dist = jnp.maximum(max_dist, come)
     square_sum = square_sum + trees.sum_of_squares(updates).astype(dtype)
     rate = safe_divide(max_dist, safe_sqrt(square_sum + jnp.asarray(eps, dtype)))
     return rate, x0, max_dist, square_sum
 
 
 def _dog_step_from_rate(updates, at, x0, max_dist, square_sum, *, eps, first):
+    """r ← max(r, ‖p - p₀‖)
+    G ← G + ‖u‖²
+    s = r / √(G + ε)      r₀ at the first step
+    """
     rate, *kept = _dog_step(updates, at, x0, max_dist, square_sum, eps=eps, first=first)
     return jnp.where(at.t == 1, jnp.asarray(first, rate.dtype), rate), *kept
-
-
-def _times_scalar(u, at):
-    return u * at.scalars
 
 
 @transformation
@@ -144,14 +146,14 @@ def scale_by_dog(init_step: FirstStep, eps: Epsilon = 1e-8):
     evaluate an average of the parameters.
     """
     return leafwise(
-        _times_scalar,
+        times_scalar,
         measure=_dog_step_from_rate if init_step.kind == "learning_rate" else _dog_step,
         memory={
             "x0": copy,
-            "max_dist": {"distance": _given, "heuristic": _of_norm, "learning_rate": _zero}[
+            "max_dist": {"distance": _given, "heuristic": _of_norm, "learning_rate": zero}[
                 init_step.kind
             ],
-            "square_sum": _zero,
+            "square_sum": zero,
         },
         name="scale_by_dog",
         eps=eps,
@@ -159,29 +161,21 @@ def scale_by_dog(init_step: FirstStep, eps: Epsilon = 1e-8):
     )
 
 
-def _copy_leaf(p):
-    return jnp.array(p, wide_dtype(p.dtype), copy=True)
-
-
 def _leaf_distance(p, *, reps_rel):
-    dtype = jnp.finfo(wide_dtype(p.dtype)).dtype
-    norm = safe_sqrt(jnp.sum(abs_sq(p.astype(wide_dtype(p.dtype)))))
-    return (jnp.asarray(reps_rel, dtype) * (1 + norm)).astype(dtype)
-
-
-def _leaf_sum(p):
-    return jnp.zeros((), jnp.finfo(wide_dtype(p.dtype)).dtype)
+    dtype = leaf_zero(p).dtype
+    length = norm(p.astype(wide_dtype(p.dtype)))
+    return (jnp.asarray(reps_rel, dtype) * (1 + length)).astype(dtype)
 
 
 def _leaf_dog(u, at, max_dist, square_sum, x0, *, eps, global_scale):
-    max_dist = jnp.maximum(max_dist, safe_sqrt(jnp.sum(abs_sq(at.p - x0))))
+    """r ← max(r, ‖p - p₀‖)      norms over the leaf
+    G ← G + ‖u‖²
+    u ← s u r / √(G + ε)
+    """
+    max_dist = jnp.maximum(max_dist, norm(at.p - x0))
     square_sum = square_sum + jnp.sum(abs_sq(u))
-    return (
-        u * (global_scale * safe_divide(max_dist, safe_sqrt(square_sum + eps))),
-        max_dist,
-        square_sum,
-        x0,
-    )
+    rate = global_scale * safe_divide(max_dist, safe_sqrt(square_sum + eps))
+    return u * rate, max_dist, square_sum, x0
 
 
 @transformation
@@ -202,36 +196,28 @@ def scale_by_distance_over_gradients(
 
     Source: M. Ivgi, O. Hinder, Y. Carmon, DoG is SGD's Best Friend (2023), section 3.3.
     """
-    x0 = _copy_leaf if param_dtype is None else _CopyAs(jnp.dtype(param_dtype).name)
-    slots = {"max_dist": _leaf_distance, "square_sum": _leaf_sum, "x0": x0}
+    slots = {
+        "max_dist": _leaf_distance,
+        "square_sum": leaf_zero,
+        "x0": copied(dtype_name(param_dtype)),
+    }
     name = "scale_by_distance_over_gradients"
     return leafwise(
         _leaf_dog, slots=slots, name=name, reps_rel=reps_rel, eps=eps, global_scale=global_scale
     )
 
 
-@dataclass(frozen=True)
-class _CopyAs:
-    """A copy of a leaf in a dtype."""
-
-    dtype: str
-
-    def __call__(self, p):
-        return jnp.array(p, self.dtype, copy=True)
-
-
 def _dowg_step(updates, at, x0, square_dist, weighted, *, eps, first):
+    """D ← max(D, ‖p - p₀‖²)      from D₀
+    V ← V + D ‖u‖²
+    s = D / (√V + ε)
+    """
     dtype = square_dist.dtype
-    square_dist = jnp.maximum(
-        square_dist, total(distance_squared, at.p, leaves_of(x0)).astype(dtype)
-    )
+    come = total(distance_squared, at.p, leaves_of(x0)).astype(dtype)
+    square_dist = jnp.maximum(square_dist, come)
     weighted = weighted + square_dist * trees.sum_of_squares(updates).astype(dtype)
-    return (
-        safe_divide(square_dist, safe_sqrt(weighted) + jnp.asarray(eps, dtype)),
-        x0,
-        square_dist,
-        weighted,
-    )
+    rate = safe_divide(square_dist, safe_sqrt(weighted) + jnp.asarray(eps, dtype))
+    return rate, x0, square_dist, weighted
 
 
 @transformation
@@ -249,9 +235,9 @@ def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: Epsilon = 
     Source: A. Khaled, K. Mishchenko, C. Jin, DoWG Unleashed (2023), algorithm 1.
     """
     first = eps if init_estim_sq_dist is None else init_estim_sq_dist
-    memory = {"x0": copy, "square_dist": _given, "weighted": _zero}
+    memory = {"x0": copy, "square_dist": _given, "weighted": zero}
     return leafwise(
-        _times_scalar, measure=_dowg_step, memory=memory, name="scale_by_dowg", eps=eps, first=first
+        times_scalar, measure=_dowg_step, memory=memory, name="scale_by_dowg", eps=eps, first=first
     )
 
 
@@ -259,12 +245,16 @@ def _l1(x):
     return jnp.sum(jnp.abs(x))
 
 
-def _each(f, *lists):
-    return [None if row[0] is None else f(*row) for row in zip(*lists, strict=True)]
+def _rate(d, learning_rate, b1, b2, t, corrected):
+    """d α, with Adam's corrections if asked for."""
+    if not corrected:
+        return d * learning_rate
+    correction = safe_sqrt(bias_correction(b2, t, d.dtype)) / bias_correction(b1, t, d.dtype)
+    return d * learning_rate * correction
 
 
-def _adam_correction(b1, b2, t, dtype):
-    return safe_sqrt(bias_correction(b2, t, dtype)) / bias_correction(b1, t, dtype)
+def _as(number, x):
+    return number.astype(jnp.real(x).dtype)
 
 
 def _first_rate(params, *, estim_lr0):
@@ -275,43 +265,40 @@ def _gain(g, s, v, eps):
     return inner(g, divide_by_root(s, v, eps, jnp.zeros_like(eps)))
 
 
+_RATE = {True: "η = d α √(1 - β₂ᵗ) / (1 - β₁ᵗ)", False: "η = d α"}
+
+
 @dataclass(frozen=True)
 class _DadaptStep:
     corrected: bool
 
+    @property
+    def equation(self) -> str:
+        return f"""{_RATE[self.corrected]}
+            r ← √β₂ r + (1 - √β₂) η ⟨u, s / (√v + ε)⟩
+            s ← √β₂ s + (1 - √β₂) η u
+            v ← β₂ v + (1 - β₂) u²"""
+
     def __call__(self, updates, at, s, v, estim_lr, numerator, *, learning_rate, b1, b2, eps):
         dtype = estim_lr.dtype
-        learning_rate, b1, b2, eps = _cast(dtype, learning_rate, b1, b2, eps)
-        root = safe_sqrt(b2)
-        rate = (
-            estim_lr
-            * learning_rate
-            * (_adam_correction(b1, b2, at.t, dtype) if self.corrected else 1)
-        )
-        old = leaves_of(v)
-        numerator = lerp(
-            rate * total(_gain, updates, leaves_of(s), old, numbers=(eps,)).astype(dtype),
-            numerator,
-            root,
-        )
-        sums = _each(
-            lambda g, x: lerp(
-                rate.astype(jnp.real(x).dtype) * g.astype(x.dtype),
-                x,
-                root.astype(jnp.real(x).dtype),
-            ),
-            updates,
-            leaves_of(s),
-        )
-        squares = _each(
-            lambda g, x: lerp(abs_sq(g).astype(x.dtype), x, b2.astype(x.dtype)), updates, old
-        )
+        learning_rate, b1, b2, eps = cast(dtype, learning_rate, b1, b2, eps)
+        root, old, before = safe_sqrt(b2), leaves_of(v), leaves_of(s)
+        rate = _rate(estim_lr, learning_rate, b1, b2, at.t, self.corrected)
+        gain = total(_gain, updates, before, old, numbers=(eps,)).astype(dtype)
+        numerator = lerp(rate * gain, numerator, root)
+        steps = each(lambda g, x: _as(rate, x) * g.astype(x.dtype), updates, before)
+        sums = each(lambda step, x: average(step, x, root), steps, before)
+        squares = each(lambda g, x: average(abs_sq(g), x, b2), updates, old)
         estimate = safe_divide(numerator, (1 - root) * total(_l1, sums).astype(dtype))
         scalars = PerLeaf([None if x is None else (x, rate) for x in squares])
         return scalars, like(s, sums), like(v, squares), jnp.maximum(estim_lr, estimate), numerator
 
 
 def _dadapt(u, at, m, *, b1, eps, weight_decay):
+    """m ← β₁ m + (1 - β₁) η u
+    d ← max(d, r / ((1 - √β₂) ‖s‖₁))
+    p ← p - m / (√v + ε) - η λ p
+    """
     v, rate = at.scalars
     m = lerp(rate * u, m, b1)
     return -(weight_decay * rate) * at.p - divide_by_root(m, v, eps, 0.0), m
@@ -350,7 +337,7 @@ def dadapt_adamw(
         _dadapt,
         slots={"m": zeros()},
         measure=_DadaptStep(convention == "optax"),
-        memory={"s": zeros_like, "v": real_zeros_like, "estim_lr": _first_rate, "numerator": _zero},
+        memory={"s": zeros_like, "v": real_zeros_like, "estim_lr": _first_rate, "numerator": zero},
         learning_rate=learning_rate,
         b1=b1,
         b2=b2,
@@ -369,42 +356,27 @@ class _ProdigyStep:
     safeguard: bool
     corrected: bool
 
+    @property
+    def equation(self) -> str:
+        return f"""{_RATE[self.corrected]}
+            β₃ = √β₂      unless given
+            r ← β₃ r + (d / d₀) η ⟨u, p₀ - p⟩
+            s ← β₃ s + (d / d₀) {"d" if self.safeguard else "η"} u"""
+
     def __call__(
-        self,
-        updates,
-        at,
-        s,
-        x0,
-        estim_lr,
-        numerator,
-        *,
-        learning_rate,
-        b1,
-        b2,
-        estim_lr0,
-        estim_lr_coef,
-        b3=None,
-    ):
+        self, updates, at, s, x0, estim_lr, numerator, *,
+        learning_rate, b1, b2, estim_lr0, estim_lr_coef, b3=None,
+    ):  # fmt: skip
         dtype = estim_lr.dtype
-        learning_rate, b1, b2, estim_lr0, estim_lr_coef = _cast(
-            dtype, learning_rate, b1, b2, estim_lr0, estim_lr_coef
-        )
+        numbers = learning_rate, b1, b2, estim_lr0, estim_lr_coef
+        learning_rate, b1, b2, estim_lr0, estim_lr_coef = cast(dtype, *numbers)
         b3 = safe_sqrt(b2) if b3 is None else jnp.asarray(b3, dtype)
-        rate = (
-            estim_lr
-            * learning_rate
-            * (_adam_correction(b1, b2, at.t, dtype) if self.corrected else 1)
-        )
+        rate = _rate(estim_lr, learning_rate, b1, b2, at.t, self.corrected)
         way = total(_way, updates, leaves_of(x0), at.p).astype(dtype)
         numerator = b3 * numerator + (estim_lr / estim_lr0) * rate * way
         weight = (estim_lr if self.safeguard else rate) * estim_lr / estim_lr0
-        sums = _each(
-            lambda g, x: (
-                b3.astype(jnp.real(x).dtype) * x
-                + weight.astype(jnp.real(x).dtype) * g.astype(x.dtype)
-            ),
-            updates,
-            leaves_of(s),
+        sums = each(
+            lambda g, x: _as(b3, x) * x + _as(weight, x) * g.astype(x.dtype), updates, leaves_of(s)
         )
         estimate = estim_lr_coef * safe_divide(numerator, total(_l1, sums).astype(dtype))
         following = jnp.maximum(estim_lr, estimate)
@@ -412,6 +384,11 @@ class _ProdigyStep:
 
 
 def _prodigy_adam(u, at, m, v, *, b1, b2, eps, weight_decay):
+    """m ← β₁ m + (1 - β₁) d u
+    v ← β₂ v + (1 - β₂) d² g²
+    d ← max(d, c r / ‖s‖₁)
+    p ← p - η m / (√v + d ε) - η λ p
+    """
     d, following, rate = at.scalars
     m, v = lerp(d * u, m, b1), lerp(abs_sq(d * at.g), v, b2)
     return -(weight_decay * rate) * at.p - rate * divide_by_root(m, v, following * eps, 0.0), m, v
@@ -457,7 +434,7 @@ def prodigy(
         _prodigy_adam,
         slots={"m": zeros(), "v": real_zeros},
         measure=_ProdigyStep(bool(safeguard_warmup), convention == "optax"),
-        memory={"s": zeros_like, "x0": copy, "estim_lr": _first_rate, "numerator": _zero},
+        memory={"s": zeros_like, "x0": copy, "estim_lr": _first_rate, "numerator": zero},
         learning_rate=learning_rate,
         b1=b1,
         b2=b2,

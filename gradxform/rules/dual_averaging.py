@@ -10,10 +10,9 @@ from gradxform.core.chain import transformation
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive
 from gradxform.core.leaf import PerLeaf
 from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import real_zeros, zeros
-from gradxform.numerics import abs_sq, safe_divide, safe_sqrt
-from gradxform.rules.distance import _copy_leaf
-from gradxform.rules.measures import copy, leaves_of, like
+from gradxform.core.slots import copied, real_zeros, zeros
+from gradxform.numerics import abs_sq, safe_divide
+from gradxform.rules.measures import copy, leaves_of, like, norm
 
 __all__ = ["reduce_variance", "scale_by_asgd", "scale_by_madgrad"]
 
@@ -26,6 +25,11 @@ def _cube_root(x):
 
 
 def _madgrad(u, at, x0, s, squares, *, learning_rate, momentum, eps):
+    """η = (α + ε) √t
+    s ← s + η u
+    v ← v + η u²
+    p ← β p + (1 - β) (p₀ - s / (∛v + ε))
+    """
     rate = (learning_rate + eps) * jnp.sqrt(at.t.astype(jnp.real(u).dtype))
     s = s + rate * u
     squares = squares + rate * abs_sq(u)
@@ -51,7 +55,7 @@ def scale_by_madgrad(learning_rate: LearningRate, momentum: Momentum = 0.9, eps:
     Source: A. Defazio, S. Jelassi, Adaptivity without Compromise (2022), algorithm 1; ε beside α as
     in the authors' code.
     """
-    slots = {"x0": _copy_leaf, "s": zeros(), "squares": real_zeros}
+    slots = {"x0": copied(), "s": zeros(), "squares": real_zeros}
     return leafwise(
         _madgrad,
         slots=slots,
@@ -63,6 +67,10 @@ def scale_by_madgrad(learning_rate: LearningRate, momentum: Momentum = 0.9, eps:
 
 
 def _asgd(u, at, average, *, learning_rate, lambd, alpha, t0):
+    """η = α / (1 + λ α (t - 1))^κ
+    p ← p - η (u + λ p)
+    a ← a + (p - a) / max(1, t - 1 - t₀)
+    """
     t = at.t.astype(jnp.real(u).dtype)
     rate = learning_rate / (1 + lambd * learning_rate * (t - 1)) ** alpha
     step = -rate * (u + lambd * at.p)
@@ -93,7 +101,7 @@ def scale_by_asgd(
     Source: B. T. Polyak, A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging
     (1992); torch.optim.ASGD.
     """
-    slots = {"average_params": _copy_leaf}
+    slots = {"average_params": copied()}
     return leafwise(
         _asgd,
         slots=slots,
@@ -106,12 +114,18 @@ def scale_by_asgd(
 
 
 def _mars(u, at, last, *, b1, gamma, max_norm):
+    """d = u + γ β₁ / (1 - β₁) (u - g₋₁)
+    g₋₁ ← u
+    u = d / max(1, ‖d‖ / c)
+    """
     corrected = u + gamma * b1 / (1 - b1) * (u - last)
-    return corrected / jnp.maximum(safe_sqrt(jnp.sum(abs_sq(corrected))) / max_norm, 1), u
+    return corrected / jnp.maximum(norm(corrected) / max_norm, 1), u
 
 
 def _gradient_before(updates, at, previous):
-    """This batch's gradient at the parameters of the step before."""
+    """g₋₁ = ∇f(p₋₁)      f the loss of this batch
+    p₋₁ ← p
+    """
     loss = at.need("obj_fn")
     now = like(previous, at.p)
     before = jax.grad(loss)(trees.tree_map(lambda x, p: x.astype(p.dtype), previous, now))
@@ -119,6 +133,9 @@ def _gradient_before(updates, at, previous):
 
 
 def _mars_exact(u, at, *, b1, gamma, max_norm):
+    """d = u + γ β₁ / (1 - β₁) (u - g₋₁)
+    u = d / max(1, ‖d‖ / c)
+    """
     return _mars(u, at, at.scalars.astype(u.dtype), b1=b1, gamma=gamma, max_norm=max_norm)[0]
 
 

@@ -26,9 +26,10 @@ from gradxform.numerics import (
     lerp,
     real_dtype,
     safe_divide,
-    safe_sqrt,
     wide_dtype,
 )
+from gradxform.rules.layerwise import _param_block_rms
+from gradxform.rules.measures import rms
 
 __all__ = ["scale_by_block_rms", "scale_by_came", "scale_by_factored_rms"]
 
@@ -135,6 +136,16 @@ class _FactoredRms:
     factoring: Factoring
     decay_rate_fn: Callable[..., Any]
 
+    @property
+    def equation(self) -> str:
+        usual = self.decay_rate_fn is _power_decay
+        return f"""ρₜ = {"1 - (t - t₀)^-γ" if usual else "decay_rate_fn(t - 1 - t₀, γ)"}
+            R ← ρₜ R + (1 - ρₜ) meanⱼ(g² + ε)
+            C ← ρₜ C + (1 - ρₜ) meanᵢ(g² + ε)
+            v ← ρₜ v + (1 - ρₜ) (g² + ε)      where a leaf is not factored
+            V = R C / mean(R)      v where a leaf is not factored
+            u ← u / √V"""
+
     def __call__(self, u, at, v_row, v_col, v, *, decay_rate, step_offset, epsilon):
         dtype = jnp.real(u).dtype
         step = (at.t - 1).astype(dtype) - step_offset
@@ -189,6 +200,12 @@ def scale_by_factored_rms(
 @dataclass(frozen=True)
 class _FactoredRmsTorch:
     factoring: Factoring
+    equation = """ρₜ = 1 - t^-γ
+        R ← ρₜ R + (1 - ρₜ) meanⱼ(g²)
+        C ← ρₜ C + (1 - ρₜ) meanᵢ(g²)
+        v ← ρₜ v + (1 - ρₜ) g²      where a leaf is not factored
+        V = R C / mean(R)      v where a leaf is not factored
+        u ← u / √V"""
 
     def __call__(self, u, at, v_row, v_col, v, *, decay_rate):
         dtype = jnp.real(u).dtype
@@ -228,7 +245,10 @@ def factored_rms_keras(decay_rate, epsilon):
 
 
 def _block_rms_decayed(u, at, *, min_scale, rate, weight_decay):
-    shrunk = (1 - rate * weight_decay) * safe_sqrt(jnp.mean(abs_sq(at.p)))
+    """r = √mean(p²)
+    u ← u max((1 - α λ) r, ε₂) + α λ p
+    """
+    shrunk = (1 - rate * weight_decay) * rms(at.p)
     return u * jnp.maximum(shrunk, min_scale) + rate * weight_decay * at.p
 
 
@@ -238,16 +258,13 @@ def relative_step_decayed(min_scale, learning_rate, weight_decay, where):
     return leafwise(_block_rms_decayed, name="relative_step", min_scale=min_scale, **numbers)
 
 
-def _block_rms(u, at, *, min_scale):
-    return u * jnp.maximum(safe_sqrt(jnp.mean(abs_sq(at.p))), min_scale)
-
-
 def relative_step(min_scale):
     """u ← u max(rms(p), ε₂): a step relative to the parameter's own size."""
-    return leafwise(_block_rms, name="relative_step", min_scale=min_scale)
+    return leafwise(_param_block_rms, name="relative_step", min_scale=min_scale)
 
 
 def _falling(u, at, *, learning_rate):
+    """u ← u min(α, 1 / √t)"""
     return u * jnp.minimum(learning_rate, jax.lax.rsqrt(at.t.astype(jnp.real(u).dtype)))
 
 
@@ -257,6 +274,7 @@ def falling_rate(learning_rate):
 
 
 def _decay_by_rate(u, at, *, rate, weight_decay):
+    """u ← u + α λ p"""
     return u + rate * weight_decay * at.p
 
 
@@ -266,13 +284,20 @@ def decay_by_rate(learning_rate, weight_decay, where):
     return leafwise(_decay_by_rate, name="decay_by_rate", **numbers)
 
 
-def _rms(x):
-    return safe_sqrt(jnp.mean(abs_sq(x)))
-
-
 @dataclass(frozen=True)
 class _Came:
     factoring: Factoring
+    equation = """R ← β₂ R + (1 - β₂) meanⱼ(g² + ε₁)
+        C ← β₂ C + (1 - β₂) meanᵢ(g² + ε₁)
+        v ← β₂ v + (1 - β₂) (g² + ε₁)      where a leaf is not factored
+        V = R C / mean(R)      v where a leaf is not factored
+        x = u / √V
+        x ← x / max(1, √mean(x²) / d)
+        m ← β₁ m + (1 - β₁) x
+        R' ← β₃ R' + (1 - β₃) meanⱼ((x - m)² + ε₂)
+        C' ← β₃ C' + (1 - β₃) meanᵢ((x - m)² + ε₂)
+        S = R' C' / mean(R')      1 where a leaf is not factored
+        u = m / √S"""
 
     def __call__(
         self, u, at, m, v_row, v_col, v, s_row, s_col, *, b1, b2, b3, eps1, eps2, clipping_threshold
@@ -286,7 +311,7 @@ class _Came:
             v_row, v_col = lerp(by_row + eps1, v_row, b2), lerp(by_column + eps1, v_col, b2)
             row, col = _factors(v_row, v_col, axes, eps1)
             u = u * row * col
-        u = u / jnp.maximum(_rms(u) / clipping_threshold, 1)
+        u = u / jnp.maximum(rms(u) / clipping_threshold, 1)
         m = lerp(u, m, b1)
         if axes is None:
             return m, m, v_row, v_col, v, s_row, s_col
@@ -356,6 +381,10 @@ class _BlockZeros(_Blocks):
 
 @dataclass(frozen=True)
 class _BlockRms(_Blocks):
+    equation = """v ← β v + (1 - β) mean(g²)      over the block
+        v̂ = v / (1 - βᵗ)
+        u ← u / (√v̂ + ε)"""
+
     def __call__(self, u, at, v, *, decay, eps):
         v = lerp(jnp.mean(abs_sq(at.g), axis=self.reduced(u), keepdims=True), v, decay)
         return divide_by_root(u, jnp.broadcast_to(debias(v, decay, at.t), u.shape), eps, 0.0), v

@@ -10,26 +10,16 @@ from gradxform.core.chain import transformation
 from gradxform.core.hyper import Decay, Epsilon, Fraction, NonNegative, Positive, WeightDecay
 from gradxform.core.leafwise import leafwise
 from gradxform.core.slots import dtype_name, zeros
-from gradxform.numerics import (
-    abs_sq,
-    divide_by_root,
-    lerp,
-    real_dtype,
-    safe_divide,
-    safe_sqrt,
-    wide_dtype,
-)
+from gradxform.numerics import abs_sq, divide_by_root, lerp, real_dtype, safe_divide, wide_dtype
+from gradxform.rules.measures import leaf_zero, norm, rms
 
 __all__ = ["scale_by_novograd", "scale_by_param_block_norm", "scale_by_param_block_rms"]
 __all__ += ["scale_by_sm3", "scale_by_trust_ratio"]
 
 
-def _norm(x):
-    return safe_sqrt(jnp.sum(abs_sq(x)))
-
-
 def _param_block_norm(u, at, *, min_scale):
-    return u * jnp.maximum(_norm(at.p), min_scale)
+    """u ← u max(‖p‖, ε₂)"""
+    return u * jnp.maximum(norm(at.p), min_scale)
 
 
 @transformation
@@ -48,7 +38,8 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3):
 
 
 def _param_block_rms(u, at, *, min_scale):
-    return u * jnp.maximum(safe_sqrt(jnp.mean(abs_sq(at.p))), min_scale)
+    """u ← u max(√mean(p²), ε₂)"""
+    return u * jnp.maximum(rms(at.p), min_scale)
 
 
 @transformation
@@ -66,17 +57,19 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3):
 
 
 def _trust(u, p_norm, trust_coefficient, min_norm, eps):
-    u_norm = jnp.maximum(_norm(u), min_norm)
+    u_norm = jnp.maximum(norm(u), min_norm)
     ratio = trust_coefficient * safe_divide(p_norm, u_norm + eps)
     return u * jnp.where((p_norm == 0) | (u_norm == 0), jnp.ones_like(ratio), ratio)
 
 
 def _trust_ratio(u, at, *, min_norm, trust_coefficient, eps):
-    return _trust(u, jnp.maximum(_norm(at.p), min_norm), trust_coefficient, min_norm, eps)
+    """u ← η u max(‖p‖, n) / (max(‖u‖, n) + ε)"""
+    return _trust(u, jnp.maximum(norm(at.p), min_norm), trust_coefficient, min_norm, eps)
 
 
 def _trust_ratio_bounded(u, at, *, min_norm, trust_coefficient, eps, max_norm):
-    p_norm = jnp.minimum(jnp.maximum(_norm(at.p), min_norm), max_norm)
+    """u ← η u min(max(‖p‖, n), c) / (max(‖u‖, n) + ε)"""
+    p_norm = jnp.minimum(jnp.maximum(norm(at.p), min_norm), max_norm)
     return _trust(u, p_norm, trust_coefficient, min_norm, eps)
 
 
@@ -109,31 +102,39 @@ def scale_by_trust_ratio(
 
 
 def _trust_ratio_where(u, at, *, selected, trust_coefficient, eps):
-    return jnp.where(selected > 0, _trust(u, _norm(at.p), trust_coefficient, 0.0, eps), u)
+    """u ← u [φ η ‖p‖ / (‖u‖ + ε) + 1 - φ]"""
+    return jnp.where(selected > 0, _trust(u, norm(at.p), trust_coefficient, 0.0, eps), u)
 
 
 def _lamb_keras(u, at, *, learning_rate, weight_decay):
+    """q = (1 - α λ) p
+    p ← q - α u ‖q‖ / ‖u‖
+    """
     p = (1 - learning_rate * weight_decay) * at.p
-    return -learning_rate * (_trust(u, _norm(p), 1.0, 0.0, 0.0) + weight_decay * at.p)
+    return -learning_rate * (_trust(u, norm(p), 1.0, 0.0, 0.0) + weight_decay * at.p)
 
 
 def _lars_ratio(u, at, *, selected, trust_coefficient, eps, weight_decay):
-    p_norm, u_norm = _norm(at.p), _norm(u)
+    """r = φ η ‖p‖ / (‖u‖ + λ ‖p‖ + ε) + 1 - φ
+    u ← r (u + λ p)
+    """
+    p_norm, u_norm = norm(at.p), norm(u)
     ratio = trust_coefficient * safe_divide(p_norm, u_norm + weight_decay * p_norm + eps)
     apart = (p_norm == 0) | (u_norm == 0) | (selected <= 0)
     return jnp.where(apart, jnp.ones_like(ratio), ratio) * (u + weight_decay * at.p)
 
 
 def _fromage(u, at, *, learning_rate):
+    """p ← (p - α u) / √(1 + α²)"""
     root = (1 + learning_rate**2) ** 0.5
     return -(learning_rate / root) * u - (learning_rate**2 / (root * (1 + root))) * at.p
 
 
-def _real_scalar(p):
-    return jnp.zeros((), real_dtype(wide_dtype(p.dtype)))
-
-
 def _novograd(u, at, m, v, *, b1, b2, eps, eps_root, weight_decay):
+    """v ← β₂ v + (1 - β₂) ‖u‖²      v = ‖u‖² at the first step
+    m ← β₁ m + u / (√(v + ε₀) + ε) + λ p
+    u = m
+    """
     square = jnp.sum(abs_sq(u))
     v = jnp.where(at.t == 1, square, lerp(square, v, b2))
     m = b1 * m + (divide_by_root(u, v, eps, eps_root) + weight_decay * at.p)
@@ -163,7 +164,7 @@ def scale_by_novograd(
     Source: B. Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments (2019),
     algorithm 1.
     """
-    slots = {"m": zeros(dtype_name(mu_dtype)), "v": _real_scalar}
+    slots = {"m": zeros(dtype_name(mu_dtype)), "v": leaf_zero}
     return leafwise(
         _novograd, slots=slots, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay
     )
@@ -176,6 +177,11 @@ def _per_axis(p):
 
 
 def _sm3(u, at, mu, m, *, b1, b2, eps):
+    """v = β₂ minᵣ μᵣ + (1 - β₂) u²      u² whole for β₂ = 1
+    μᵣ ← max v      over the entries of each row, column, …
+    m ← β₁ m + (1 - β₁) u / √(v + ε)
+    u = m
+    """
     shape = u.shape or (1,)
     axes = range(len(shape))
     bounds = [

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
-from gradxform.numerics import real_dtype, wide_dtype
+from gradxform.numerics import abs_sq, lerp, real_dtype, safe_sqrt, wide_dtype
 
 # --- sums over a tree, for measures
 # ----------------------------------------------------------------------------------
@@ -35,9 +35,34 @@ def _widened(key, *arguments):
     return f(*wide, *(jnp.asarray(x, real) for x in arguments[count:])).astype(real)
 
 
+def each(f, *lists):
+    """f over leaves side by side, None where the first is."""
+    return [None if row[0] is None else f(*row) for row in zip(*lists, strict=True)]
+
+
+def average(x, old, decay):
+    """The weighted mean of a leaf and the old average, in the dtype of that."""
+    return lerp(x.astype(old.dtype), old, jnp.asarray(decay, jnp.real(old).dtype))
+
+
+def cast(dtype, *numbers):
+    """The numbers as arrays of a dtype."""
+    return tuple(jnp.asarray(x, dtype) for x in numbers)
+
+
 def inner(x, y):
     """⟨x, y⟩, real."""
     return jnp.real(jnp.sum(jnp.conj(x) * y))
+
+
+def norm(x):
+    """‖x‖, of one leaf."""
+    return safe_sqrt(jnp.sum(abs_sq(x)))
+
+
+def rms(x):
+    """The root of the mean square of one leaf."""
+    return safe_sqrt(jnp.mean(abs_sq(x)))
 
 
 def distance_squared(x, y):
@@ -70,3 +95,18 @@ def real_zeros_like(params):
     return trees.tree_map(
         lambda p: jnp.zeros_like(p, dtype=real_dtype(wide_dtype(p.dtype))), params
     )
+
+
+def leaf_zero(p):
+    """A real scalar 0 for each leaf, float32 at least."""
+    return jnp.zeros((), real_dtype(wide_dtype(p.dtype)))
+
+
+def zero(params):
+    """A scalar 0."""
+    return jnp.zeros((), float)
+
+
+def times_scalar(u, at):
+    """u ← s u"""
+    return u * at.scalars

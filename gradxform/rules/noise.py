@@ -172,6 +172,7 @@ def differentially_private_aggregate(
 
 
 def _add_noise(u, at, *, eta, gamma):
+    """u ← u + 𝒩(0, η / t^γ)"""
     noise = jax.random.normal(at.scalars, u.shape, u.dtype)
     return u + jnp.sqrt(eta / at.t.astype(jnp.real(u).dtype) ** gamma) * noise
 

@@ -11,15 +11,18 @@ from gradxform.core.chain import transformation
 from gradxform.core.hyper import Epsilon, Real
 from gradxform.core.leafwise import leafwise
 from gradxform.numerics import safe_sqrt
+from gradxform.rules.measures import times_scalar
 
 __all__ = ["centralize", "keep_params_nonnegative", "normalize_by_update_norm", "zero_nans"]
 
 
 def _centralize(u, at):
+    """u ← u - mean(u)      over all axes but the first"""
     return u - jnp.mean(u, axis=tuple(range(1, u.ndim)), keepdims=True) if u.ndim > 1 else u
 
 
 def _centralize_last(u, at):
+    """u ← u - mean(u)      over all axes but the last"""
     return u - jnp.mean(u, axis=tuple(range(u.ndim - 1)), keepdims=True) if u.ndim > 1 else u
 
 
@@ -42,6 +45,7 @@ def centralize(*, outputs: Literal["first", "last"] = "first"):
 
 
 def _inverse_norm(updates, at, *, scale_factor, eps):
+    """s = c / (‖u‖ + ε)      ‖u‖ over all leaves"""
     norm = safe_sqrt(trees.sum_of_squares(updates))
     scale_factor, eps = jnp.asarray(scale_factor, norm.dtype), jnp.asarray(eps, norm.dtype)
     nothing = norm == 0
@@ -54,10 +58,6 @@ def _inverse_norm(updates, at, *, scale_factor, eps):
     )
 
 
-def _times_scalar(u, at):
-    return u * at.scalars
-
-
 @transformation
 def normalize_by_update_norm(scale_factor: Real = 1.0, eps: Epsilon = 1e-6):
     """Give the whole update a norm of c: u ← c u / (‖u‖ + ε), ‖u‖ over all leaves; a zero update
@@ -68,7 +68,7 @@ def normalize_by_update_norm(scale_factor: Real = 1.0, eps: Epsilon = 1e-6):
     Source: E. Hazan, K. Levy, S. Shalev-Shwartz, Beyond Convexity (2015), algorithm 1.
     """
     return leafwise(
-        _times_scalar,
+        times_scalar,
         measure=_inverse_norm,
         name="normalize_by_update_norm",
         scale_factor=scale_factor,
@@ -77,6 +77,7 @@ def normalize_by_update_norm(scale_factor: Real = 1.0, eps: Epsilon = 1e-6):
 
 
 def _nonnegative(u, at):
+    """u ← max(u, -p)"""
     return jnp.where(at.p + u < 0, -at.p, u)
 
 
@@ -97,6 +98,9 @@ def keep_params_nonnegative():
 
 
 def _zero_nans(u, at, found):
+    """nan = any(isnan(u))      in the leaf
+    u ← u      0 where it is NaN
+    """
     nan = jnp.isnan(u)
     return jnp.where(nan, jnp.zeros_like(u), u), jnp.any(nan)
 

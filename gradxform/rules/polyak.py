@@ -3,8 +3,9 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
@@ -13,7 +14,19 @@ from gradxform.core.hyper import Decay, Epsilon, LearningRate, NonNegative, Real
 from gradxform.core.leaf import PerLeaf
 from gradxform.core.leafwise import leafwise
 from gradxform.numerics import abs_sq, bias_correction, divide_by_root, lerp, safe_divide
-from gradxform.rules.measures import inner, leaves_of, like, real_zeros_like, total, zeros_like
+from gradxform.rules.measures import (
+    average,
+    cast,
+    each,
+    inner,
+    leaves_of,
+    like,
+    real_zeros_like,
+    times_scalar,
+    total,
+    zero,
+    zeros_like,
+)
 
 __all__ = ["momo", "momo_adam", "scale_by_polyak"]
 
@@ -26,13 +39,10 @@ def _loss(at, dtype):
     return value.astype(dtype)
 
 
-def _wide(dtype, *numbers):
-    return tuple(jnp.asarray(x, dtype) for x in numbers)
-
-
 def _polyak_step(updates, at, *, f_min, max_learning_rate, eps):
+    """s = min((f - f*) / (‖u‖² + ε), γ)      f the loss"""
     square = trees.sum_of_squares(updates)
-    f_min, max_learning_rate, eps = _wide(square.dtype, f_min, max_learning_rate, eps)
+    f_min, max_learning_rate, eps = cast(square.dtype, f_min, max_learning_rate, eps)
     gap = _loss(at, square.dtype) - f_min
     nothing = square + eps <= jnp.finfo(square.dtype).tiny
     return (
@@ -45,12 +55,9 @@ def _polyak_step(updates, at, *, f_min, max_learning_rate, eps):
 
 
 def _polyak_step_positive(updates, at, *, f_min, max_learning_rate, eps):
+    """s = min(max(f - f*, 0) / (‖u‖² + ε), γ)      f the loss"""
     (step,) = _polyak_step(updates, at, f_min=f_min, max_learning_rate=max_learning_rate, eps=eps)
     return (jnp.maximum(step, jnp.zeros_like(step)),)
-
-
-def _times_scalar(u, at):
-    return u * at.scalars
 
 
 @transformation
@@ -79,7 +86,7 @@ def scale_by_polyak(
     """
     measure = _polyak_step if variant == "sps" else _polyak_step_positive
     return leafwise(
-        _times_scalar,
+        times_scalar,
         measure=measure,
         name="scale_by_polyak",
         f_min=f_min,
@@ -88,58 +95,69 @@ def scale_by_polyak(
     )
 
 
-def _average(g, m, decay):
-    wide = jnp.asarray(decay, jnp.real(m).dtype)
-    return lerp(g.astype(m.dtype), m, wide)
+class _Model(NamedTuple):
+    """A model of the loss along m: its value, what it loses per step, and where it ends."""
+
+    value: jax.Array
+    gamma: jax.Array
+    dot: jax.Array
+    square: jax.Array
+    shrink: jax.Array
+    correction: jax.Array | int = 1
+
+    def step(self, most, lb, least, adapt: bool):
+        """The step size, at most so long, and the next lower bound of the loss, which learns with
+        `adapt`.
+        """
+        used = lb
+        if adapt:
+            cap = self.shrink * (self.value - self.gamma) + self.dot
+            low = jnp.maximum(cap / (2 * self.correction * self.shrink), least)
+            used = jnp.where(cap < self.shrink * self.correction * lb, low, lb)
+        drop = self.shrink * (self.value - self.correction * used - self.gamma) + self.dot
+        tau = jnp.minimum(most, _over(jnp.maximum(drop, 0), self.square))
+        if adapt:
+            end = self.value + self.dot - self.gamma - tau * self.square / 2
+            lb = jnp.maximum(end / self.correction, least)
+        return tau, lb
 
 
-def _each(f, *lists):
-    """f over leaves side by side, None where the first is."""
-    return [None if row[0] is None else f(*row) for row in zip(*lists, strict=True)]
-
-
-def _bounds(adapt, value, gamma, dot, square, lb, lower_bound, shrink, correction):
-    """The lower bound of the loss that is used, and after the step τ the next one."""
+def _equations(averages: str, adapt: bool, most: str, c: str, square: str) -> str:
+    """The step to where the model of the loss ends, at most so far; with `adapt` its bound learns."""
+    step, over = f"τ = min({most}, max(0, (1 + α λ) (f̄ - {c}l - γ) + ⟨m, p⟩) / {square})", f" / {c}"
     if not adapt:
-        return lb, lambda tau: lb
-    cap = shrink * (value - gamma) + dot
-    low = jnp.maximum(cap / (2 * correction * shrink), lower_bound)
-    used = jnp.where(cap < shrink * correction * lb, low, lb)
-    return used, lambda tau: jnp.maximum(
-        (value + dot - gamma - tau * square / 2) / correction, lower_bound
-    )
+        return f"{averages}\nl = f*\n{step}"
+    return f"""{averages}
+        h = (1 + α λ) (f̄ - γ) + ⟨m, p⟩
+        l ← max(h / (2 {c}(1 + α λ)), f*)      where h < (1 + α λ) {c}l
+        {step}
+        l ← max((f̄ + ⟨m, p⟩ - γ - τ {square} / 2){over.rstrip(" /")}, f*)"""
 
 
 @dataclass(frozen=True)
 class _MomoStep:
     adapt: bool
 
+    @property
+    def equation(self) -> str:
+        model = "m ← β m + (1 - β) u,  f̄ ← β f̄ + (1 - β) f,  γ ← β γ + (1 - β) ⟨u, p⟩"
+        return _equations(f"{model}      f the loss", self.adapt, "α", "", "‖m‖²")
+
     def __call__(
         self, updates, at, m, barf, gamma, lb, *, learning_rate, beta, lower_bound, weight_decay
     ):
         dtype = barf.dtype
-        learning_rate, beta, lower_bound, weight_decay = _wide(
-            dtype, learning_rate, beta, lower_bound, weight_decay
-        )
+        numbers = learning_rate, beta, lower_bound, weight_decay
+        learning_rate, beta, lower_bound, weight_decay = cast(dtype, *numbers)
         decay = jnp.where(at.t == 1, jnp.zeros_like(beta), beta)
-        new = _each(lambda u, x: _average(u, x, decay), updates, leaves_of(m))
+        new = each(lambda u, x: average(u, x, decay), updates, leaves_of(m))
         barf = lerp(_loss(at, dtype), barf, decay)
         gamma = lerp(total(inner, updates, at.p).astype(dtype), gamma, decay)
         square, dot = (total(inner, new, x).astype(dtype) for x in (new, at.p))
-        shrink = 1 + learning_rate * weight_decay
-        used, following = _bounds(
-            self.adapt, barf, gamma, dot, square, lb, lower_bound, shrink, jnp.ones_like(barf)
-        )
-        tau = jnp.minimum(
-            learning_rate, _over(jnp.maximum(shrink * (barf - used - gamma) + dot, 0), square)
-        )
-        return (
-            PerLeaf([None if x is None else (x, tau) for x in new]),
-            like(m, new),
-            barf,
-            gamma,
-            following(tau),
-        )
+        model = _Model(barf, gamma, dot, square, 1 + learning_rate * weight_decay)
+        tau, lb = model.step(learning_rate, lb, lower_bound, self.adapt)
+        scalars = PerLeaf([None if x is None else (x, tau) for x in new])
+        return scalars, like(m, new), barf, gamma, lb
 
 
 def _over(x, square):
@@ -153,19 +171,16 @@ def _over(x, square):
 
 
 def _momo(u, at, *, learning_rate, weight_decay):
+    """p ← p / (1 + α λ) - τ m"""
     m, tau = at.scalars
     return -(learning_rate * weight_decay) / (1 + learning_rate * weight_decay) * at.p - tau * m
-
-
-def _zero(params):
-    return jnp.zeros((), float)
 
 
 def _bound(params, *, lower_bound):
     return jnp.asarray(lower_bound, float) + jnp.zeros((), float)
 
 
-_SCALARS = {"barf": _zero, "gamma": _zero, "lb": _bound}
+_SCALARS = {"barf": zero, "gamma": zero, "lb": _bound}
 
 
 @transformation
@@ -212,49 +227,37 @@ def _weighted(m, v, correction, eps):
 class _MomoAdamStep:
     adapt: bool
 
+    @property
+    def equation(self) -> str:
+        averages = """m ← β₁ m + (1 - β₁) u,  v ← β₂ v + (1 - β₂) u²
+            f̄ ← β₁ f̄ + (1 - β₁) f,  γ ← β₁ γ + (1 - β₁) ⟨u, p⟩      f the loss
+            D = √(v / (1 - β₂ᵗ)) + ε,  c = 1 - β₁ᵗ"""
+        return _equations(averages, self.adapt, "α / c", "c ", "⟨m, m / D⟩")
+
     def __call__(
-        self,
-        updates,
-        at,
-        m,
-        v,
-        barf,
-        gamma,
-        lb,
-        *,
-        learning_rate,
-        b1,
-        b2,
-        eps,
-        lower_bound,
-        weight_decay,
-    ):
+        self, updates, at, m, v, barf, gamma, lb, *,
+        learning_rate, b1, b2, eps, lower_bound, weight_decay,
+    ):  # fmt: skip
         dtype = barf.dtype
-        learning_rate, b1, b2, lower_bound, weight_decay, eps = _wide(
-            dtype, learning_rate, b1, b2, lower_bound, weight_decay, eps
-        )
-        first = _each(lambda u, x: _average(u, x, b1), updates, leaves_of(m))
-        second = _each(
-            lambda u, x: _average(abs_sq(u.astype(x.dtype)), x, b2), updates, leaves_of(v)
-        )
+        numbers = learning_rate, b1, b2, lower_bound, weight_decay, eps
+        learning_rate, b1, b2, lower_bound, weight_decay, eps = cast(dtype, *numbers)
+        first = each(lambda u, x: average(u, x, b1), updates, leaves_of(m))
+        squares = each(lambda u, x: abs_sq(u.astype(x.dtype)), updates, leaves_of(v))
+        second = each(lambda u, x: average(u, x, b2), squares, leaves_of(v))
         c1, c2 = bias_correction(b1, at.t, dtype), bias_correction(b2, at.t, dtype)
         square = total(_weighted, first, second, numbers=(c2, eps)).astype(dtype)
         barf = lerp(_loss(at, dtype), barf, b1)
         gamma = lerp(total(inner, updates, at.p).astype(dtype), gamma, b1)
         dot = total(inner, first, at.p).astype(dtype)
-        shrink = 1 + learning_rate * weight_decay
-        used, following = _bounds(self.adapt, barf, gamma, dot, square, lb, lower_bound, shrink, c1)
-        tau = jnp.minimum(
-            learning_rate / c1,
-            _over(jnp.maximum(shrink * (barf - c1 * used - gamma) + dot, 0), square),
-        )
-        scalars = PerLeaf(
-            [None if x is None else (x, y, tau, c2) for x, y in zip(first, second, strict=True)]
-        )
-        return scalars, like(m, first), like(v, second), barf, gamma, following(tau)
+        model = _Model(barf, gamma, dot, square, 1 + learning_rate * weight_decay, c1)
+        tau, lb = model.step(learning_rate / c1, lb, lower_bound, self.adapt)
+        rows = zip(first, second, strict=True)
+        scalars = PerLeaf([None if x is None else (x, y, tau, c2) for x, y in rows])
+        return scalars, like(m, first), like(v, second), barf, gamma, lb
 
 
 def _momo_adam(u, at, *, learning_rate, weight_decay, eps):
+    """p ← p / (1 + α λ) - τ m / D"""
     m, v, tau, correction = at.scalars
     step = divide_by_root(m, v / correction, eps, 0.0)
     return -(learning_rate * weight_decay) / (1 + learning_rate * weight_decay) * at.p - tau * step

@@ -25,6 +25,9 @@ def _roots(eps, eps_in_sqrt: bool):
 
 
 def _rss(u, at, v, *, eps, eps_root):
+    """v ← v + g²
+    u ← u / (√(v + ε₀) + ε)
+    """
     v = v + abs_sq(at.g)
     return divide_by_root(u, v, eps, eps_root), v
 
@@ -50,16 +53,26 @@ def scale_by_rss(
 
 
 def _rms(u, at, v, *, decay, eps, eps_root):
+    """v ← β v + (1 - β) g²
+    u ← u / (√(v + ε₀) + ε)
+    """
     v = lerp(abs_sq(at.g), v, decay)
     return divide_by_root(u, v, eps, eps_root), v
 
 
 def _rms_debiased(u, at, v, *, decay, eps, eps_root):
+    """v ← β v + (1 - β) g²
+    v̂ = v / (1 - βᵗ)
+    u ← u / (√(v̂ + ε₀) + ε)
+    """
     v = lerp(abs_sq(at.g), v, decay)
     return divide_by_root(u, debias(v, decay, at.t), eps, eps_root), v
 
 
 def _rms_keras(u, at, v, *, decay, eps, eps_root):
+    """v ← β v + (1 - β) g²
+    u ← √(1 - βᵗ) u / (√(v + ε₀) + ε)
+    """
     v = lerp(abs_sq(at.g), v, decay)
     return divide_by_root(u, v, eps, eps_root) * jnp.sqrt(_correction(decay, at.t, v.dtype)), v
 
@@ -103,6 +116,10 @@ def scale_by_rms(
 
 
 def _nadam_rms(u, at, v, *, decay, eps, eps_root):
+    """v ← β v + (1 - β) g²
+    v̂ = β v / (1 - βᵗ)
+    u ← u / (√(v̂ + ε₀) + ε)
+    """
     v = lerp(abs_sq(at.g), v, decay)
     return divide_by_root(u, decay * debias(v, decay, at.t), eps, eps_root), v
 
@@ -124,11 +141,21 @@ def scale_by_nadam_rms(decay: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsi
 
 
 def _stddev(u, at, m, v, *, decay, eps, eps_root):
+    """m ← β m + (1 - β) g
+    v ← β v + (1 - β) g²
+    u ← u / (√(v - m² + ε₀) + ε)
+    """
     m, v = lerp(at.g, m, decay), lerp(abs_sq(at.g), v, decay)
     return divide_by_root(u, jnp.maximum(v - abs_sq(m), 0), eps, eps_root), m, v
 
 
 def _stddev_debiased(u, at, m, v, *, decay, eps, eps_root):
+    """m ← β m + (1 - β) g
+    v ← β v + (1 - β) g²
+    m̂ = m / (1 - βᵗ)
+    v̂ = v / (1 - βᵗ)
+    u ← u / (√(v̂ - m̂² + ε₀) + ε)
+    """
     m, v = lerp(at.g, m, decay), lerp(abs_sq(at.g), v, decay)
     variance = debias(v, decay, at.t) - abs_sq(debias(m, decay, at.t))
     return divide_by_root(u, jnp.maximum(variance, 0), eps, eps_root), m, v
@@ -164,6 +191,11 @@ def scale_by_stddev(
 
 
 def _adadelta(u, at, e_g, e_x, *, rho, eps):
+    """E_g ← ρ E_g + (1 - ρ) g²
+    Δ = u √(E_x + ε) / √(E_g + ε)
+    E_x ← ρ E_x + (1 - ρ) Δ²
+    u = Δ
+    """
     e_g = lerp(abs_sq(at.g), e_g, rho)
     ratio = (e_x + eps) / (
         e_g + eps
@@ -189,24 +221,40 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: Epsilon = 1e-6):
 
 
 def _max_of_debiased(u, at, v, v_max, *, decay, eps, eps_root):
+    """v ← β v + (1 - β) g²
+    w ← max(w, v / (1 - βᵗ))
+    u ← u / (√(w + ε₀) + ε)
+    """
     v = lerp(abs_sq(at.g), v, decay)
     v_max = jnp.maximum(v_max, debias(v, decay, at.t))
     return divide_by_root(u, v_max, eps, eps_root), v, v_max
 
 
 def _max_debiased(u, at, v, v_max, *, decay, eps, eps_root):
+    """v ← β v + (1 - β) g²
+    w ← max(w, v)
+    u ← u / (√(w / (1 - βᵗ) + ε₀) + ε)
+    """
     v = lerp(abs_sq(at.g), v, decay)
     v_max = jnp.maximum(v_max, v)
     return divide_by_root(u, debias(v_max, decay, at.t), eps, eps_root), v, v_max
 
 
 def _max(u, at, v, v_max, *, decay, eps, eps_root):
+    """v ← β v + (1 - β) g²
+    w ← max(w, v)
+    u ← u / (√(w + ε₀) + ε)
+    """
     v = lerp(abs_sq(at.g), v, decay)
     v_max = jnp.maximum(v_max, v)
     return divide_by_root(u, v_max, eps, eps_root), v, v_max
 
 
 def _max_keras(u, at, v, v_max, *, decay, eps, eps_root):
+    """v ← β v + (1 - β) g²
+    w ← max(w, v)
+    u ← √(1 - βᵗ) u / (√(w + ε₀) + ε)
+    """
     u, v, v_max = _max(u, at, v, v_max, decay=decay, eps=eps, eps_root=eps_root)
     return u * jnp.sqrt(_correction(decay, at.t, v.dtype)), v, v_max
 
@@ -242,11 +290,17 @@ def scale_by_rms_max(
 
 
 def _inf_norm(u, at, v, *, decay, eps):
+    """v ← max(β v, |g| + ε)
+    u ← u / v
+    """
     v = jnp.maximum(decay * v, jnp.abs(at.g) + eps)
     return safe_divide(u, v), v
 
 
 def _inf_norm_keras(u, at, v, *, decay, eps):
+    """v ← max(β v, |g|)
+    u ← u / (v + ε)
+    """
     v = jnp.maximum(decay * v, jnp.abs(at.g))
     # where no gradient was ever other than zero, the quotient is as steep as 1/ε: see
     # `divide_by_root`
@@ -271,6 +325,10 @@ def scale_by_inf_norm(decay: Decay = 0.999, eps: Epsilon = 1e-8, *, convention: 
 
 
 def _yogi(u, at, v, *, decay, eps, eps_root):
+    """v ← v - (1 - β) sign(v - g²) g²
+    v̂ = v / (1 - βᵗ)
+    u ← u / (√(v̂ + ε₀) + ε)
+    """
     square = abs_sq(at.g)
     v = v - (1 - decay) * jnp.sign(v - square) * square
     return divide_by_root(u, debias(v, decay, at.t), eps, eps_root), v
@@ -305,6 +363,10 @@ def scale_by_yogi_rms(
 
 
 def _deviation(u, at, s, *, decay, eps, eps_root):
+    """s ← β s + (1 - β) (g - u)² + ε₀
+    ŝ = s / (1 - βᵗ)
+    u ← u / (√ŝ + ε)
+    """
     s = decay * s + ((1 - decay) * abs_sq(at.g - u) + eps_root)
     return divide_by_root(u, debias(s, decay, at.t), eps, 0.0), s
 

@@ -67,6 +67,13 @@ def _rectify(decay, t, threshold, dtype):
 
 
 def _rms_rectified(u, at, v, *, decay, eps, eps_root, threshold):
+    """v ← β v + (1 - β) g²
+    v̂ = v / (1 - βᵗ)
+    ρ∞ = 2 / (1 - β) - 1
+    ρₜ = ρ∞ - 2 t βᵗ / (1 - βᵗ)
+    r = √[(ρₜ - 4) (ρₜ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞ - 2) ρₜ)]
+    u ← r u / (√(v̂ + ε₀) + ε)      where ρₜ ≥ threshold, else u
+    """
     v = lerp(abs_sq(at.g), v, decay)
     factor, enough = _rectify(decay, at.t, threshold, v.dtype)
     return jnp.where(
@@ -75,6 +82,12 @@ def _rms_rectified(u, at, v, *, decay, eps, eps_root, threshold):
 
 
 def _rms_rectified_torch(u, at, v, *, decay, eps, eps_root, threshold):
+    """v ← β v + (1 - β) g²
+    ρ∞ = 2 / (1 - β) - 1
+    ρₜ = ρ∞ - 2 t βᵗ / (1 - βᵗ)
+    r = √[(ρₜ - 4) (ρₜ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞ - 2) ρₜ)]
+    u ← r √(1 - βᵗ) u / (√(v + ε₀) + ε)      where ρₜ ≥ threshold, else u
+    """
     v = lerp(abs_sq(at.g), v, decay)
     factor, enough = _rectify(decay, at.t, threshold, v.dtype)
     factor = factor * jnp.sqrt(bias_correction(decay, at.t, v.dtype))
@@ -118,12 +131,19 @@ def _divide_by_power(u, square, power, eps):
 
 
 def _power_of_max(u, at, v, v_max, *, decay, power, eps):
+    """v ← β v + (1 - β) g²
+    w ← max(w, v)
+    u ← u / (√w + ε)^(2 power)
+    """
     v = lerp(abs_sq(at.g), v, decay)
     v_max = jnp.maximum(v_max, v)
     return _divide_by_power(u, v_max, power, eps), v, v_max
 
 
 def _power_of_rms(u, at, v, *, decay, power, eps):
+    """v ← β v + (1 - β) g²
+    u ← √(1 - βᵗ) u / (√v + ε)^(2 power)
+    """
     v = lerp(abs_sq(at.g), v, decay)
     return jnp.sqrt(bias_correction(decay, at.t, v.dtype)) * _divide_by_power(u, v, power, eps), v
 
@@ -151,6 +171,10 @@ def scale_by_rms_power(
 
 
 def _quasi_hyperbolic_rms(u, at, v, *, decay, nu, eps):
+    """v ← β v + (1 - β) g²
+    v̂ = v / (1 - βᵗ)
+    u ← u / (√((1 - ν) g² + ν v̂) + ε)
+    """
     square = abs_sq(at.g)
     v = lerp(square, v, decay)
     return divide_by_root(u, lerp(square, debias(v, decay, at.t), nu), eps, 0.0), v
@@ -173,6 +197,10 @@ def scale_by_quasi_hyperbolic_rms(decay: Decay = 0.999, nu: Fraction = 1.0, eps:
 
 
 def _atan2(u, at, v, *, decay, a, b):
+    """v ← β v + (1 - β) g²
+    v̂ = v / (1 - βᵗ)
+    u ← a atan2(u, b √v̂)
+    """
     v = lerp(abs_sq(at.g), v, decay)
     zero = v == 0
     root = jnp.sqrt(jnp.where(zero, jnp.ones_like(v), debias(v, decay, at.t)))
@@ -196,20 +224,33 @@ def scale_by_atan2(decay: Decay = 0.999, a: Positive = 1.27, b: Positive = 1.0):
     return leafwise(_atan2, slots={"v": real_zeros}, decay=decay, a=a, b=b)
 
 
-def _clipped_rms(u, at, v, *, decay, eps):
+def _excess(at, v, decay, eps):
+    """The average, corrected, and how much larger than it says the leaf's gradient is, at least 1."""
     square = abs_sq(at.g)
     v = lerp(square, v, decay)
     average = debias(v, decay, at.t)
     ratio = safe_sqrt(jnp.mean(safe_divide(square, jnp.maximum(average, eps * eps))))
-    return divide_by_root(u, average, eps, 0.0) / jnp.maximum(ratio, 1), v
+    return v, average, jnp.maximum(ratio, 1)
+
+
+def _clipped_rms(u, at, v, *, decay, eps):
+    """v ← β v + (1 - β) g²
+    v̂ = v / (1 - βᵗ)
+    R = √mean(g² / max(v̂, ε²))      over the leaf
+    u ← u / (√v̂ + ε) / max(1, R)
+    """
+    v, average, excess = _excess(at, v, decay, eps)
+    return divide_by_root(u, average, eps, 0.0) / excess, v
 
 
 def _clipped_rms_decayed(u, at, v, *, decay, eps, weight_decay):
-    square = abs_sq(at.g)
-    v = lerp(square, v, decay)
-    average = debias(v, decay, at.t)
-    ratio = safe_sqrt(jnp.mean(safe_divide(square, jnp.maximum(average, eps * eps))))
-    return (divide_by_root(u, average, eps, 0.0) + weight_decay * at.p) / jnp.maximum(ratio, 1), v
+    """v ← β v + (1 - β) g²
+    v̂ = v / (1 - βᵗ)
+    R = √mean(g² / max(v̂, ε²))      over the leaf
+    u ← [u / (√v̂ + ε) + λ p] / max(1, R)
+    """
+    v, average, excess = _excess(at, v, decay, eps)
+    return (divide_by_root(u, average, eps, 0.0) + weight_decay * at.p) / excess, v
 
 
 @transformation

@@ -1,5 +1,6 @@
 """Steps from signs alone: how large a gradient is does not matter, only which way it points."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ Growth = Annotated[Hyper, Range("[1, inf)", "a factor by which steps grow")]
 
 
 def _sign(u, at):
+    """u ← sign(u)"""
     return jnp.sign(u)
 
 
@@ -45,16 +47,28 @@ def _lion_point(u, m, b1, b2):
 
 
 def _lion(u, at, m, *, b1, b2):
+    """c = β₁ m + (1 - β₁) u
+    m ← β₂ m + (1 - β₂) u
+    u = sign(c)
+    """
     m = lerp(u, m, b2)
     return jnp.sign(_lion_point(u, m, b1, b2)), m
 
 
 def _lion_smooth(u, at, m, *, b1, b2, smooth_beta):
+    """c = β₁ m + (1 - β₁) u
+    m ← β₂ m + (1 - β₂) u
+    u = tanh(s c)
+    """
     m = lerp(u, m, b2)
     return jnp.tanh(smooth_beta * (_lion_point(u, m, b1, b2) / b2)), m
 
 
 def _lion_refined(u, at, m, *, b1, b2):
+    """c = β₁ m + (1 - β₁) u
+    m ← β₂ m + (1 - β₂) u
+    u = min(max(c, -1), 1)
+    """
     m = lerp(u, m, b2)
     x = _lion_point(u, m, b1, b2) / b2
     return jnp.where(jnp.abs(x) < 1, x, jnp.sign(x)), m
@@ -90,27 +104,28 @@ def scale_by_lion(
     return leafwise(_lion if mode == "hard" else _lion_refined, slots=slots, b1=b1, b2=b2)
 
 
-def _rprop(u, at, size, previous, *, eta_minus, eta_plus, min_step_size, max_step_size):
-    agree = jnp.sign(u) * jnp.sign(previous)
-    factor = jnp.where(agree > 0, eta_plus, eta_minus).astype(size.dtype)
-    size = jnp.where(agree == 0, size, jnp.clip(size * factor, min_step_size, max_step_size))
-    step = jnp.where(agree < 0, jnp.zeros_like(u), size * jnp.sign(u))
-    return step, size, step
+@dataclass(frozen=True)
+class _Rprop:
+    """Rprop's rule; `late`, each step is taken one update after it was found."""
 
+    late: bool
 
-def _rprop_late(u, at, size, previous, *, eta_minus, eta_plus, min_step_size, max_step_size):
-    turned = jnp.sign(u) * jnp.sign(previous) < 0
-    _, size, step = _rprop(
-        u,
-        at,
-        size,
-        previous,
-        eta_minus=eta_minus,
-        eta_plus=eta_plus,
-        min_step_size=min_step_size,
-        max_step_size=max_step_size,
-    )
-    return jnp.where(turned, jnp.zeros_like(u), previous), size, step
+    @property
+    def equation(self) -> str:
+        step = ["h ← s sign(u)      0 where e < 0", "u = h"]
+        late = ["u = h      as it was, 0 where e < 0", step[0]]
+        return """e = sign(u) sign(h)
+            s ← min(max(η⁺ s, s₋), s₊)      where e > 0
+            s ← min(max(η⁻ s, s₋), s₊)      where e < 0
+            """ + "\n".join(late if self.late else step)
+
+    def __call__(self, u, at, size, previous, *, eta_minus, eta_plus, min_step_size, max_step_size):
+        agree = jnp.sign(u) * jnp.sign(previous)
+        factor = jnp.where(agree > 0, eta_plus, eta_minus).astype(size.dtype)
+        size = jnp.where(agree == 0, size, jnp.clip(size * factor, min_step_size, max_step_size))
+        nothing = jnp.zeros_like(u)
+        step = jnp.where(agree < 0, nothing, size * jnp.sign(u))
+        return jnp.where(agree < 0, nothing, previous) if self.late else step, size, step
 
 
 @transformation(conventions=("optax", "torch"))
@@ -141,7 +156,8 @@ def scale_by_rprop(
     (2000): iRprop⁻.
     """
     return leafwise(
-        _rprop if convention == "torch" else _rprop_late,
+        _Rprop(convention == "optax"),
+        name="scale_by_rprop",
         slots={"step_size": real_full, "previous": zeros()},
         initial=learning_rate,
         eta_minus=eta_minus,

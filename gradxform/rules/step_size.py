@@ -15,14 +15,17 @@ __all__ = ["reduce_on_plateau", "scale", "scale_by_learning_rate", "scale_by_sch
 
 
 def _scale(u, at, *, step_size):
+    """u ← a u"""
     return step_size * u
 
 
 def _descend(u, at, *, learning_rate):
+    """u ← -α u"""
     return -learning_rate * u
 
 
 def _ascend(u, at, *, learning_rate):
+    """u ← α u"""
     return learning_rate * u
 
 
@@ -74,6 +77,14 @@ def _watch(
     sign,
     spare,
 ):
+    """seen ← seen + 1
+    mean ← mean + (sign value - mean) / seen
+    better ⇔ mean < best - (rtol |best| + atol)      looked at when seen = accumulation_size
+    best ← mean      when better
+    bad ← bad + 1      0 when better or cooling
+    s ← max(factor s, min_scale)      when bad ≥ patience + spare
+    cooling ← max(cooling - 1, 0)      cooldown after a reduction
+    """
     value = at.need("value")
     if not (isinstance(value, int | float) or (hasattr(value, "dtype") and value.shape == ())):
         raise ValueError(f"reduce_on_plateau: value must be a scalar; got {code(value)}")
@@ -105,6 +116,7 @@ def _watch(
 
 
 def _plateau(u, at):
+    """u ← s u"""
     return at.scalars * u
 
 

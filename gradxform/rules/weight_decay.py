@@ -13,16 +13,19 @@ __all__ = ["add_decayed_weights"]
 
 
 def _decay(u, at, *, weight_decay):
+    """u ← u + λ p"""
     if isinstance(weight_decay, float) and weight_decay == 0:
         return u  # a constant zero costs nothing; Adadelta has one by default
     return u + weight_decay * at.p
 
 
 def _decay_independent(u, at, *, weight_decay):
+    """u ← u - λ p"""
     return u - weight_decay * at.p
 
 
 def _decay_cautious(u, at, *, weight_decay):
+    """u ← u + λ p      where u p ≥ 0, else u"""
     outward = jnp.real(jnp.conj(u) * at.p) >= 0
     return u + weight_decay * jnp.where(outward, at.p, jnp.zeros_like(at.p))
 

@@ -43,27 +43,33 @@ def _rest(shape: Shape, x, power):
 
 @define(Stretch, leading=1)
 def stretch(step, schedule: Real, steps: Steps):
-    """Any schedule, given a length, so that another can come after it: a(step) = schedule(step)."""
+    """Any schedule, given a length, so that another can come after it.
+
+    a(step) = schedule(step)
+    """
     return _value(schedule, step)
 
 
 @define(Stretch, leading=1)
 def warmup(step, steps: Steps, init_value: Real = 0.0, peak_value: Real = 1.0):
-    """A straight line from `init_value` to `peak_value` in so many steps.
+    """A straight line from `init_value` to `peak_value` in so many steps; at step `steps`, where the
+    next stretch begins, the peak.
+
+        a(step) = init + (peak - init) step / steps
 
     >>> schedule = 0.1 * (gx.warmup(2) >> gx.constant(3) >> gx.cooldown(2))
     >>> [round(float(schedule(step)), 2) for step in range(8)]
     [0.0, 0.05, 0.1, 0.1, 0.1, 0.1, 0.05, 0.0]
-
-    a(step) = init + (peak - init) step / steps; at step `steps`, where the next stretch begins, the
-    peak.
     """
     return init_value + (peak_value - init_value) * _progress(step, 0, steps)
 
 
 @define(Stretch, leading=1)
 def constant(step, steps: Steps | None = None, value: Real = 1.0):
-    """a(step) = value, for so many steps (None: for ever)."""
+    """A constant, for so many steps (None: for ever).
+
+    a(step) = value
+    """
     return value
 
 
@@ -78,11 +84,11 @@ def cooldown(
 ):
     """From `init_value` down to `end_value` in so many steps, then constant.
 
-    a(step) = end + (init - end) r(x), x = step / steps:
-    r = 1 - x                  shape="linear"
-    r = 1 - √x                 shape="sqrt"
-    r = (1 + cos πx) / 2       shape="cosine"
-    r = (1 - x)^power          shape="power"
+        a(step) = end + (init - end) r,  x = step / steps
+        r = 1 - x                  shape="linear"
+        r = 1 - √x                 shape="sqrt"
+        r = (1 + cos πx) / 2       shape="cosine"
+        r = (1 - x)^power          shape="power"
 
     Raises:
         ValueError: an unknown shape.
@@ -131,6 +137,10 @@ def warmup_linear_decay_schedule(
     """A straight line up to `peak_value`, then a straight line down to `end_value` at
     `decay_steps`, warm-up included.
 
+        a(step) = init + (peak - init) step / warmup_steps      up to warmup_steps
+        a(step) = peak + (end - peak) x                         after
+        x = (step - warmup_steps) / (decay_steps - warmup_steps)
+
     Source: S. Bergsma et al., Straight to Zero (2025), with end_value = 0.
     """
     rise = linear_schedule(init_value, peak_value, warmup_steps)(step)
@@ -145,7 +155,7 @@ def rex_schedule(step, init_value: Real, steps: Steps, end_value: Real = 0.0):
     """Reflected exponential: slow at first, steep at the end, between a straight line and a delayed
     one.
 
-    a(step) = end + (init - end) (1 - x) / (1/2 + (1 - x)/2), x = step / steps
+        a(step) = end + (init - end) (1 - x) / (1 / 2 + (1 - x) / 2),  x = step / steps
 
     Source: J. Chen, C. Wolfe, A. Kyrillidis, REX: Revisiting Budgeted Training with an Improved
     Schedule (2021), equation 2.

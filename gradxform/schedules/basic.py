@@ -72,7 +72,10 @@ def _power(x, exponent):
 
 @schedule
 def constant_schedule(step, value: Real):
-    """a(step) = value."""
+    """A constant.
+
+    a(step) = value
+    """
     return value
 
 
@@ -87,7 +90,8 @@ def polynomial_schedule(
 ):
     """From `init_value` to `end_value` along a power of the remaining share.
 
-    a(step) = end + (init - end) (1 - x)^power, x = (step - begin) / steps clipped to [0, 1].
+    a(step) = end + (init - end) (1 - x)^power
+    x = (step - begin) / steps      clipped to [0, 1]
     """
     rest = 1 - _progress(step, transition_begin, transition_steps)
     return (init_value - end_value) * _power(rest, power) + end_value
@@ -97,7 +101,11 @@ def polynomial_schedule(
 def linear_schedule(
     step, init_value: Real, end_value: Real, transition_steps: Length, transition_begin: Begin = 0
 ):
-    """From `init_value` to `end_value` in a straight line: a(step) = init + (end - init) x."""
+    """From `init_value` to `end_value` in a straight line.
+
+    a(step) = init + (end - init) x
+    x = (step - begin) / steps      clipped to [0, 1]
+    """
     rest = 1 - _progress(step, transition_begin, transition_steps)
     return (init_value - end_value) * rest + end_value
 
@@ -112,8 +120,11 @@ def exponential_decay(
     staircase: bool = False,
     end_value: Real | None = None,
 ):
-    """a(step) = init · rate^x, x = (step - begin) / steps, at least 0; whole numbers only with
-    `staircase`.
+    """Falling, or growing, by a factor `decay_rate` in so many steps.
+
+        a(step) = init · rate^x
+        x = (step - begin) / steps      staircase=False, at least 0
+        x = ⌊(step - begin) / steps⌋    staircase=True
 
     `end_value` bounds it: from below where rate < 1, from above otherwise.
     """
@@ -126,7 +137,10 @@ def exponential_decay(
 
 @schedule
 def step_decay(step, init_value: Real, factor: NonNegative, every: Steps):
-    """a(step) = init · factor^⌊step / every⌋: drop by a factor every so many steps."""
+    """Drop by a factor every so many steps.
+
+    a(step) = init · factor^⌊step / every⌋
+    """
     return init_value * factor ** jnp.floor(_time(step) / every)
 
 
@@ -134,7 +148,12 @@ def step_decay(step, init_value: Real, factor: NonNegative, every: Steps):
 def natural_exp_decay(
     step, init_value: Real, k: NonNegative, transition_steps: Steps = 1, *, staircase: bool = False
 ):
-    """a(step) = init · e^(-k x), x = step / transition_steps; whole numbers only with `staircase`."""
+    """Exponential decay; in whole steps of `transition_steps` only with `staircase`.
+
+    a(step) = init · e^(-k x)
+    x = step / steps      staircase=False
+    x = ⌊step / steps⌋    staircase=True
+    """
     share = _time(step) / transition_steps
     return init_value * jnp.exp(-k * (jnp.floor(share) if staircase else share))
 
@@ -143,14 +162,22 @@ def natural_exp_decay(
 def inverse_time_decay(
     step, init_value: Real, k: NonNegative, transition_steps: Steps = 1, *, staircase: bool = False
 ):
-    """a(step) = init / (1 + k x), x = step / transition_steps; whole numbers only with `staircase`."""
+    """Decay with the inverse of time; in whole steps of `transition_steps` only with `staircase`.
+
+    a(step) = init / (1 + k x)
+    x = step / steps      staircase=False
+    x = ⌊step / steps⌋    staircase=True
+    """
     share = _time(step) / transition_steps
     return init_value / (1 + k * (jnp.floor(share) if staircase else share))
 
 
 @schedule
 def inverse_sqrt_decay(step, init_value: Real, transition_steps: Steps = 1):
-    """a(step) = init / √t, t = 1 + step / transition_steps."""
+    """Decay with the inverse of the root of time.
+
+    a(step) = init / √t,  t = 1 + step / steps
+    """
     return init_value / jnp.sqrt(1 + _time(step) / transition_steps)
 
 
@@ -158,7 +185,10 @@ def inverse_sqrt_decay(step, init_value: Real, transition_steps: Steps = 1):
 def piecewise_constant_schedule(
     step, init_value: Real, boundaries_and_scales: Annotated[Any, _Scales()] | None = None
 ):
-    """a(step) = init times every factor whose boundary has been reached: `{1000: 0.1, 2000: 0.1}`."""
+    """A value times every factor whose boundary has been reached: `{1000: 0.1, 2000: 0.1}`.
+
+    a(step) = init · Π sᵢ      over the factors s whose boundary has been reached
+    """
     value = init_value
     for boundary, factor in (boundaries_and_scales or {}).items():
         value = value * jnp.where(_time(step) < boundary, 1.0, factor)
@@ -167,8 +197,9 @@ def piecewise_constant_schedule(
 
 @schedule
 def manual_schedule(step, values: Values, boundaries: Boundaries):
-    """a(step) = values[i] where i boundaries have been reached: a rate set by hand for each
-    stretch.
+    """A rate set by hand for each stretch.
+
+        a(step) = values(i)      where i boundaries have been reached
 
     Raises:
         ValueError: there is not one value more than there are boundaries.
@@ -184,8 +215,10 @@ def manual_schedule(step, values: Values, boundaries: Boundaries):
 def cosine_decay_schedule(
     step, init_value: Real, decay_steps: Length, alpha: Real = 0.0, exponent: Positive = 1.0
 ):
-    """a(step) = init · ((1 - α) ((1 + cos πx) / 2)^exponent + α), x = step / decay_steps, at most
-    1.
+    """Half a cosine from `init_value` down to α times it.
+
+        a(step) = init · ((1 - α) ((1 + cos πx) / 2)^exponent + α)
+        x = step / decay_steps      at most 1
 
     Source: I. Loshchilov, F. Hutter, SGDR (2017), equation 5, without restarts.
     """
@@ -218,7 +251,11 @@ def _one_more(items, boundaries, what: str):
 
 @schedule
 def warmup_constant_schedule(step, init_value: Real, peak_value: Real, warmup_steps: Length):
-    """A straight line from `init_value` to `peak_value`, then constant."""
+    """A straight line from `init_value` to `peak_value`, then constant.
+
+    a(step) = init + (peak - init) step / warmup_steps      up to warmup_steps
+    a(step) = peak      after
+    """
     return linear_schedule(init_value, peak_value, warmup_steps)(step)
 
 
@@ -234,6 +271,10 @@ def warmup_cosine_decay_schedule(
 ):
     """A straight line up to `peak_value`, then a cosine down to `end_value` at `decay_steps`,
     warm-up included.
+
+        a(step) = init + (peak - init) step / warmup_steps      up to warmup_steps
+        a(step) = end + (peak - end) ((1 + cos πx) / 2)^exponent      after
+        x = (step - warmup_steps) / (decay_steps - warmup_steps)      at most 1
     """
     rise = linear_schedule(init_value, peak_value, warmup_steps)(step)
     x = _progress(step, warmup_steps, decay_steps - warmup_steps)
@@ -265,5 +306,8 @@ def warmup_exponential_decay_schedule(
 
 @schedule
 def per_epoch(step, schedule: Annotated[Any, _Schedules()], steps_per_epoch: Positive):
-    """A schedule of the epoch instead of the step: a(⌊step / steps_per_epoch⌋)."""
+    """A schedule of the epoch instead of the step.
+
+    a(step) = schedule(⌊step / steps_per_epoch⌋)
+    """
     return schedule[0](jnp.floor(_time(step) / steps_per_epoch))

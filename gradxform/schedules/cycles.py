@@ -52,7 +52,10 @@ def piecewise_interpolate_schedule(
     """From boundary to boundary along a line or half a cosine, each value the one before times that
     boundary's factor.
 
-    a(b₀ = 0) = init,  a(bᵢ) = a(bᵢ₋₁) · scaleᵢ; in between "linear" or "cosine", after the last boundary constant.
+        a(0) = init
+        a(bᵢ) = a(bᵢ₋₁) · scaleᵢ      at the boundaries b
+
+    In between it is "linear" or "cosine", after the last boundary constant.
 
     Raises:
         ValueError: an unknown interpolate_type, or a negative factor.
@@ -183,8 +186,9 @@ def cosine_restarts_schedule(
     """Cosine decay that starts again and again, each cycle `t_mul` times as long and `m_mul` times
     as high as the one before.
 
-    Cycle i = 0, 1, … has length Tᵢ = T₀ t_mulⁱ and begins at T₀ (1 + t_mul + ⋯ + t_mulⁱ⁻¹):
-    a = init · ((1 - α) m_mulⁱ (1 + cos πx) / 2 + α), x the share of the cycle that is over. torch's
+        a(step) = init · ((1 - α) m_mulⁱ (1 + cos πx) / 2 + α)      x the share of cycle i that is over
+
+    Cycle i = 0, 1, … has length Tᵢ = T₀ t_mulⁱ and begins at T₀ (1 + t_mul + ⋯ + t_mulⁱ⁻¹). torch's
     CosineAnnealingWarmRestarts has m_mul = 1 and α = eta_min / init.
 
     Source: I. Loshchilov, F. Hutter, SGDR (2017), equation 5 and section 4; the height as in
@@ -220,10 +224,11 @@ def cyclic_schedule(
     """Up and down in straight lines, for ever: base → max in `step_size_up` steps, back in
     `step_size_down` (None: as many).
 
-    With y the height of the triangle, 0 to 1, and c = 0, 1, … the cycle:
-    a = base + (max - base) y             mode="triangular"
-    a = base + (max - base) y / 2ᶜ        mode="triangular2"
-    a = base + (max - base) y γ^step      mode="exp_range"
+        a(step) = base + (max - base) y             mode="triangular"
+        a(step) = base + (max - base) y / 2ᶜ        mode="triangular2"
+        a(step) = base + (max - base) y γ^step      mode="exp_range"
+
+    With y the height of the triangle, 0 to 1, and c = 0, 1, … the cycle.
 
     Raises:
         ValueError: an unknown mode.

@@ -1,7 +1,7 @@
 """Look without touching: measurements of the updates at a place in the chain, kept in the state."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +117,7 @@ class _Measures:
 class Monitor(Transform):
     """Built by `monitor` and `snapshot`."""
 
+    equation: ClassVar[str] = "u ← u"
     measures: dict[str, Any]
     name: str
 

@@ -32,10 +32,12 @@ class _copies(NamedTuple):
 
 
 def _ema(u, at, average_params, *, decay):
+    """a ← β a + (1 - β) (p + u)"""
     return u, lerp(at.p + u, average_params, decay)
 
 
 def _ema_debiased(u, at, average_params, *, decay):
+    """a ← a + (1 - β) / (1 - βᵗ) (p + u - a)"""
     share = (1 - decay) / bias_correction(decay, at.t, jnp.real(u).dtype)
     return u, lerp(at.p + u, average_params, 1 - share)
 
@@ -68,6 +70,9 @@ def params_ema(inner: Inner, decay: Decay = 0.999, debias: bool = True, *, accum
 
 
 def _swa(u, at, average_params, *, start, period):
+    """n = max(⌊(t - t₀) / k⌋, 0) + 1
+    a ← a + (p + u - a) / n      where t < t₀, and at t₀, t₀ + k, t₀ + 2 k, …
+    """
     start, period = (jnp.asarray(x).astype(at.t.dtype) for x in (start, period))
     since = at.t - start
     count = (jnp.maximum(since // period, 0) + 1).astype(jnp.real(u).dtype)
@@ -96,6 +101,9 @@ def swa(inner: Inner, start: Patience = 0, period: Count = 1, *, accumulator_dty
 
 
 def _lawa(u, at, last_params, saved, *, period):
+    """P(n) ← p + u      at every k-th step, n modulo the window
+    n ← n + 1      at every k-th step
+    """
     due = is_multiple(at.t, period)
     place = jnp.mod(saved, last_params.shape[0])
     value = jnp.where(due, (at.p + u).astype(last_params.dtype), last_params[place])
@@ -129,6 +137,10 @@ def lawa(inner: Inner, window: int = 5, period: Count = 1, *, accumulator_dtype=
 
 
 def _lookahead(u, at, slow_params, *, sync_period, slow_step_size):
+    """p ← p + u
+    s ← s + α (p - s)      at every k-th step
+    p ← s      at every k-th step
+    """
     fast = at.p + u
     sync = is_multiple(at.t, sync_period)
     slow = jnp.where(sync, slow_params + slow_step_size * (fast - slow_params), slow_params)

@@ -27,6 +27,13 @@ class _Cautious(NamedTuple):
     sign: int
     convention: str
 
+    @property
+    def equation(self) -> str:
+        share = "(Σφ + 1) / n" if self.convention == "paper" else "max(Σφ / n, 1e-5)"
+        return f"""φ = 1      where u g {"<" if self.sign < 0 else ">"} 0, else 0
+            n = size(u)      in the leaf
+            u ← u φ / [{share}]"""
+
     def __call__(self, u, at):
         agree = self.sign * jnp.real(u * jnp.conj(at.g)) > 0
         kept = jnp.sum(agree, dtype=jnp.int32).astype(real_dtype(u.dtype))
@@ -35,10 +42,12 @@ class _Cautious(NamedTuple):
 
 
 def _grams_up(u, at):
+    """u ← sign(g) |u|"""
     return jnp.sign(at.g) * jnp.abs(u)
 
 
 def _grams_down(u, at):
+    """u ← -sign(g) |u|"""
     return -jnp.sign(at.g) * jnp.abs(u)
 
 

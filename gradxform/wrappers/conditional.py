@@ -125,6 +125,10 @@ def every(k: Count, inner: Inner):
 
 
 def _apply_every(u, at, total, *, k):
+    """a ← a + u
+    u = a      at every k-th step, else 0
+    a ← 0      after every k-th step
+    """
     total = jnp.where(is_multiple(at.t - 1, k), jnp.zeros_like(total), total) + u
     return jnp.where(is_multiple(at.t, k), total, jnp.zeros_like(total)), total
 

@@ -210,8 +210,9 @@ def scale_by_galore(
 ):
     """Run a transformation on low-rank projections of the gradients of matrices.
 
-        every k-th step, k = `update_proj_gap`:  P = the first r left singular vectors of g, r = `rank`
-        R = Pᵀ g,  u ← s P base(R)               right singular vectors, R = g P, u ← s base(R) Pᵀ, for the other side
+        P ← the first r left singular vectors of g      at every k-th step
+        R = Pᵀ g
+        u = s P base(R)      for the other side right vectors, R = g P, u = s base(R) Pᵀ
 
     Args:
         rank: r, at most the shorter side.

@@ -261,6 +261,7 @@ def masked(
 
 
 def _to_zero(updates, params):
+    """u ← 0"""
     return trees.tree_map(jnp.zeros_like, updates)
 
 

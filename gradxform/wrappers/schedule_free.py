@@ -12,6 +12,7 @@ from gradxform.core.leafwise import leafwise
 from gradxform.core.schedule import Schedule, schedule
 from gradxform.core.slots import copied, dtype_name
 from gradxform.numerics import safe_divide
+from gradxform.rules.measures import zero
 
 __all__ = ["gpa", "schedule_free"]
 
@@ -31,21 +32,42 @@ def _moved(y, u, z, share, b1):
 
 
 def _primal(u, at, z):
+    """x = (p - (1 - β) z) / β
+    z ← z + u
+    x ← (1 - c) x + c z
+    p ← β x + (1 - β) z
+    """
     y, z = _moved(at.p, u, z, *at.scalars)
     return y - at.p, z
 
 
 def _primal_decaying_z(u, at, z, *, step_size, weight_decay):
+    """x = (p - (1 - β) z) / β
+    z ← z + u - a λ z
+    x ← (1 - c) x + c z
+    p ← β x + (1 - β) z
+    """
     y, z = _moved(at.p, u - step_size * weight_decay * z, z, *at.scalars)
     return y - at.p, z
 
 
 def _primal_keras(u, at, z, *, step_size, weight_decay):
+    """p ← p - a λ p
+    x = (p - (1 - β) z) / β
+    z ← z + u
+    x ← (1 - c) x + c z
+    p ← β x + (1 - β) z
+    """
     y, z = _moved((1 - step_size * weight_decay) * at.p, u, z, *at.scalars)
     return y - at.p, z
 
 
 def _weigh(updates, at, kept, weight_sum, max_lr, *, b1, rate, weight_lr_power, r):
+    """α_max ← max(α_max, α)
+    w = t^r α_max^q
+    W ← W + w
+    c = w / W
+    """
     b1, rate, weight_lr_power, r = (
         jnp.asarray(x, weight_sum.dtype) for x in (b1, rate, weight_lr_power, r)
     )
@@ -56,16 +78,13 @@ def _weigh(updates, at, kept, weight_sum, max_lr, *, b1, rate, weight_lr_power, 
 
 
 def _constant(updates, at, kept, *, b1, b2):
+    """c = 1 - β₂"""
     b1 = jnp.asarray(b1, kept.dtype)
     return (1 - jnp.asarray(b2, kept.dtype), b1), b1
 
 
 def _b1(params, *, b1):
     return jnp.full((), b1, float)
-
-
-def _zero(params):
-    return jnp.zeros((), float)
 
 
 @schedule
@@ -77,7 +96,7 @@ def _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, rule=
     """`schedule_free`, whose rule may decay z or y by itself."""
     if convention == "optax" and isinstance(rate, Schedule):
         rate = _ahead(rate)
-    memory = {"b1": _b1, "weight_sum": _zero, "max_lr": _zero}
+    memory = {"b1": _b1, "weight_sum": zero, "max_lr": zero}
     numbers |= {"b1": b1, "rate": rate, "weight_lr_power": weight_lr_power, "r": r}
     slots = {"z": copied(dtype_name(state_dtype))}
     return chain(

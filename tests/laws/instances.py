@@ -56,6 +56,7 @@ def _halve_leaf(u, p):
 
 
 def _signed(u, at, *, step_size):
+    """u ← a sign(u)"""
     return step_size * jnp.sign(u)
 
 
