@@ -16,6 +16,7 @@ from gradxform.core.hyper import Range
 from gradxform.core.leaves import global_norm
 from gradxform.core.transform import Transform
 from gradxform.core.tunable import tunable
+from gradxform.interop.optax import aliases
 from gradxform.optimizers.textbook import adam
 from gradxform.state.access import get, numbers
 from gradxform.state.describe import describe
@@ -23,8 +24,9 @@ from gradxform.testing.samples import tree
 
 
 def constructors() -> dict[str, Callable[..., Any]]:
-    """Every public constructor of transformations, by name."""
-    found = {name: f for name, f in vars(gradxform).items() if hasattr(f, "build")}
+    """Every public constructor of transformations by name, those under Optax's names included."""
+    public = vars(gradxform) | {name: getattr(aliases, name) for name in aliases.__all__}
+    found = {name: f for name, f in public.items() if hasattr(f, "build")}
     made = {name: inspect.signature(f).return_annotation for name, f in found.items()}
     return {name: f for name, f in found.items() if issubclass(made[name], Transform)}
 
