@@ -38,9 +38,9 @@ class AccumulateState(NamedTuple):
 class Accumulate(Wrapper):
     """Built by `accumulate`."""
 
-    State: ClassVar[Any] = AccumulateState
+    State: ClassVar[type] = AccumulateState
     inner: Transform
-    every_k: Any
+    every_k: Count
     mean: bool
     skip: Callable[..., Any] | None
     dtype: str | None

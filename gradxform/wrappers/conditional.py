@@ -37,9 +37,9 @@ class ConditionState(NamedTuple):
 class Conditional(Wrapper):
     """Built by `conditionally_transform`, `conditionally_mask` and `every`."""
 
-    State: ClassVar[Any] = ConditionState
+    State: ClassVar[type] = ConditionState
     inner: Transform
-    k: Any
+    k: Count
     should: Callable[..., Any] | None
     forward: bool
     otherwise: str
@@ -163,9 +163,9 @@ class RestartState(NamedTuple):
 class Restart(Wrapper):
     """Built by `restart`."""
 
-    State: ClassVar[Any] = RestartState
+    State: ClassVar[type] = RestartState
     inner: Transform
-    period: Any
+    period: Count
 
     def init(self, params):
         return RestartState(counter(), self.inner.init(params))

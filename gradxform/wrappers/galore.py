@@ -112,10 +112,10 @@ class GaLore(Wrapper):
     """Built by `scale_by_galore`."""
 
     name: ClassVar[str] = "scale_by_galore"  # pyright: ignore[reportIncompatibleMethodOverride]
-    State: ClassVar[Any] = LowRankState
+    State: ClassVar[type] = LowRankState
     inner: Transform
-    update_proj_gap: Any
-    scale: Any
+    update_proj_gap: Count
+    scale: Real
     rank: int
     dimensions: Any
     convention: str

@@ -33,7 +33,7 @@ class MasterWeights(Wrapper):
     """Built by `master_weights`."""
 
     name: ClassVar[str] = "master_weights"  # pyright: ignore[reportIncompatibleMethodOverride]
-    State: ClassVar[Any] = MasterWeightsState
+    State: ClassVar[type] = MasterWeightsState
     inner: Transform
 
     def init(self, params):

@@ -42,11 +42,11 @@ class Mechanic(Wrapper):
     """Built by `mechanize`."""
 
     name: ClassVar[str] = "mechanize"  # pyright: ignore[reportIncompatibleMethodOverride]
-    State: ClassVar[Any] = MechanicState
+    State: ClassVar[type] = MechanicState
     inner: Transform
-    weight_decay: Any
-    eps: Any
-    s_init: Any
+    weight_decay: NonNegative
+    eps: Epsilon
+    s_init: Positive
     num_betas: int
 
     def init(self, params):

@@ -36,10 +36,10 @@ class Sam(Wrapper):
     """Built by `sam`."""
 
     name: ClassVar[str] = "sam"  # pyright: ignore[reportIncompatibleMethodOverride]
-    State: ClassVar[Any] = SamState
+    State: ClassVar[type] = SamState
     inner: Transform
     adversary: Transform
-    sync_period: Any
+    sync_period: Count
     reset_state: bool
     axis_name: str | None
 
@@ -87,7 +87,7 @@ class OpaqueSamState(NamedTuple):
 class OpaqueSam(Sam):
     """Built by `sam` with `opaque_mode=True`."""
 
-    State: ClassVar[Any] = OpaqueSamState
+    State: ClassVar[type] = OpaqueSamState
 
     def init(self, params):
         return OpaqueSamState(self.inner.init(params), self.adversary.init(params))

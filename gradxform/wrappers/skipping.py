@@ -61,7 +61,7 @@ class SpikeState(NamedTuple):
 
 
 class _Skip(Wrapper):
-    max_consecutive: Any
+    max_consecutive: Patience | None
 
     def guarded(self, bad, state, updates, params, gradient, extra):
         """The inner step unless `bad`; then zero updates and the old inner state. Gives also the
@@ -81,9 +81,9 @@ class _Skip(Wrapper):
 class SkipNonfinite(_Skip):
     """Built by `skip_nonfinite`."""
 
-    State: ClassVar[Any] = SkipState
+    State: ClassVar[type] = SkipState
     inner: Transform
-    max_consecutive: Any
+    max_consecutive: Patience | None
 
     def init(self, params):
         return SkipState(counter(), counter(), self.inner.init(params))
@@ -132,12 +132,12 @@ def apply_if_finite(inner: Inner, max_consecutive_errors: Patience):
 class SkipSpikes(_Skip):
     """Built by `skip_spikes`."""
 
-    State: ClassVar[Any] = SpikeState
+    State: ClassVar[type] = SpikeState
     inner: Transform
-    threshold: Any
-    decay: Any
-    warmup: Any
-    max_consecutive: Any
+    threshold: Positive
+    decay: Decay
+    warmup: Patience
+    max_consecutive: Patience | None
     by: str
 
     def init(self, params):

@@ -45,14 +45,14 @@ class Sophia(Wrapper):
 
     name: ClassVar[str] = "scale_by_sophia"  # pyright: ignore[reportIncompatibleMethodOverride]
     direction: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleMethodOverride]
-    State: ClassVar[Any] = SophiaState
+    State: ClassVar[type] = SophiaState
     inner: Transform
-    b1: Any
-    b2: Any
-    eps: Any
-    gamma: Any
-    clip_threshold: Any
-    update_interval: Any
+    b1: Decay
+    b2: Decay
+    eps: Epsilon
+    gamma: NonNegative
+    clip_threshold: Positive | None
+    update_interval: Count
     mu_dtype: str | None
     convention: str
 

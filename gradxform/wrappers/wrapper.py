@@ -20,7 +20,7 @@ class Wrapper(Transform):
     """
 
     inner: Transform
-    State: ClassVar[Any]
+    State: ClassVar[type]
 
     @property
     def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
