@@ -9,7 +9,6 @@ from instances import TRANSFORMATIONS
 
 import gradxform as gx
 from gradxform.core.leafwise import Leafwise
-from gradxform.core.transform import Transform
 from gradxform.display.latex import LEFT, equations, own_letter
 from gradxform.display.notation import SUMS, _tokens, to_latex
 
@@ -24,21 +23,17 @@ def rules(tx):
     """Every rule of a transformation, those inside wrappers too: its name, its measure and itself,
     and the names of its numbers and slots.
     """
-    for _, part in tx.parts():
-        if isinstance(part, Leafwise):
-            functions = [part.rule, *([part.measure] if part.measure else [])]
-            named = set().union(*map(keywords, functions)) & part.hypers.keys()
-            slots = [name for name, _ in part.slots + part.memory]
-            names = dict.fromkeys([*(x for x in part.hypers if x in named), *slots])
-            yield part.name, functions[::-1], names
-            continue
-        whole = part.expand() if hasattr(part, "expand") else part
-        if hasattr(whole, "rule"):
-            yield part.name, [whole.rule], []
-        for x in vars(whole).values():
-            for inner in x.values() if isinstance(x, dict) else [x]:
-                if isinstance(inner, Transform):
-                    yield from rules(inner)
+    if isinstance(tx, Leafwise):
+        functions = [*([tx.measure] if tx.measure else []), tx.rule]
+        named = set().union(*map(keywords, functions))
+        hypers = [name for name in tx.hypers if name in named]
+        slots = [name for name, _ in tx.slots + tx.memory]
+        yield tx.name, functions, dict.fromkeys([*hypers, *slots])
+        return
+    if hasattr(tx, "rule"):
+        yield tx.name, [tx.rule], []
+    for _, part, *_ in tx.inside():
+        yield from rules(part)
 
 
 def keywords(function):
