@@ -299,3 +299,11 @@ def test_fit_takes_its_arguments_in_the_order_of_gx_fit():
         gx.sweep.fit(loss, init, ADAM, DATA, epochs=1, batch_size=8)
     by_name = gx.sweep.fit(loss=loss, params=init, tx=ADAM, data=DATA, epochs=1, batch_size=8)
     assert sweep(by_name, grid(learning_rate=[0.1])).history["train_loss"].shape == (1, 1)
+
+
+def test_arrays_batch_as_numbers_do():
+    """An axis may hold arrays: they are stacked along the members."""
+    space = grid(x=[jnp.arange(3.0), jnp.ones(3)], scale=[1.0, 2.0])
+    found = sweep(lambda x, scale: scale * jnp.sum(x), space)
+    assert found.scores.tolist() == [3, 6, 3, 6]
+    assert len(found.groups) == 1
