@@ -6,9 +6,9 @@ import time
 import numpy as np
 
 from gradxform.cli.problems import need
-from gradxform.sweep.engine import Progress
 from gradxform.sweep.result import better, shown
 from gradxform.sweep.space import as_space
+from gradxform.sweep.stretches import Progress
 
 SHOWN = 8  # best members in the live table
 

@@ -5,14 +5,17 @@ prints.
 import argparse
 import os
 import shlex
+import subprocess
 import sys
+from dataclasses import fields
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from gradxform.cli import texts
 from gradxform.cli.methods import METHODS
-from gradxform.cli.problems import Problem
-from gradxform.cli.settings import add_arguments
+from gradxform.cli.problems import Problem, need
+from gradxform.cli.settings import Settings, add_arguments
 
 DESCRIPTION = """Which optimizer, at which learning rate, for this data and model?
 
@@ -81,9 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = parser().parse_args(argv)
         if arguments.command in ("compare", "sweep"):
-            from gradxform.cli import running  # `list` and `show` need no optional package
-
-            return running.run_command(arguments, shlex.join(["gradxform", *argv]))
+            return _run(arguments, shlex.join(["gradxform", *argv]))
         if arguments.command is None:
             parser().print_help()
             return 2
@@ -99,6 +100,35 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `gradxform list | head`; let the interpreter's last flush go nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(arguments, command: str) -> int:
+    """Run `gradxform compare` or `gradxform sweep`, and return its exit code."""
+    from gradxform.cli import running
+
+    given = vars(arguments)
+    names = {about.name for about in fields(Settings)} & set(given)
+    settings = Settings.of(
+        arguments.command, {name: given[name] for name in names}, given.get("file")
+    )
+    for module in ("flax", "rich", "matplotlib", *["pandas"] * (arguments.command == "sweep")):
+        need(module)
+    by_hand = running.started_by_hand(settings)
+    if by_hand and not need("jax").distributed.is_initialized():
+        words = running.one_process(
+            settings.coordinator, settings.processes, settings.process, shlex.split(command)[1:]
+        )
+        return subprocess.run(words, check=False).returncode
+    if not settings.no_cache:
+        running.keep_programs()
+    path = (
+        Path(settings.out) if settings.out else running.default_folder(arguments.command, settings)
+    )
+    if arguments.command == "compare":
+        from gradxform.cli.compare.command import compare as job
+    else:
+        from gradxform.cli.sweep.command import sweep as job
+    return job(settings, path, command, by_hand)
 
 
 def version() -> str:

@@ -9,39 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 from gradxform.cli.problems import Problem, need
 from gradxform.cli.settings import Settings
 
 
-def run_command(arguments, command: str) -> int:
-    """Run `gradxform compare` or `gradxform sweep`, and return its exit code."""
-    given = vars(arguments)
-    names = {about.name for about in fields(Settings)} & set(given)
-    settings = Settings.of(
-        arguments.command, {name: given[name] for name in names}, given.get("file")
-    )
-    for module in ("flax", "rich", "matplotlib", *["pandas"] * (arguments.command == "sweep")):
-        need(module)
-    by_hand = _by_hand(settings)
-    if by_hand and not need("jax").distributed.is_initialized():
-        words = _process(
-            settings.coordinator, settings.processes, settings.process, shlex.split(command)[1:]
-        )
-        return subprocess.run(words, check=False).returncode
-    if not settings.no_cache:
-        keep_programs()
-    path = Path(settings.out) if settings.out else default_folder(arguments.command, settings)
-    if arguments.command == "compare":
-        from gradxform.cli.compare.command import compare as job
-    else:
-        from gradxform.cli.sweep.command import sweep as job
-    return job(settings, path, command, by_hand)
-
-
-def _by_hand(settings: Settings) -> bool:
+def started_by_hand(settings: Settings) -> bool:
     """Whether this is one process of several, each started by hand."""
     last, index = settings.processes - 1, settings.process
     if (index is None) != (settings.coordinator is None):
@@ -97,7 +71,7 @@ def resumed(command: str, path: Path) -> str:
     return f"go on with {shlex.join([*with_out(words, path), '--resume'])}"
 
 
-def _process(coordinator, processes: int, index, words: list[str]) -> list[str]:
+def one_process(coordinator, processes: int, index, words: list[str]) -> list[str]:
     """The command line of one process of several."""
     joined = [coordinator, str(processes), str(index)]
     return [sys.executable, "-m", "gradxform", "--join", *joined, *words]
@@ -114,7 +88,7 @@ def shared_out(settings: Settings, path: Path, command: str) -> bool:
     words += ["--coordinator", address, "--process"]
     started = [
         subprocess.Popen(
-            _process(address, settings.processes, i, [*words, str(i)]), stdout=subprocess.DEVNULL
+            one_process(address, settings.processes, i, [*words, str(i)]), stdout=subprocess.DEVNULL
         )
         for i in range(settings.processes)
     ]

@@ -70,7 +70,8 @@ def option(group: str, metavar: str, text: str, default: Any = None, **more) -> 
     """
     about = {"group": group, "metavar": metavar, "help": text, "commands": BOTH, "kind": str, "parse": None,
              "among": None, "holds": None, "fact": True}  # fmt: skip
-    return field(default=default, metadata=about | more)
+    how: dict[str, Any] = {"default_factory": dict} if default is dict else {"default": default}
+    return field(metadata=about | more, **how)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Settings:
         "a list such as 0.8,0.9; low:high:count, evenly spaced in the logarithm; "
         "lin:low:high:count; may be repeated. Without an axis for it, the learning rate takes 9 "
         "values of the method's own range",
-        (), kind=list, commands=SWEEP, fact=False, flag="--axis",
+        dict, kind=list, commands=SWEEP, fact=False, flag="--axis",
     )  # fmt: skip
     random: int | None = option(
         "what is tried", "N",

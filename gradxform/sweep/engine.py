@@ -8,7 +8,6 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gradxform.numerics import is_key
 from gradxform.sweep.members import Group
-from gradxform.sweep.search import Halving, Population, Task, evolve
-from gradxform.sweep.store import digest, flat, unflat
+from gradxform.sweep.store import digest, flat
 from gradxform.train.paced import Paced, Trained, trained
 
 SHARE = 0.5  # of the memory that is free, for what a chunk needs on the devices
@@ -83,8 +81,11 @@ class Engine:
     collective.
     """
 
-    def __init__(self, train: Callable[..., Any], group: Group, devices: Sequence[Any]):
+    def __init__(
+        self, train: Callable[..., Any], group: Group, devices: Sequence[Any], apart: bool = False
+    ):
         self.train, self.group = train, group
+        self.apart = apart  # whether one member is traced by itself, as a fingerprint needs it
         self.mesh = Mesh(np.array(devices), ("members",))
         self.compile_seconds = 0.0  # spent on tracing, and on waiting for the compiler
         self.compile_told = 0.0  # what of these some chunk has counted
@@ -95,7 +96,7 @@ class Engine:
     @cached_property
     def one(self):
         """The numbers and the seed of one member, as shapes."""
-        return jax.tree.map(lambda x: _shape(x, ()), self.rows(np.arange(1)))
+        return jax.tree.map(lambda x: _shape(x, x.shape[1:]), self.rows(np.arange(1)))
 
     @cached_property
     def shapes(self):
@@ -111,18 +112,16 @@ class Engine:
             self.compile_seconds += time.perf_counter() - began
         return self.programs["member"]
 
+    def _call(self, batched, shared):
+        return self.train(**self.group.arguments(*batched, shared))  # pyright: ignore[reportCallIssue]
+
+    def _first(self, batched, shared):
+        out = self._call(batched, shared)
+        self.programs["steps"] = out.steps if isinstance(out, Paced) else 0
+        return jax.tree.map(_strong, out.init()) if isinstance(out, Paced) else trained(out)
+
     def _trace(self) -> MemberTrace:
-        steps: list[int] = []
-
-        def call(batched, shared):
-            return self.train(**self.group.arguments(*batched, shared))  # pyright: ignore[reportCallIssue]
-
-        def first(batched, shared):
-            out = call(batched, shared)
-            if not isinstance(out, Paced):
-                return trained(out)
-            steps.append(out.steps)
-            return jax.tree.map(_strong, out.init())
+        call = self._call
 
         def draw(batched, shared, carry):
             return call(batched, shared).draw(carry)
@@ -141,19 +140,21 @@ class Engine:
             return call(batched, shared).params(carry)
 
         args = self.one, self.shapes
-        begin = Traced.of(first, *args)
-        if not steps:
+        begin = Traced.of(self._first, *args)
+        if not self.programs["steps"]:
             return MemberTrace(0, begin, begin, begin, begin)
         args = *args, begin.out
         drawn = Traced.of(draw, *args)
         return MemberTrace(
-            steps[0], begin, drawn, Traced.of(step, *args, drawn.out), Traced.of(last, *args)
+            self.steps, begin, drawn, Traced.of(step, *args, drawn.out), Traced.of(last, *args)
         )
 
     @property
     def steps(self) -> int:
         """The steps of a training that can pause; 0 for one that cannot."""
-        return self.member.steps
+        if "steps" not in self.programs:
+            _ = self.member  # tracing finds them
+        return self.programs["steps"]
 
     def _whole(self, batched, shared) -> Trained:
         out = self.member.first(batched, shared)
@@ -187,9 +188,14 @@ class Engine:
         It is traced here, under the configuration of this thread, and compiled in another.
         """
         if (name, rows) not in self.programs:
-            member, began = self.member, time.perf_counter()
+            whole = self._whole
+            if name == "first" or ("member" not in self.programs and not self.steps):
+                whole = self._first
+            member: Any = None if whole == self._first else self.member
+            began = time.perf_counter()
             f, *carry = {
-                "whole": lambda: (self._whole,),
+                "first": lambda: (whole,),
+                "whole": lambda: (whole,),
                 "begin": lambda: (member.first,),
                 "draw": lambda: (member.draw, member.first.out),
                 "step": lambda: (self._advance(1), member.first.out, member.draw.out),
@@ -215,6 +221,8 @@ class Engine:
                 lambda x: _shape(x, (rows, *x.shape)), (self.one, *carry)
             )
             lowered = jitted.trace(batched, self.shapes, *carry).lower()
+            if name == "first":  # now it is known what the function returns
+                name = "begin" if self.steps else "whole"
             self.programs[name, rows] = COMPILERS.submit(lowered.compile)
             self.compile_seconds += time.perf_counter() - began
         return self.programs[name, rows]
@@ -254,6 +262,8 @@ class Engine:
 
     def ahead(self, members: int, stride: Callable[[int], int]) -> None:
         """Begin to compile all that so many members need."""
+        if "steps" not in self.programs and not self.apart:
+            self.start("first", self.padded(members))
         for name in self.names(stride(self.steps) if self.steps else 0):
             self.start(name, self.padded(members))
 
@@ -336,169 +346,3 @@ def available(device) -> float:
         else 0
     )
     return pages * os.sysconf("SC_PAGE_SIZE") if pages else math.inf
-
-
-class Progress:
-    """Told what happens, in order; subclasses override what they show."""
-
-    listens = False  # whether metrics should be streamed although nobody asked for a report every few steps
-
-    def begin(self, members: int, notes: list[str]) -> None:
-        """The sweep starts; the notes say how its members are grouped."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-
-    def start(self, members: np.ndarray, what: str) -> None:
-        """A chunk starts: it may be compiled first."""
-
-    def step(
-        self, members: np.ndarray, step: int, metrics: dict[str, np.ndarray], metric: str, mode: str
-    ) -> None:
-        """The members of the chunk under way have reached a step; metrics [n] are the latest."""
-
-    def done(
-        self,
-        members: np.ndarray,
-        trial,
-        metric: str,
-        mode: str,
-        seconds: float,
-        compile_seconds: float,
-    ) -> None:
-        """A chunk is finished and kept; the trial holds its metrics."""
-
-    def kept(self, members: int) -> None:
-        """A chunk was finished in an earlier run, or by another process."""
-
-
-@dataclass(frozen=True)
-class PausePlan:
-    """When a training pauses, and why."""
-
-    every: int | None
-    halving: Halving | None
-    population: Population | None
-    progress: Progress
-
-    def stride(self, steps: int) -> int:
-        """After how many of its steps a training pauses, 0 for not at all."""
-        if self.halving:
-            self.halving.check(steps)
-        if self.population:
-            return self.population.check(steps).every
-        if self.every:
-            return min(self.every, steps)
-        if self.halving:
-            return self.halving.rungs[0]
-        return max(1, steps // 20) if self.progress.listens else 0
-
-    def stretch(self, rung: int, steps: int) -> tuple[int, int]:
-        """The first step of a rung, and the one after its last."""
-        ends = (0, *self.halving.rungs, steps) if self.halving else (0, steps)
-        return ends[rung], ends[rung + 1]
-
-
-def run_task(
-    engine: Engine,
-    pauses: PausePlan,
-    task: Task,
-    batched,
-    carry,
-    look: Callable,
-    goodness: Callable,
-):
-    """A task from its first step to its last: `(trained, active [n], arrays to keep with it)`.
-
-    The next steps are under way before the metrics of the last ones are looked at, so that the
-    devices never wait for the reader; only a population, whose next steps depend on the metrics,
-    has to.
-    """
-    steps, n = engine.steps, len(task.positions)
-    begin, stop = pauses.stretch(task.rung, steps)
-    start, initial, waiting, seen, active = begin, batched[0], [], [], np.ones(n, bool)
-
-    def read(segment):
-        metrics, ran, live = jax.device_get(segment)
-        seen.append((metrics, ran))
-        look(
-            begin + sum(len(next(iter(m.values()))[0]) for m, _ in seen),
-            {k: x[:n, -1] for k, x in metrics.items()},
-        )
-        return live[:n]
-
-    while start < stop and active.any():
-        length = min(pauses.stride(steps), stop - start)
-        carry, segment = engine.advance(batched, carry, length)
-        waiting.append(segment)
-        start += length
-        if pauses.population and start < stop:
-            active = read(waiting.pop())
-            latest = {k: x[:n, -1] for k, x in seen[-1][0].items()}
-            batched, carry = _evolved(
-                engine, pauses.population, batched, carry, goodness(latest), initial, start
-            )
-        elif len(waiting) > 1:
-            active = read(waiting.pop(0))
-    for segment in waiting:
-        active = read(segment)
-    history = {k: np.concatenate([metrics[k] for metrics, _ in seen], axis=1) for k in seen[0][0]}
-    history = {
-        k: np.pad(x, ((0, 0), (0, stop - begin - x.shape[1])), constant_values=np.nan)
-        for k, x in history.items()
-    }
-    arrays = (
-        {f"numbers/{i}": np.asarray(x)[:n] for i, x in enumerate(batched[0])}
-        if pauses.population
-        else {}
-    )
-    if stop < steps:
-        arrays |= {f"carry/{k}": x[:n] for k, x in flat(carry).items()}
-    kept = engine.call("finish", batched, carry)
-    return Trained(kept, history, sum(ran for _, ran in seen)), active, arrays
-
-
-_evolve = jax.jit(evolve, static_argnames=("share", "factors"))
-
-
-def _evolved(engine: Engine, population: Population, batched, carry, goodness, initial, step):
-    """The batch after one evolution. What has an upper bound, as a decay rate has, stays below its
-    initial maximum.
-    """
-    n, size = len(goodness), len(batched[1])
-    key = jax.random.fold_in(jax.random.key(int(batched[1][0])), step)
-    members = jax.tree.map(lambda x: jnp.asarray(x)[:n], (carry, batched[0]))
-    bounded = engine.group.bounded()
-    high = tuple(
-        jnp.max(jnp.asarray(x[:n]), axis=0) if b else jnp.full(x.shape[1:], jnp.inf, x.dtype)
-        for x, b in zip(initial, bounded, strict=True)
-    )
-    grown, numbers, _ = _evolve(
-        key,
-        jnp.asarray(goodness, float),
-        *members,
-        share=population.share,
-        factors=population.factors,
-        high=high,
-    )
-    at = np.resize(np.arange(n), size)
-    grown, numbers = jax.tree.map(lambda x: x[at], (grown, numbers))
-    return (jax.device_get(numbers), batched[1]), jax.device_put(
-        grown, jax.tree.leaves(carry)[0].sharding
-    )
-
-
-def restored(sources, load: Callable, like, size: int):
-    """The carries of members, each from the file of the rung below, repeated to fill the batch."""
-    files = {name: load(name, "carry/") for name in dict.fromkeys(name for name, _ in sources)}
-    rows = [
-        {k.removeprefix("carry/"): x[row] for k, x in files[name].items()} for name, row in sources
-    ]
-    at = np.resize(np.arange(len(rows)), size)
-    return unflat(like, {k: np.stack([rows[i][k] for i in at]) for k in rows[0]})
-
-
-def notes(groups: list[Group]) -> list[str]:
-    """One line for each structure: how many members share its program."""
-    found = [f"{len(g.members)} members in one program: {g.description}" for g in groups]
-    return [f"{len(groups)} structures, each compiled once", *found] if len(groups) > 1 else found

@@ -12,12 +12,13 @@ import numpy as np
 
 from gradxform.display.code import code
 from gradxform.numerics import is_key
-from gradxform.sweep.engine import Engine, PausePlan, Progress, notes, restored, run_task
+from gradxform.sweep.engine import Engine
 from gradxform.sweep.members import Arguments, group
 from gradxform.sweep.result import SweepResult, Trial, better
 from gradxform.sweep.search import Halving, Population, Task, Tasks
 from gradxform.sweep.space import Labelled, as_space
 from gradxform.sweep.store import Folder, Memory, digest, fingerprint, flat
+from gradxform.sweep.stretches import PausePlan, Progress, notes, restored, run_task
 from gradxform.train.paced import Trained
 
 AHEAD = 2  # structures whose programs are compiled while another trains
@@ -105,7 +106,8 @@ def prepare(
     if jax.process_count() > 1 and out is None:
         raise ValueError(f"sweep: {jax.process_count()} processes need out=, a folder they share")
     arguments = Arguments(train)
-    engines = [Engine(train, some, _devices(devices)) for some in group(arguments, space)]
+    groups, kept = group(arguments, space), out is not None
+    engines = [Engine(train, some, _devices(devices), kept) for some in groups]
     store = Memory() if out is None else Folder(out, patience)
     pauses = PausePlan(every, halving, population, progress or Progress())
     return Preparation(arguments, space, engines, store, pauses, (metric, mode), chunk, memory)

@@ -125,9 +125,9 @@ def _iterate(order, data, batch_size, end):
             yield jax.tree.map(lambda leaf, index=order[rows]: _take(leaf, index), data)
 
 
-def scan_batches(step, carry, data, batch_size, *, key=None, drop_last=False):
+def scan_batches(step, carry, data, batch_size, *, key=None, drop_last=False, order=None):
     """`carry, out = step(carry, batch)` over one epoch: a `lax.scan`, and a call for the last
-    smaller batch.
+    smaller batch. `order`, a permutation of the indices, may be given in place of a key.
 
     Shapes: leaves [n, ...]; each batch as in `batches` with the same key; returns `(carry, outs)`
     with every leaf of out stacked to [number of batches, ...]. Memory: the data is read batch by
@@ -138,11 +138,12 @@ def scan_batches(step, carry, data, batch_size, *, key=None, drop_last=False):
     n, k = _cut(data, batch_size, drop_last)
     data = jax.tree.map(jnp.asarray, data)
     last = None
-    if key is None:
+    if key is not None:
+        order = jax.random.permutation(key, n)
+    if order is None:
         full, last = partition(data, batch_size, drop_last=drop_last)
         body = step
     else:
-        order = jax.random.permutation(key, n)
         full, rest = partition(order, batch_size, drop_last=drop_last)
 
         def body(carry, index):

@@ -133,9 +133,16 @@ class Training:
             diverged=jnp.zeros((), bool),
         )
 
-    def epoch(self, carry, data, validation=None):
+    def draw(self, carry, data):
+        """What the next epoch draws at random: the order of the examples, or None, and a key for
+        the loss.
+        """
+        order, noise = jax.random.split(jax.random.fold_in(carry.key, carry.epoch))
+        return jax.random.permutation(order, count(data)) if self.shuffle else None, noise
+
+    def epoch(self, carry, data, validation=None, drawn=None):
         """One epoch, compiled at the first call: `(carry, metrics)`; an inactive carry stays,
-        metrics NaN.
+        metrics NaN. `drawn` is what `draw` gave for this carry, where it was called apart.
 
         Shapes: metrics is a dict of scalars: "train_loss" and the other metrics of the loss as
         "train_...", means over the examples; "val_..." for those of the validation data. Raises:
@@ -143,7 +150,7 @@ class Training:
         that does not exist, a metric that is no scalar.
         """
         self.check(data, validation)
-        return _epoch(self._wrapped(), carry, data, validation)
+        return _epoch(self._wrapped(), carry, data, validation, drawn)
 
     def run(self, carry, data, validation=None, *, epochs):
         """Up to that many further epochs: `(carry, history)`, each metric [epochs], NaN where not
@@ -217,7 +224,7 @@ class Training:
 
         start = carry.params, carry.state, jnp.zeros((), jnp.int32)
         (params, state, _), (metrics, sizes) = scan_batches(
-            step, start, data, self.batch_size, key=order, drop_last=self.drop_last
+            step, start, data, self.batch_size, order=order, drop_last=self.drop_last
         )
         return (
             params,
@@ -235,10 +242,10 @@ class Training:
             )
         return _scalars("evaluate", metrics)
 
-    def _advance(self, carry, data, validation):
+    def _advance(self, carry, data, validation, drawn=None):
         """One epoch of an active carry."""
-        order, noise = jax.random.split(jax.random.fold_in(carry.key, carry.epoch))
-        params, state, train = self._pass(carry, data, order if self.shuffle else None, noise)
+        order, noise = self.draw(carry, data) if drawn is None else drawn
+        params, state, train = self._pass(carry, data, order, noise)
         judged, diverged = self._judged(params, state), ~jnp.isfinite(train["loss"])
         metrics = {f"train_{name}": metric for name, metric in train.items()}
         seen = train
@@ -266,19 +273,22 @@ class Training:
 _advance = jax.jit(Training._advance)
 
 
-def _blank(training, carry, data, validation, shape):
+def _blank(training, carry, data, validation, shape, drawn=None):
     # The shapes come from the trace of _advance that the epoch itself uses: the loss is not traced
     # again.
-    metrics = jax.eval_shape(_advance, training, carry, data, validation)[1]
+    metrics = jax.eval_shape(_advance, training, carry, data, validation, drawn)[1]
     return {name: jnp.full(shape, jnp.nan, metric.dtype) for name, metric in metrics.items()}
 
 
 @jax.jit
-def _epoch(training, carry, data, validation):
-    blank = _blank(training, carry, data, validation, ())
+def _epoch(training, carry, data, validation, drawn=None):
+    blank = _blank(training, carry, data, validation, (), drawn)
     # A conditional, not a select: alone, an inactive run costs nothing. vmap makes it the select.
     return jax.lax.cond(
-        carry.active, lambda c: _advance(training, c, data, validation), lambda c: (c, blank), carry
+        carry.active,
+        lambda c: _advance(training, c, data, validation, drawn),
+        lambda c: (c, blank),
+        carry,
     )
 
 

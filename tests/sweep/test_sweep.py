@@ -269,3 +269,41 @@ def test_a_paced_training_needs_no_active():
     )
     assert found.history["loss"].tolist() == [[1, 0.5, 0.25], [2, 1, 0.5]]
     assert float(found.params(0)) == 0.125
+
+
+@pytest.mark.parametrize("every", [None, 1, 2])
+def test_what_is_drawn_apart_changes_nothing(every):
+    """A step may take what it draws from a program of its own; results are the same."""
+
+    def train(x, key, apart=True):
+        def draw(carry):
+            return jax.random.normal(jax.random.fold_in(key, carry[1]))
+
+        def step(carry, drawn=None):
+            noise = draw(carry) if drawn is None else drawn
+            return (carry[0] + noise, carry[1] + 1), {"loss": carry[0]}
+
+        more = {"draw": draw} if apart else {}
+        return Paced(lambda: (x, jnp.zeros((), jnp.int32)), step, 4, lambda c: c[0], **more)
+
+    found = sweep(train, grid(x=[0.5, 1.5], seed=range(2), apart=[True, False]), every=every)
+    losses = found.history["loss"].reshape(4, 2, 4)
+    np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-4, atol=1e-5)
+    assert len(set(losses[:, 0, 3].tolist())) == 4
+    assert found.stacked().shape == (8,)
+
+
+def test_fit_takes_its_arguments_in_the_order_of_gx_fit():
+    """What was once the second argument is named in the message."""
+    with pytest.raises(TypeError, match=r"\(loss, tx, params, data\)"):
+        gx.sweep.fit(loss, init, ADAM, DATA, epochs=1, batch_size=8)
+    by_name = gx.sweep.fit(loss=loss, params=init, tx=ADAM, data=DATA, epochs=1, batch_size=8)
+    assert sweep(by_name, grid(learning_rate=[0.1])).history["train_loss"].shape == (1, 1)
+
+
+def test_arrays_batch_as_numbers_do():
+    """An axis may hold arrays: they are stacked along the members."""
+    space = grid(x=[jnp.arange(3.0), jnp.ones(3)], scale=[1.0, 2.0])
+    found = sweep(lambda x, scale: scale * jnp.sum(x), space)
+    assert found.scores.tolist() == [3, 6, 3, 6]
+    assert len(found.groups) == 1

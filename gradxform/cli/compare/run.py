@@ -110,10 +110,11 @@ def training(experiment: Experiment, methods: dict):
 
         return Paced(
             init=lambda: run.init(params, key),
-            step=lambda carry: run.epoch(carry, data, validation),
+            step=lambda carry, drawn: run.epoch(carry, data, validation, drawn),
             steps=experiment.settings.epochs,
             params=kept,
             active=lambda carry: carry.active,
+            draw=lambda carry: run.draw(carry, data),
         )
 
     return train

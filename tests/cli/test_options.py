@@ -1,0 +1,71 @@
+"""Options are written once: what the commands, their help and the facts of a folder know of them."""
+
+import os
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from gradxform.cli import main as cli
+from gradxform.cli.problems import Problem
+from gradxform.cli.settings import Settings, flag
+
+
+@pytest.mark.parametrize("command", ["compare", "sweep"])
+def test_help_names_every_option_of_its_command_and_no_other(command, capsys):
+    assert cli.main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    for about in fields(Settings):
+        known = command in about.metadata["commands"]
+        assert (f"{flag(about)} " in text.replace("\n", " ")) == known, about.name
+
+
+def test_what_is_given_stands_over_the_file_over_the_defaults(tmp_path):
+    file = tmp_path / "s.toml"
+    file.write_text('seeds = 4\nepochs = 7\nout = "here"\n[axes]\nb1 = "0.5,0.6"\n')
+    found = Settings.of("sweep", {"epochs": 2}, str(file))
+    assert (found.seeds, found.epochs, found.out, found.methods) == (4, 2, "here", ("adam",))
+    assert found.axes == {"b1": [0.5, 0.6]}
+    assert Settings.of("sweep", {}).seeds == 1
+    assert Settings.of("compare", {}) == Settings()
+    file.write_text('epochs = "many"\n')
+    with pytest.raises(Problem, match="--epochs 'many': expected a number"):
+        Settings.of("sweep", {}, str(file))
+
+
+def test_facts_hold_what_changes_a_member_and_nothing_else():
+    facts = Settings().facts("d")
+    for name, other in (("epochs", 3), ("l2", 0.1), ("seeds", 1), ("schedule", "cosine")):
+        assert Settings(**{name: other}).facts("d") != facts
+    for name, other in (("quiet", True), ("methods", ("sgd",)), ("chunk", 3), ("no_cache", True)):
+        assert Settings(**{name: other}).facts("d") == facts
+    assert Settings().facts("other") != facts
+
+
+def test_two_targets_are_refused(capsys):
+    assert cli.main(["compare", "--target-loss", "1", "--target-accuracy", "0.5"]) == 2
+    assert "--target-loss: not allowed with argument --target-accuracy" in capsys.readouterr().err
+
+
+def test_compiled_programs_are_kept_in_the_cache_folder_unless_asked_not_to(tmp_path):
+    command = "compare --data wine --methods sgd --learning-rates 0.1 --seeds 1 --epochs 1"
+    words = [sys.executable, "-m", "gradxform", *command.split(), "--hidden", "4", "--quiet"]
+    kept = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_ENABLE_COMPILATION_CACHE": "true"}
+    more = {"cwd": tmp_path, "env": os.environ | kept, "capture_output": True}
+    programs = tmp_path / "cache" / "gradxform" / "programs"
+    subprocess.run([*words, "--no-cache"], check=True, **more)
+    assert not programs.exists()
+    subprocess.run(words, check=True, **more)
+    assert list(programs.glob("*/*"))
+
+
+@pytest.mark.slow
+def test_processes_share_a_comparison(run, tmp_path):
+    """Two processes give the members of one."""
+    arguments = [*run.arguments[:-1], str(tmp_path / "two"), "--processes", "2"]
+    assert cli.main(arguments) == 0
+    one, two = ((path / "members.csv").read_text() for path in (run.folder, tmp_path / "two"))
+    assert [line.split(",")[:5] for line in one.splitlines()] == [
+        line.split(",")[:5] for line in two.splitlines()
+    ]
