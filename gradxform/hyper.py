@@ -3,7 +3,8 @@
 from gradxform.core.hyper import *
 from gradxform.core.labels import ByPath, by_path
 from gradxform.core.schedule import Schedule, from_function, schedule
-from gradxform.interop.moved import find as __getattr__
+from gradxform.interop.moved import finder as _finder
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]
 __dir__ = __all__.copy
+__getattr__ = _finder(__name__)

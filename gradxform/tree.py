@@ -19,8 +19,9 @@ from gradxform.interop.optax import tree_utils
 __all__ = ["align", "global_norm", "is_none", "map_leaves", "matches", "path_string", "paths"]
 __all__ += ["sum_of_squares", "tree_map"]
 __dir__ = __all__.copy
+_of_before = moved.finder(__name__)
 
 
 def __getattr__(name: str):
     found = name if name in tree_utils.__all__ else f"tree_{name}"
-    return getattr(tree_utils, found) if found in tree_utils.__all__ else moved.find(name)
+    return getattr(tree_utils, found) if found in tree_utils.__all__ else _of_before(name)

@@ -3,6 +3,7 @@ missing.
 """
 
 from gradxform.interop.export import register_with_flax, to_optax
-from gradxform.interop.moved import find as __getattr__
+from gradxform.interop.moved import finder as _finder
 
 __all__ = ["register_with_flax", "to_optax"]
+__getattr__ = _finder(__name__)

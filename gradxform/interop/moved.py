@@ -40,9 +40,14 @@ def register() -> None:
         vars(sys.modules[parent]).setdefault(name, sys.modules[old])
 
 
-def find(name: str):
-    """What a module of names once gave only because it had imported it."""
-    for home in ("core", "core.call", "core.leaves", "core.transform"):
-        if not name.startswith("__") and hasattr(found := import_module(f"gradxform.{home}"), name):
-            return getattr(found, name)
-    raise AttributeError(f"gradxform has no {name!r} here")
+def finder(module: str):
+    """`__getattr__` of a module of names: what it once gave only because it had imported it."""
+
+    def find(name: str):
+        for home in ("core", "core.call", "core.leaves", "core.transform"):
+            found = import_module(f"gradxform.{home}")
+            if not name.startswith("__") and hasattr(found, name):
+                return getattr(found, name)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return find

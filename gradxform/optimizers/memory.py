@@ -97,35 +97,21 @@ def adafactor(
         raise ValueError(
             f"adafactor: {convention} has neither momentum nor a second moment that is not factored"
         )
-    rate = (
-        scale_by_learning_rate(learning_rate, flip_sign=False)
-        if convention == "optax" and learning_rate is not None
-        else None
-    )
-    if convention != "optax" and learning_rate is not None:
+    rate = decay = None
+    if learning_rate is not None and convention == "optax":
+        rate = scale_by_learning_rate(learning_rate, flip_sign=False)
+    elif learning_rate is not None:
         rate = falling_rate(learning_rate)
-    decay = (
-        None
-        if weight_decay_rate is None
-        else add_decayed_weights(weight_decay_rate, weight_decay_mask)
-    )
     relative = relative_step(1e-3) if multiply_by_parameter_scale else None
-    if (torch or keras) and decay is not None:
-        numbers = (
-            1.0 if learning_rate is None else learning_rate,
-            weight_decay_rate,
-            weight_decay_mask,
-        )
-        if keras and relative is not None:
-            relative, decay = relative_step_decayed(1e-3, *numbers), None
-        else:
-            decay = decay_by_rate(*numbers)
+    decays = (1.0 if learning_rate is None else learning_rate, weight_decay_rate, weight_decay_mask)
+    if weight_decay_rate is not None and keras and relative is not None:
+        relative = relative_step_decayed(1e-3, *decays)
+    elif weight_decay_rate is not None:
+        decay = decay_by_rate(*decays) if torch or keras else add_decayed_weights(*decays[1:])
+    size = (factored, decay_rate, decay_offset, min_dim_size_to_factor, eps)
+    precondition = factored_rms_keras(decay_rate, eps) if keras else scale_by_factored_rms(*size)
     return chain(
-        factored_rms_torch(decay_rate)
-        if torch
-        else factored_rms_keras(decay_rate, eps)
-        if keras
-        else scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps),
+        factored_rms_torch(decay_rate) if torch else precondition,
         None if clipping_threshold is None else clip_by_block_rms(clipping_threshold),
         rate,
         relative,

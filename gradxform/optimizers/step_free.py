@@ -267,18 +267,14 @@ def sophia(
 
     Source: H. Liu et al., Sophia (2024), algorithm 3.
     """
+    curvature = {
+        "clip_threshold": clip_threshold,
+        "update_interval": update_interval,
+        "hessian_diagonal_fn": hessian_diagonal_fn,
+    }
+    how = {"mu_dtype": mu_dtype, "convention": convention}
     return chain(
-        scale_by_sophia(
-            b1,
-            b2,
-            eps,
-            gamma,
-            clip_threshold,
-            update_interval,
-            hessian_diagonal_fn,
-            mu_dtype,
-            convention=convention,
-        ),
+        scale_by_sophia(b1, b2, eps, gamma, **curvature, **how),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -110,7 +110,8 @@ def scale_by_rms(
     Source: T. Tieleman, G. Hinton, Lecture 6.5 of Neural Networks for Machine Learning (2012); D.
     P. Kingma, J. Ba (2015).
     """
-    rule = (_rms_debiased if convention == "optax" else _rms_keras) if bias_correction else _rms
+    corrected = _rms_debiased if convention == "optax" else _rms_keras
+    rule = corrected if bias_correction else _rms
     roots = _roots(eps, True) if eps_in_sqrt else {"eps": eps, "eps_root": eps_root}
     return leafwise(rule, slots={"v": real_full}, initial=initial_scale, decay=decay, **roots)
 

@@ -37,19 +37,17 @@ class _Scales:
         }
 
 
+def _as_schedule(x) -> Schedule:
+    if isinstance(x, Schedule):
+        return x
+    return from_function(x) if callable(x) else constant_schedule(x)
+
+
 class _Schedules:
     """A sequence of schedules; plain functions of the step become schedules."""
 
     def convert(self, owner: str, name: str, x: Any):
-        x = (x,) if callable(x) else x
-        return tuple(
-            s
-            if isinstance(s, Schedule)
-            else from_function(s)
-            if callable(s)
-            else constant_schedule(s)
-            for s in x
-        )
+        return tuple(map(_as_schedule, (x,) if callable(x) else x))
 
 
 def _progress(step, begin, steps):

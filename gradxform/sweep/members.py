@@ -9,7 +9,6 @@ function) is structure: each value is compiled by itself.
 
 import difflib
 import inspect
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,12 +59,13 @@ def paths(node, root: Path = ()) -> dict[Path, Any]:
 
 
 def find(name: str, known: dict[Path, Any]) -> Path:
-    """The path that a name stands for.
+    """The path that a name stands for: `ema.decay`, or `ema/decay` as paths of states are written.
 
     Raises:
         KeyError: no path ends in it, or two equally short ones; the message lists the candidates.
     """
-    ends = [path for path in known if ".".join(path) == name or ".".join(path).endswith(f".{name}")]
+    end = "." + name.replace("/", ".")
+    ends = [path for path in known if ("." + ".".join(path)).replace("/", ".").endswith(end)]
     shortest = [path for path in ends if len(path) == min(map(len, ends))]
     if len(shortest) == 1:
         return shortest[0]
@@ -108,15 +108,10 @@ def positions(tree) -> dict[Path, int]:
 def bounded(tree, path: Path) -> bool:
     """Whether the number at the path has a finite upper bound by its type, as `b1` in [0, 1) has."""
     node = tree
-    for i, name in enumerate(path):
-        if isinstance(node, Call):
-            hint = typing.get_type_hints(node._function.build, include_extras=True).get(name)
-            for option in (hint, *typing.get_args(hint)):
-                for extra in getattr(option, "__metadata__", ()):
-                    if isinstance(extra, Range) and i == len(path) - 1:
-                        return bool(np.isfinite(extra.high))
+    for name in path[:-1]:
         node = children(node)[name]
-    return False
+    kind = node._function.converters.get(path[-1]) if isinstance(node, Call) else None
+    return isinstance(kind, Range) and bool(np.isfinite(kind.high))
 
 
 class Arguments:
@@ -154,7 +149,8 @@ class Arguments:
         }
         known = self.known_of(args)
         for name in sorted(
-            (name for name in values if name not in self.names), key=lambda name: name.count(".")
+            (name for name in values if name not in self.names),
+            key=lambda name: name.count(".") + name.count("/"),
         ):
             path = find(name, known)
             args = args | {path[0]: replaced(args[path[0]], path[1:], values[name])}

@@ -86,7 +86,9 @@ def test_names_reach_every_number():
     tx = gx.chain(
         gx.clip_by_global_norm(1.0),
         gx.ema(0.9),
-        gx.scale_by_learning_rate(gx.by_path({"w": gx.linear_schedule(1.0, 0.0, 10)})),
+        gx.scale_by_learning_rate(
+            gx.by_path({"w": gx.linear_schedule(1.0, 0.0, 10), "**/bias": 0.1})
+        ),
     )
     names = [
         "ema.decay",
@@ -95,6 +97,10 @@ def test_names_reach_every_number():
         "w.end_value",
         "max_norm",
         "tx.ema.decay",
+        "ema/decay",
+        "tx/ema/decay",
+        "w/end_value",
+        "**/bias",
     ]
     for name in names:
         (one,) = groups_of(lambda tx=tx, key=None: {"loss": 0.0}, grid({name: [0.25, 0.5]}))

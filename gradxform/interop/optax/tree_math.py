@@ -45,7 +45,8 @@ def _by_scalar(f, x, scalar):
     """f(x, scalar), computed wide; a scalar counts as a Python number, which does not widen the
     dtype.
     """
-    kind = 0j if jnp.iscomplexobj(scalar) else 0.0 if _inexact(scalar) else 0
+    real = 0.0 if _inexact(scalar) else 0
+    kind = 0j if jnp.iscomplexobj(scalar) else real
     return f(_wide(x), scalar).astype(jnp.result_type(x, kind))
 
 
@@ -191,11 +192,8 @@ def tree_update_moment_per_elem_norm(updates, moments, decay, order):
     """
 
     def power(g):
-        return (
-            abs_sq(g) ** (order // 2 if order % 2 == 0 else order / 2)
-            if jnp.iscomplexobj(g)
-            else g**order
-        )
+        half = order / 2 if order % 2 else order // 2
+        return abs_sq(g) ** half if jnp.iscomplexobj(g) else g**order
 
     return _map(lambda g, m: _average(power(_wide(g)), m, decay), updates, moments)
 
