@@ -59,13 +59,13 @@ def parser() -> argparse.ArgumentParser:
         "list", help="list the methods", description="List the methods: name, one sentence, source."
     )
     for flag, text in (
-        ("--families", "every public constructor, by idea, as a Markdown table"),
+        ("--families", "every public constructor by its question: the page docs/catalogue.md"),
         (
             "--compatibility",
             "every public name of Optax, and what it is here, as Markdown: the page "
             "docs/compatibility.md",
         ),
-        ("--markdown", "as a Markdown table, the one in the README"),
+        ("--markdown", "as a Markdown table, that of docs/catalogue.md"),
     ):
         listing.add_argument(flag, action="store_true", help=text)
     show = commands.add_parser(

@@ -11,8 +11,7 @@ from instances import TRANSFORMATIONS
 
 from gradxform.testing import LAWS, check_law
 
-COMPILE_NOTHING = {"dtypes", "abstract_init", "value", "tools"}
-LOWERED = {"adam", "chain", "ema", "partition"}  # for every platform in the default run: it is slow
+COMPILE_NOTHING = {"dtypes", "abstract_init", "value"}
 
 
 @cache
@@ -42,8 +41,6 @@ def representatives():
 
 
 def in_the_default_run(name, law):
-    if law == "platforms":
-        return name in LOWERED
     return law in COMPILE_NOTHING or name in representatives()
 
 
