@@ -303,7 +303,7 @@ def _run(training, carry, data, validation, epochs):
         inner,
     ):  # vmap selects here: a member that is no longer active keeps its carry and its history
         carry, history, index = inner
-        carry, metrics = _advance(training, carry, data, validation)
+        carry, metrics = _advance(training, carry, data, validation, None)  # as _blank traced it
         return (
             carry,
             {name: h.at[index].set(metrics[name]) for name, h in history.items()},
