@@ -361,6 +361,8 @@ class _Pass:
         tabled = any(rule.numbers.rows for rule in rules)
         nothing = tuple(Inputs({}) for _ in rules)
         scattered = [isinstance(rule.scalars, PerLeaf) for rule in rules]
+        by_rule = (list(zip(*r.flat, strict=True)) or [()] * len(self.u) for r in rules)
+        slots = list(zip(*by_rule, strict=True))
         keys, rows = [], []
         for i in self.present:
             static, own = alone, nothing
@@ -371,10 +373,8 @@ class _Pass:
                     Inputs(_arrays(mine), rule.scalars.values[i] if alone else None)
                     for rule, mine, alone in zip(rules, numbers, scattered, strict=True)
                 )
-            slots = tuple(tuple(flat[i] for flat in rule.flat) for rule in rules)
-            g, p = (None if x is None else x[i] for x in (self.g, self.p))
             keys.append((keep, static))
-            rows.append((self.u[i], g, p, slots, own))
+            rows.append((self.u[i], self.g and self.g[i], self.p and self.p[i], slots[i], own))
         common = tuple(
             Inputs(_arrays(rule.numbers.shared(rule.part.rule)), None if alone else rule.scalars)
             for rule, alone in zip(rules, scattered, strict=True)

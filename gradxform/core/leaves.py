@@ -143,6 +143,16 @@ def _in_chunks(f, rows, scalars, sizes):
     return out + [_one(f, row, scalars) for row in rows[start:]]
 
 
+def _called(f, rows, scalars):
+    alone = len(rows) == 1  # nothing to share
+    return [f(*rows[0], *scalars)] if alone else _in_chunks(f, rows, scalars, CHUNKS)
+
+
+@lru_cache(maxsize=4096)
+def _bound(f, key):
+    return lambda *row: f(key, *row)
+
+
 def map_leaves(
     f, keys: Sequence[Any], rows: Sequence[tuple[Any, ...]], common: tuple[Any, ...] = ()
 ) -> list[Any]:
@@ -158,29 +168,30 @@ def map_leaves(
         return [f(key, *row, *common) for key, row in zip(keys, rows, strict=True)]
     groups: dict[Any, list[int]] = {}
     leaves, structure = jax.tree.flatten(list(rows))
-    kinds = structure.children()
     avals = tuple(map(jax.typeof, leaves))
-    arrays, start = [], 0
-    for i, (key, kind) in enumerate(zip(keys, kinds, strict=True)):
+    start = 0
+    for i, (key, kind) in enumerate(zip(keys, structure.children(), strict=True)):
         stop = start + kind.num_leaves
         groups.setdefault((key, kind, avals[start:stop]), []).append(i)
-        arrays.append(leaves[start:stop])
         start = stop
     out: list[Any] = [None] * len(rows)
     shared, computed = jax.tree.leaves(common), {}
     for (key, kind, _), members in groups.items():
-        traced = _call.trace(f, key, rows[members[0]], common)
-        program = _in_two(traced.jaxpr, kind.num_leaves)
-        if program.text not in computed:
-            computed[program.text] = program.scalars(*shared)
-        own = [[arrays[i][j] for j in program.used] for i in members]
-        if len(members) == 1:  # nothing to share
-            results = [program.rest(*own[0], *computed[program.text])]
+        mine = [rows[i] for i in members]
+        if not shared:
+            results = _called(_bound(f, key), mine, ())
         else:
-            results = _in_chunks(program.rest, own, computed[program.text], CHUNKS)
-        of = jax.tree.structure(traced.out_info)
+            traced = _call.trace(f, key, mine[0], common)
+            program = _in_two(traced.jaxpr, kind.num_leaves)
+            if program.text not in computed:
+                computed[program.text] = program.scalars(*shared)
+            flat = map(jax.tree.leaves, mine)
+            used = [[row[j] for j in program.used] for row in flat]
+            of = jax.tree.structure(traced.out_info)
+            results = _called(program.rest, used, computed[program.text])
+            results = map(of.unflatten, results)
         for i, result in zip(members, results, strict=True):
-            out[i] = of.unflatten(result)
+            out[i] = result
     return out
 
 
@@ -195,8 +206,10 @@ def sum_of_squares(leaves: Sequence[Any], axis_name: str | None = None):
     rows = [(jnp.asarray(leaf),) for leaf in leaves if leaf is not None]
     total = jnp.zeros((), jnp.float32)
     for part in map_leaves(_leaf_sum_squares, [None] * len(rows), rows):
-        dtype = wide_dtype(total.dtype, part.dtype)
-        total = jax.lax.add(total.astype(dtype), part.astype(dtype))
+        if part.dtype != total.dtype:
+            dtype = wide_dtype(total.dtype, part.dtype)
+            total, part = total.astype(dtype), part.astype(dtype)
+        total = jax.lax.add(total, part)
     return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
