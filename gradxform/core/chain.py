@@ -71,14 +71,12 @@ class Chain(Run):
     """Parts applied one after another, by name. Built by `chain`."""
 
     name: ClassVar[str] = "chain"  # pyright: ignore[reportIncompatibleVariableOverride]
-    items: dict[
-        str, Transform
-    ]  # in the order of application, which a plain dict would lose as a pytree
+    # in the order of application, which a plain dict would lose as a pytree
+    items: dict[str, Transform]
 
     def tree_flatten_with_keys(self):
-        return tuple((jax.tree_util.DictKey(k), v) for k, v in self.items.items()), tuple(
-            self.items
-        )
+        parts, names = self.tree_flatten()
+        return tuple(zip(map(jax.tree_util.DictKey, names), parts, strict=True)), names
 
     def tree_flatten(self):
         return tuple(self.items.values()), tuple(self.items)
@@ -295,10 +293,8 @@ def stack(transforms) -> Any:
     structures = [jax.tree.structure(tx) for tx in transforms]
     for i, structure in enumerate(structures):
         if structure != structures[0]:
-            raise ValueError(
-                f"stack: item {i} is built differently from item 0:\n  {transforms[i]!r}\n  "
-                f"{transforms[0]!r}"
-            )
+            shown = f"\n  {transforms[i]!r}\n  {transforms[0]!r}"
+            raise ValueError(f"stack: item {i} is built differently from item 0:{shown}")
     return jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x) for x in xs]), *transforms)
 
 
@@ -330,9 +326,8 @@ class AnyTransform:
         try:
             return as_transform(x)
         except TypeError:
-            raise TypeError(
-                f"{owner}: {name} must be a transformation or an (init, update) pair; got {code(x)}"
-            ) from None
+            wanted = "a transformation or an (init, update) pair"
+            raise TypeError(f"{owner}: {name} must be {wanted}; got {code(x)}") from None
 
 
 as_inner = AnyTransform()

@@ -20,7 +20,8 @@ class Transform(Value):
 
     direction: bool = False  # whether it freezes the gradient that later parts of a chain measure
 
-    per_example: bool = False  # whether it is given gradients with an axis of examples in front, and makes one of them
+    # whether it is given gradients with an axis of examples in front, and makes one of them
+    per_example: bool = False
 
     name: str  # what its state goes by in a chain; without one, the name of the class
 
@@ -77,22 +78,18 @@ def check_leaf(owner: str, what: str, path: str, leaf):
         except (TypeError, ValueError):
             raise TypeError(f"{owner}: {what} {path!r} is not an array: {code(leaf)}") from None
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-        raise TypeError(
-            f"{owner}: {what} {path!r} has dtype {leaf.dtype}; only real and complex leaves can be "
-            "optimized: leave it out, or make it None"
-        )
+        only = "only real and complex leaves can be optimized: leave it out, or make it None"
+        raise TypeError(f"{owner}: {what} {path!r} has dtype {leaf.dtype}; {only}")
     return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
 
 def check_updates(owner, updates, params, shapes: bool = True):
     """Leaves of updates and params side by side, or an error that names the leaf that does not fit."""
     leaves, treedef = jax.tree.flatten(updates, is_leaf=trees.is_none)
-    u: list[Any] = list(leaves)
-    p: Any = (
-        None
-        if params is None
-        else trees.align(treedef, params, owner, "the parameters", "the updates")
-    )
+    u: list[Any] = leaves
+    p: Any = params
+    if params is not None:
+        p = trees.align(treedef, params, owner, "the parameters", "the updates")
     leaf: Any
     for i, leaf in enumerate(u):
         if leaf is None:
@@ -101,10 +98,8 @@ def check_updates(owner, updates, params, shapes: bool = True):
             u[i] = leaf = check_leaf(owner, "update", trees.paths(updates)[i], leaf)
         if p is not None and shapes and np.shape(leaf) != np.shape(p[i]):
             path = trees.paths(updates)[i]
-            raise ValueError(
-                f"{owner}: update {path!r} has shape {np.shape(leaf)}, its parameter has "
-                f"{np.shape(p[i])}"
-            )
+            shapes_of = f"shape {np.shape(leaf)}, its parameter has {np.shape(p[i])}"
+            raise ValueError(f"{owner}: update {path!r} has {shapes_of}")
         if p is not None and isinstance(p[i], np.ndarray | np.generic | float):
             p[i] = jnp.asarray(p[i])
     return u, p, treedef

@@ -29,9 +29,8 @@ class TunableState(NamedTuple):
         """
         tx, new = self.tx, {}
         if not isinstance(tx, Call):
-            raise TypeError(
-                f"tunable: only a named optimizer has numbers by name; this one is {code(tx)}"
-            )
+            only = "only a named optimizer has numbers by name"
+            raise TypeError(f"tunable: {only}; this one is {code(tx)}")
         for name, x in numbers.items():
             if name not in tx._dynamic:
                 raise TypeError(f"{tx.name}: no number named {name!r}; it has {list(tx._dynamic)}")
@@ -39,16 +38,11 @@ class TunableState(NamedTuple):
             given = converter.convert(tx.name, name, x) if converter else x
             old_nodes, structure = jax.tree.flatten(tx._dynamic[name], is_leaf=_is_number)
             if jax.tree.structure(given) != structure:
-                raise ValueError(
-                    f"{tx.name}: {name} is {code(tx._dynamic[name])} here and cannot become "
-                    f"{code(given)}"
-                )
-            new[name] = structure.unflatten(
-                [
-                    jax.tree.map(partial(_like, v), node)
-                    for node, v in zip(old_nodes, jax.tree.leaves(given), strict=True)
-                ]
-            )
+                here = f"{name} is {code(tx._dynamic[name])} here"
+                raise ValueError(f"{tx.name}: {here} and cannot become {code(given)}")
+            pairs = zip(old_nodes, jax.tree.leaves(given), strict=True)
+            nodes = (jax.tree.map(partial(_like, v), node) for node, v in pairs)
+            new[name] = structure.unflatten(nodes)
         return self._replace(tx=type(tx)(tx._function, tx._dynamic | new, tx._static))
 
     @property
@@ -70,11 +64,9 @@ class Hyperparams(MutableMapping[str, Any]):
 
     def __getitem__(self, name):
         number = self._state.tx._dynamic[name]
-        return (
-            at_step(number, jnp.maximum(_steps(self._state.inner) - 1, 0))
-            if isinstance(number, Schedule)
-            else number
-        )
+        if isinstance(number, Schedule):
+            return at_step(number, jnp.maximum(_steps(self._state.inner) - 1, 0))
+        return number
 
     def __setitem__(self, name, value):
         new = self._state.replace(**{name: value}).tx
@@ -96,12 +88,8 @@ class Hyperparams(MutableMapping[str, Any]):
 
 def _steps(state):
     """The outermost step counter of a state; 0 where it has none."""
-    flat = jax.tree_util.tree_leaves_with_path(state)
-    counters = [
-        (len(path), x)
-        for path, x in flat
-        if getattr(path[-1] if path else None, "name", "") == "step"
-    ]
+    flat = [(path, x) for path, x in jax.tree_util.tree_leaves_with_path(state) if path]
+    counters = [(len(path), x) for path, x in flat if getattr(path[-1], "name", "") == "step"]
     return min(counters, key=lambda found: found[0])[1] if counters else jnp.zeros((), jnp.int32)
 
 
@@ -141,9 +129,8 @@ class Tunable(Transform):
 
     def update(self, updates, state, params=None, **extra):
         if not isinstance(state, TunableState):
-            raise ValueError(
-                f"tunable: this state belongs to another transformation: got {type(state).__name__}"
-            )
+            got = type(state).__name__
+            raise ValueError(f"tunable: this state belongs to another transformation: got {got}")
         updates, inner = state.tx.update(updates, state.inner, params, **extra)
         own = jax.tree.map(lambda x: x, state.tx)  # assigning to hyperparams changes one state only
         return updates, TunableState(own, inner)
