@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import cached_property, partial
 from inspect import signature
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -264,7 +264,8 @@ def stateless_with_tree_map(f) -> Transform:
     return leafwise(_Stateless(f), name=getattr(f, "__name__", "stateless").strip("_<>"))
 
 
-class _Stateless(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Stateless:
     function: Callable[..., Any]
 
     @property

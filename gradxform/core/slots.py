@@ -5,7 +5,7 @@ to x), the parameter's dtype otherwise, so that state dtypes are a fixed point o
 whatever the gradient's dtype is.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 
@@ -14,7 +14,8 @@ from gradxform.numerics import real_dtype, wide_dtype
 __all__ = ["copied", "dtype_name", "real_full", "real_zeros", "zeros"]
 
 
-class zeros(NamedTuple):
+@dataclass(frozen=True)
+class zeros:
     """`zeros()(p)`: zeros like p, complex for complex p, in `dtype` when one is given."""
 
     dtype: str | None = None
@@ -23,7 +24,8 @@ class zeros(NamedTuple):
         return jnp.zeros_like(p, dtype=self.dtype or wide_dtype(p.dtype))
 
 
-class copied(NamedTuple):
+@dataclass(frozen=True)
+class copied:
     """`copied()(p)`: a fresh copy of p, float32 or wider, or in `dtype`."""
 
     dtype: str | None = None

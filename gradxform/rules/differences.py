@@ -7,7 +7,7 @@ share in Adam. None of them is a product of the grid.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -128,7 +128,8 @@ def fourth_root(t):
     return t**0.25
 
 
-class _Adopt(NamedTuple):
+@dataclass(frozen=True)
+class _Adopt:
     """ADOPT's rule: its bound (a function of a step, or None), the first step of that, Nesterov's
     form or not.
     """

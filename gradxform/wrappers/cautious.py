@@ -5,7 +5,8 @@ A step and the gradient of the moment agree where moving along the step lowers t
 order.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -19,7 +20,8 @@ from gradxform.wrappers.wrapper import Wrapper, counter
 __all__ = ["cautious", "grams"]
 
 
-class _Cautious(NamedTuple):
+@dataclass(frozen=True)
+class _Cautious:
     """Keeps what goes up (sign 1) or down (-1) along the gradient, divided by the share that is
     kept.
     """

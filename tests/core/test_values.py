@@ -15,6 +15,7 @@ from flax.training.train_state import TrainState
 
 import gradxform as gx
 from gradxform.core.hyper import Range
+from gradxform.core.slots import copied, zeros
 from gradxform.core.transform import Transform
 
 CODE = {**vars(gx), "jnp": jnp, "jax": jax}
@@ -32,6 +33,10 @@ def halve(updates, params):
 
 def sign_rule(u, at, *, size):
     return size * jnp.sign(u)
+
+
+def keep_slot(u, at, x):
+    return u, x
 
 
 VALUES = {
@@ -184,6 +189,23 @@ def test_signed_zero_and_dtype_are_told_apart():
     assert gx.scale(jnp.float32(0.5)) != gx.scale(jnp.bfloat16(0.5))
     assert gx.scale(jnp.float32(0.5)) == gx.scale(np.float32(0.5))
     assert hash(gx.scale(jnp.float32(0.5))) == hash(gx.scale(np.float32(0.5)))
+
+
+def test_slots_and_rules_of_different_classes_are_unequal():
+    """Equal tuples of different classes share an entry of jit's cache."""
+    assert zeros() != copied()
+    assert zeros("bfloat16") == zeros("bfloat16") != copied("bfloat16")
+    assert gx.stateless_with_tree_map(halve).rule != (halve,)
+    assert gx.cautious(gx.sgd(0.1)).expand().rule != (-1, "paper")
+    assert gx.scale_by_adopt().expand().rule != (gx.fourth_root, 0, False)
+
+
+def test_jit_tells_slots_apart_that_hold_the_same_arguments():
+    init = jax.jit(lambda tx, params: tx.init(params))
+    params = jnp.arange(1.0, 3.0)
+    for make, expected in ((zeros, jnp.zeros(2)), (copied, params)):
+        state = init(gx.leafwise(keep_slot, slots={"x": make()}), params)
+        np.testing.assert_array_equal(state.slots["x"], expected)
 
 
 def test_comparison_with_anything_else_is_false():
