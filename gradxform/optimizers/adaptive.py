@@ -8,18 +8,8 @@ leaf), or a tree of booleans.
 from collections.abc import Callable
 from typing import Any
 
-from gradxform.core.chain import chain, transformation
-from gradxform.core.hyper import (
-    Decay,
-    Epsilon,
-    LearningRate,
-    Momentum,
-    NonNegative,
-    Positive,
-    WeightDecay,
-)
-from gradxform.core.labels import Where, only
-from gradxform.core.leafwise import leafwise
+from gradxform.core import WeightDecay, Where, chain, leafwise, only, transformation
+from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive
 from gradxform.optimizers.products import (
     keras_or_not,
     nadam_parts,

@@ -5,10 +5,8 @@ Notation: g gradient, p parameter, α learning rate, β decays; every optimizer 
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import chain, transformation
+from gradxform.core import chain, leafwise, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Fraction, LearningRate, Momentum, NonNegative, Real
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import zeros
 from gradxform.optimizers.products import scale_by_adam
 from gradxform.rules.differences import scale_by_optimistic_gradient
 from gradxform.rules.directions import momentum as heavy_ball

@@ -4,10 +4,8 @@ Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ w
 one leaf; every optimizer ends in p ← p - α u, unless its equation says otherwise.
 """
 
-from gradxform.core.chain import chain, transformation
+from gradxform.core import Where, chain, leafwise, only, transformation
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
-from gradxform.core.labels import Where, only
-from gradxform.core.leafwise import leafwise
 from gradxform.optimizers.products import adam_parts
 from gradxform.rules.directions import correct_bias
 from gradxform.rules.directions import momentum as heavy_ball

@@ -5,20 +5,8 @@ in a subspace.
 from collections.abc import Callable
 from typing import Any
 
-from gradxform.core.chain import Inner, chain, transformation
-from gradxform.core.hyper import (
-    Count,
-    Decay,
-    DType,
-    Epsilon,
-    LearningRate,
-    Momentum,
-    NonNegative,
-    Positive,
-    Real,
-    WeightDecay,
-)
-from gradxform.core.labels import Where
+from gradxform.core import Inner, Positive, Real, WeightDecay, Where, chain, transformation
+from gradxform.core.hyper import Count, Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
 from gradxform.rules.clipping import clip_by_block_rms
 from gradxform.rules.directions import ema
 from gradxform.rules.factored import (

@@ -9,11 +9,8 @@ scale_by_simplified_ademamix = momentum plus gradient × rms
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import chain, transformation
+from gradxform.core import chain, leafwise, real_full, real_zeros, schedule, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Momentum, NonNegative, Positive, Steps
-from gradxform.core.leafwise import leafwise
-from gradxform.core.schedule import schedule
-from gradxform.core.slots import real_full, real_zeros, zeros
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, wide_dtype
 from gradxform.rules.directions import (
     correct_bias,

@@ -6,10 +6,8 @@ Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ w
 leaf), or a tree of booleans.
 """
 
-from gradxform.core.chain import chain, transformation
+from gradxform.core import Where, chain, leafwise, only, transformation
 from gradxform.core.hyper import Decay, Epsilon, Fraction, LearningRate, Positive, WeightDecay
-from gradxform.core.labels import Where, only
-from gradxform.core.leafwise import leafwise
 from gradxform.optimizers.products import adam_rms
 from gradxform.rules.directions import ema, quasi_hyperbolic
 from gradxform.rules.rms_variants import (

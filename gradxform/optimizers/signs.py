@@ -4,9 +4,8 @@ Notation: g gradient, p parameter, α learning rate, β decays, λ weight decay;
 in p ← p - α u.
 """
 
-from gradxform.core.chain import chain, transformation
+from gradxform.core import Where, chain, transformation
 from gradxform.core.hyper import Decay, Fraction, LearningRate, NonNegative, Positive, WeightDecay
-from gradxform.core.labels import Where
 from gradxform.rules.directions import ema
 from gradxform.rules.signs import Growth, OpenDecay, scale_by_lion, scale_by_rprop, scale_by_sign
 from gradxform.rules.step_size import scale, scale_by_learning_rate

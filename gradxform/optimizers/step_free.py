@@ -8,23 +8,19 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import Inner, chain, transformation
-from gradxform.core.hyper import (
-    Count,
-    Decay,
-    DType,
-    Epsilon,
-    LearningRate,
-    Momentum,
-    NonNegative,
+from gradxform.core import (
+    Inner,
     Positive,
     Real,
     Steps,
     WeightDecay,
+    Where,
     at_step,
+    chain,
+    schedule,
+    transformation,
 )
-from gradxform.core.labels import Where
-from gradxform.core.schedule import schedule
+from gradxform.core.hyper import Count, Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
 from gradxform.optimizers.products import adam_parts, adam_rms
 from gradxform.rules.coin_betting import scale_by_cocob
 from gradxform.rules.distance import FirstStep, scale_by_dog, scale_by_dowg

@@ -6,17 +6,8 @@ tables by path. Where Optax has the name, signature and defaults are Optax's; `c
 others: "torch" (2.13), "keras" (3) and "paper", where they differ from it.
 """
 
-from gradxform.core.chain import chain, transformation
-from gradxform.core.hyper import (
-    Decay,
-    DType,
-    Epsilon,
-    LearningRate,
-    Momentum,
-    NonNegative,
-    WeightDecay,
-)
-from gradxform.core.labels import Where
+from gradxform.core import WeightDecay, Where, chain, transformation
+from gradxform.core.hyper import Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
 from gradxform.optimizers.products import adam_parts, keras_or_not, nadam_parts
 from gradxform.rules.directions import ema
 from gradxform.rules.directions import momentum as heavy_ball

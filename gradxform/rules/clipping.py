@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
+from gradxform.core import Decay, Epsilon, NonNegative, Patience, Positive, leafwise, transformation
 from gradxform.core import leaves as trees
-from gradxform.core.chain import transformation
-from gradxform.core.hyper import Decay, Epsilon, NonNegative, Patience, Positive
-from gradxform.core.leafwise import leafwise
 from gradxform.numerics import abs_sq, lerp, safe_divide, safe_sqrt
 from gradxform.rules.measures import leaf_zero, norm, zero
 

@@ -4,10 +4,7 @@ how far to go.
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import transformation
-from gradxform.core.hyper import Epsilon, NonNegative
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import copied, real_full, zeros
+from gradxform.core import Epsilon, NonNegative, copied, leafwise, real_full, transformation, zeros
 from gradxform.numerics import safe_divide
 
 __all__ = ["scale_by_cocob"]

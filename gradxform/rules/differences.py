@@ -11,10 +11,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import transformation
+from gradxform.core import dtype_name, leafwise, real_zeros, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Real
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import dtype_name, real_zeros, zeros
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_sqrt
 
 __all__ = ["fourth_root", "scale_by_acprop", "scale_by_adan", "scale_by_adopt"]

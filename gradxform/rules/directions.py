@@ -7,10 +7,8 @@ exponentially weighted averages.
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import transformation
+from gradxform.core import dtype_name, leafwise, transformation, zeros
 from gradxform.core.hyper import Decay, DType, Fraction, Momentum, NonNegative, Real
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import dtype_name, zeros
 from gradxform.numerics import bias_correction, debias, lerp
 
 __all__ = ["correct_bias", "ema", "momentum", "momentum_plus_gradient", "nesterov_ema_scheduled"]

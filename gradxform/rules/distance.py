@@ -9,22 +9,10 @@ from typing import Annotated, Any
 
 import jax.numpy as jnp
 
+from gradxform.core import PerLeaf, Real, Value, WeightDecay, leafwise, transformation
 from gradxform.core import leaves as trees
-from gradxform.core.call import Value, pytree
-from gradxform.core.chain import transformation
-from gradxform.core.hyper import (
-    Decay,
-    DType,
-    Epsilon,
-    LearningRate,
-    NonNegative,
-    Positive,
-    Range,
-    Real,
-    WeightDecay,
-)
-from gradxform.core.leaf import PerLeaf
-from gradxform.core.leafwise import leafwise
+from gradxform.core.call import pytree
+from gradxform.core.hyper import Decay, DType, Epsilon, LearningRate, NonNegative, Positive, Range
 from gradxform.core.slots import copied, dtype_name, real_zeros, zeros
 from gradxform.display.code import code
 from gradxform.numerics import (

@@ -5,12 +5,9 @@ gradients.
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import PerLeaf, copied, leafwise, real_zeros, transformation, zeros
 from gradxform.core import leaves as trees
-from gradxform.core.chain import transformation
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive
-from gradxform.core.leaf import PerLeaf
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import copied, real_zeros, zeros
 from gradxform.numerics import abs_sq, safe_divide
 from gradxform.rules.measures import copy, leaves_of, like, norm
 

@@ -14,11 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.core.chain import transformation
+from gradxform.core import leafwise, only, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, NonNegative, Positive, Real
-from gradxform.core.labels import only
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import zeros
 from gradxform.numerics import (
     abs_sq,
     debias,

@@ -6,10 +6,8 @@ from functools import reduce
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import transformation
+from gradxform.core import dtype_name, leafwise, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Fraction, NonNegative, Positive, WeightDecay
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import dtype_name, zeros
 from gradxform.numerics import abs_sq, divide_by_root, lerp, real_dtype, safe_divide, wide_dtype
 from gradxform.rules.measures import leaf_zero, norm, rms
 

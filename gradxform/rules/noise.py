@@ -10,13 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from gradxform.core import PerLeaf, RuleState, Transform, leafwise, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.chain import transformation, whole
+from gradxform.core.chain import whole
 from gradxform.core.hyper import NonNegative, Real, at_step, scalar
-from gradxform.core.leaf import PerLeaf
-from gradxform.core.leafwise import RuleState, leafwise
-from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.numerics import abs_sq, wide_dtype
 from gradxform.rules.clipping import _shrink

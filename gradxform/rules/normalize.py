@@ -6,10 +6,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from gradxform.core import Epsilon, Real, leafwise, transformation
 from gradxform.core import leaves as trees
-from gradxform.core.chain import transformation
-from gradxform.core.hyper import Epsilon, Real
-from gradxform.core.leafwise import leafwise
 from gradxform.numerics import safe_sqrt
 from gradxform.rules.measures import times_scalar
 

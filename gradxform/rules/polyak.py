@@ -8,11 +8,9 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import PerLeaf, leafwise, transformation
 from gradxform.core import leaves as trees
-from gradxform.core.chain import transformation
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, NonNegative, Real, WeightDecay
-from gradxform.core.leaf import PerLeaf
-from gradxform.core.leafwise import leafwise
 from gradxform.numerics import abs_sq, bias_correction, divide_by_root, lerp, safe_divide
 from gradxform.rules.measures import (
     average,

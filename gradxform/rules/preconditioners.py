@@ -7,10 +7,8 @@ and at.g the gradient.
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import transformation
+from gradxform.core import leafwise, real_full, real_zeros, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, NonNegative
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import real_full, real_zeros, zeros
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_divide
 from gradxform.numerics import bias_correction as _correction
 

@@ -9,10 +9,8 @@ import math
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import transformation
+from gradxform.core import leafwise, real_zeros, transformation
 from gradxform.core.hyper import Decay, Epsilon, Fraction, Positive, WeightDecay
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import real_zeros
 from gradxform.numerics import (
     abs_sq,
     bias_correction,

@@ -5,10 +5,8 @@ from typing import Annotated, Literal
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import transformation
+from gradxform.core import dtype_name, leafwise, real_full, transformation, zeros
 from gradxform.core.hyper import Decay, Fraction, Hyper, LearningRate, NonNegative, Positive, Range
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import dtype_name, real_full, zeros
 from gradxform.numerics import lerp
 
 __all__ = ["scale_by_lion", "scale_by_rprop", "scale_by_sign"]

@@ -6,9 +6,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import transformation
+from gradxform.core import leafwise, transformation
 from gradxform.core.hyper import Count, Fraction, LearningRate, NonNegative, Patience, Real
-from gradxform.core.leafwise import leafwise
 from gradxform.display.code import code
 
 __all__ = ["reduce_on_plateau", "scale", "scale_by_learning_rate", "scale_by_schedule"]

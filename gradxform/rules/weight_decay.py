@@ -4,10 +4,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import transformation
-from gradxform.core.hyper import WeightDecay
-from gradxform.core.labels import Where, only
-from gradxform.core.leafwise import leafwise
+from gradxform.core import WeightDecay, Where, leafwise, only, transformation
 
 __all__ = ["add_decayed_weights"]
 
