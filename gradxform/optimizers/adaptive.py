@@ -11,6 +11,8 @@ from typing import Any
 from gradxform.core import WeightDecay, Where, chain, leafwise, only, transformation
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive
 from gradxform.optimizers.products import (
+    KERAS,
+    descent,
     keras_or_not,
     nadam_parts,
     scale_by_adamax,
@@ -22,13 +24,12 @@ from gradxform.optimizers.products import (
 )
 from gradxform.rules.differences import fourth_root, scale_by_acprop, scale_by_adan, scale_by_adopt
 from gradxform.rules.step_size import scale_by_learning_rate
-from gradxform.rules.weight_decay import add_decayed_weights
 
 __all__ = ["acprop", "adabelief", "adamaxw", "adan", "ademamix", "adopt", "nadamw", "radam"]
 __all__ += ["simplified_ademamix", "yogi"]
 
 
-@transformation(conventions={"optax": {}, "torch": {}, "keras": {"eps": 1e-7}, "paper": {}})
+@transformation(conventions=KERAS)
 def nadamw(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -58,16 +59,11 @@ def nadamw(
     Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), without its momentum
     schedule; I. Loshchilov, F. Hutter (2019).
     """
-    return chain(
-        *nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    parts = nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention)
+    return chain(*parts, *descent(learning_rate, weight_decay, mask))
 
 
-@transformation(
-    conventions={"optax": {}, "torch": {}, "paper": {"eps": 0.0}, "keras": {"eps": 1e-7}}
-)
+@transformation(conventions=KERAS | {"paper": {"eps": 0.0}})
 def adamaxw(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -92,11 +88,8 @@ def adamaxw(
     Source: D. P. Kingma, J. Ba, Adam (2015), algorithm 2; I. Loshchilov, F. Hutter, Decoupled
     Weight Decay Regularization (2019).
     """
-    return chain(
-        scale_by_adamax(b1, b2, eps, convention=keras_or_not(convention)),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    step = scale_by_adamax(b1, b2, eps, convention=keras_or_not(convention))
+    return chain(step, *descent(learning_rate, weight_decay, mask))
 
 
 @transformation
@@ -123,10 +116,8 @@ def adabelief(
     Source: J. Zhuang et al., AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed
     Gradients (2020), algorithm 2.
     """
-    return chain(
-        scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov),
-        scale_by_learning_rate(learning_rate),
-    )
+    step = scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov)
+    return chain(step, scale_by_learning_rate(learning_rate))
 
 
 @transformation(conventions=("optax", "paper"))
@@ -149,9 +140,7 @@ def yogi(
 
     Source: M. Zaheer et al., Adaptive Methods for Nonconvex Optimization (2018), algorithm 2.
     """
-    return chain(
-        scale_by_yogi(b1, b2, eps, convention=convention), scale_by_learning_rate(learning_rate)
-    )
+    return chain(scale_by_yogi(b1, b2, eps, convention=convention), *descent(learning_rate))
 
 
 @transformation(conventions={"optax": {}, "torch": {}, "paper": {"eps": 0.0, "threshold": 4.0}})
@@ -181,11 +170,9 @@ def radam(
     Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond (2020),
     algorithm 2.
     """
-    where = "torch" if convention == "torch" else "optax"
-    return chain(
-        scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov, convention=where),
-        scale_by_learning_rate(learning_rate),
-    )
+    how = {"nesterov": nesterov, "convention": "torch" if convention == "torch" else "optax"}
+    step = scale_by_radam(b1, b2, eps, eps_root, threshold, **how)
+    return chain(step, scale_by_learning_rate(learning_rate))
 
 
 @transformation
@@ -217,11 +204,8 @@ def ademamix(
     Source: M. Pagliardini, P. Ablin, D. Grangier, The AdEMAMix Optimizer: Better, Faster, Older
     (2024), algorithm 1.
     """
-    return chain(
-        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    step = scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype)
+    return chain(step, *descent(learning_rate, weight_decay, mask))
 
 
 @transformation
@@ -250,11 +234,8 @@ def simplified_ademamix(
     Source: D. Morwani et al., Connections between Schedule-Free Optimizers, AdEMAMix, and
     Accelerated SGD (2025).
     """
-    return chain(
-        scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    step = scale_by_simplified_ademamix(b1, b2, alpha, eps, eps_root)
+    return chain(step, *descent(learning_rate, weight_decay, mask))
 
 
 def _descend_proximally(u, at, *, learning_rate, weight_decay):
@@ -262,10 +243,7 @@ def _descend_proximally(u, at, *, learning_rate, weight_decay):
     return -(learning_rate / (1 + learning_rate * weight_decay)) * (u + weight_decay * at.p)
 
 
-_ADAN = {"optax": {}, "authors": {"eps_root": 0.0}, "paper": {"eps": 0.0}}
-
-
-@transformation(conventions=_ADAN)
+@transformation(conventions={"optax": {}, "authors": {"eps_root": 0.0}, "paper": {"eps": 0.0}})
 def adan(
     learning_rate: LearningRate,
     b1: Decay = 0.98,
@@ -298,9 +276,7 @@ def adan(
     """
     step = scale_by_adan(b1, b2, b3, eps, eps_root, convention=convention)
     if convention == "optax":
-        return chain(
-            step, add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate)
-        )
+        return chain(step, *descent(learning_rate, weight_decay, mask))
     numbers = {"learning_rate": learning_rate, "weight_decay": only(mask, weight_decay)}
     return chain(step, leafwise(_descend_proximally, **numbers))
 
@@ -333,10 +309,8 @@ def adopt(
     (2024), algorithm 2.
     """
     options = {"nesterov": nesterov, "use_clipping": use_clipping, "clip_value_fn": clip_value_fn}
-    return chain(
-        scale_by_adopt(b1, b2, eps, mu_dtype, convention=convention, **options),
-        scale_by_learning_rate(learning_rate),
-    )
+    step = scale_by_adopt(b1, b2, eps, mu_dtype, convention=convention, **options)
+    return chain(step, scale_by_learning_rate(learning_rate))
 
 
 @transformation(conventions=("optax", "authors"))
@@ -365,8 +339,5 @@ def acprop(
     Source: J. Zhuang et al., Momentum Centering and Asynchronous Update for Adaptive Gradient
     Methods (2021), algorithm 2.
     """
-    return chain(
-        scale_by_acprop(b1, b2, eps, eps_root, convention=convention),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    step = scale_by_acprop(b1, b2, eps, eps_root, convention=convention)
+    return chain(step, *descent(learning_rate, weight_decay, mask))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradxform.core import chain, leafwise, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Fraction, LearningRate, Momentum, NonNegative, Real
-from gradxform.optimizers.products import scale_by_adam
+from gradxform.optimizers.products import descent, scale_by_adam
 from gradxform.rules.differences import scale_by_optimistic_gradient
 from gradxform.rules.directions import momentum as heavy_ball
 from gradxform.rules.directions import quasi_hyperbolic
@@ -77,15 +77,11 @@ def optimistic_adam(
     Source: C. Daskalakis et al., Training GANs with Optimism (2018), algorithm 1, where o = α and u
     is Adam's.
     """
-    return chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
-        leafwise(
-            _descend_optimistically,
-            slots={"previous": zeros()},
-            learning_rate=learning_rate,
-            optimism=learning_rate if optimism is None else optimism,
-        ),
-    )
+    step = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    rates = {"learning_rate": learning_rate, "optimism": optimism}
+    if optimism is None:
+        rates["optimism"] = learning_rate
+    return chain(step, leafwise(_descend_optimistically, slots={"previous": zeros()}, **rates))
 
 
 @transformation
@@ -111,11 +107,8 @@ def optimistic_adam_v2(
     Source: C. Daskalakis et al., Training GANs with Optimism (2018), algorithm 1, where u is
     Adam's.
     """
-    return chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
-        scale_by_optimistic_gradient(alpha, beta),
-        scale_by_learning_rate(learning_rate),
-    )
+    step = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    return chain(step, scale_by_optimistic_gradient(alpha, beta), *descent(learning_rate))
 
 
 @transformation
@@ -154,8 +147,6 @@ def dpsgd(
 
     Source: M. Abadi et al., Deep Learning with Differential Privacy (2016), algorithm 1.
     """
-    return chain(
-        differentially_private_aggregate(l2_norm_clip, noise_multiplier, key),
-        None if momentum is None else heavy_ball(momentum, nesterov=nesterov),
-        scale_by_learning_rate(learning_rate),
-    )
+    gradient = differentially_private_aggregate(l2_norm_clip, noise_multiplier, key)
+    velocity = None if momentum is None else heavy_ball(momentum, nesterov=nesterov)
+    return chain(gradient, velocity, scale_by_learning_rate(learning_rate))

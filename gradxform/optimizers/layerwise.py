@@ -56,10 +56,8 @@ def lamb(
     """
     if convention == "keras":
         numbers = {"learning_rate": learning_rate, "weight_decay": only(mask, weight_decay)}
-        return chain(
-            *adam_parts(b1, b2, eps, eps_root),
-            leafwise(_lamb_keras, name="scale_by_trust_ratio", **numbers),
-        )
+        last = leafwise(_lamb_keras, name="scale_by_trust_ratio", **numbers)
+        return chain(*adam_parts(b1, b2, eps, eps_root), last)
     corrected = convention == "optax"
     return chain(
         *adam_parts(b1, b2, eps, eps_root, corrected=corrected),
@@ -106,17 +104,12 @@ def lars(
     numbers = {"selected": applies, "trust_coefficient": trust_coefficient, "eps": eps}
     if convention == "paper":
         numbers["weight_decay"] = only(weight_decay_mask, weight_decay)
-        ratio = chain(leafwise(_lars_ratio, name="scale_by_trust_ratio", **numbers))
+        decay, rule = None, _lars_ratio
     else:
-        ratio = chain(
-            add_decayed_weights(weight_decay, weight_decay_mask),
-            leafwise(_trust_ratio_where, name="scale_by_trust_ratio", **numbers),
-        )
-    return chain(
-        *ratio.items.values(),
-        scale_by_learning_rate(learning_rate),
-        heavy_ball(momentum, nesterov=nesterov),
-    )
+        decay, rule = add_decayed_weights(weight_decay, weight_decay_mask), _trust_ratio_where
+    ratio = leafwise(rule, name="scale_by_trust_ratio", **numbers)
+    velocity = heavy_ball(momentum, nesterov=nesterov)
+    return chain(decay, ratio, scale_by_learning_rate(learning_rate), velocity)
 
 
 @transformation
@@ -159,10 +152,8 @@ def novograd(
     Source: B. Ginsburg et al., Stochastic Gradient Methods with Layer-wise Adaptive Moments (2019),
     algorithm 1; there, and in pytorch_optimizer, β₁ = 0.95 and β₂ = 0.98.
     """
-    return chain(
-        scale_by_novograd(b1, b2, eps, eps_root, weight_decay),
-        scale_by_learning_rate(learning_rate),
-    )
+    step = scale_by_novograd(b1, b2, eps, eps_root, weight_decay)
+    return chain(step, scale_by_learning_rate(learning_rate))
 
 
 @transformation

@@ -7,6 +7,7 @@ from typing import Any
 
 from gradxform.core import Inner, Positive, Real, WeightDecay, Where, chain, transformation
 from gradxform.core.hyper import Count, Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
+from gradxform.optimizers.products import descent
 from gradxform.rules.clipping import clip_by_block_rms
 from gradxform.rules.directions import ema
 from gradxform.rules.factored import (
@@ -29,13 +30,11 @@ __all__ = ["adafactor", "adam_mini", "came", "galore"]
 _PUBLISHED = {"learning_rate": 1e-2, "min_dim_size_to_factor": 1}
 
 
+_KERAS = _PUBLISHED | {"learning_rate": 1e-3}
+
+
 @transformation(
-    conventions={
-        "optax": {},
-        "torch": _PUBLISHED,
-        "paper": _PUBLISHED,
-        "keras": _PUBLISHED | {"learning_rate": 1e-3},
-    }
+    conventions={"optax": {}, "torch": _PUBLISHED, "paper": _PUBLISHED, "keras": _KERAS}
 )
 def adafactor(
     learning_rate: LearningRate | None = None,
@@ -132,19 +131,9 @@ def came(
 
     Source: Y. Luo et al., CAME (2023), algorithm 2.
     """
-    return chain(
-        scale_by_came(
-            b1,
-            b2,
-            b3,
-            eps1,
-            eps2,
-            clipping_threshold,
-            min_dim_size_to_factor=min_dim_size_to_factor,
-        ),
-        add_decayed_weights(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    size = {"min_dim_size_to_factor": min_dim_size_to_factor}
+    step = scale_by_came(b1, b2, b3, eps1, eps2, clipping_threshold, **size)
+    return chain(step, *descent(learning_rate, weight_decay, where))
 
 
 @transformation
@@ -171,12 +160,8 @@ def adam_mini(
 
     Source: Y. Zhang et al., Adam-mini: Use Fewer Learning Rates To Gain More (2024), algorithm 1.
     """
-    return chain(
-        ema(b1),
-        scale_by_block_rms(b2, eps, blocks=blocks),
-        add_decayed_weights(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    precondition = scale_by_block_rms(b2, eps, blocks=blocks)
+    return chain(ema(b1), precondition, *descent(learning_rate, weight_decay, where))
 
 
 @transformation
@@ -203,15 +188,6 @@ def galore(
     Source: J. Zhao et al., GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection
     (2024), algorithm 2.
     """
-    return chain(
-        scale_by_galore(
-            rank,
-            update_proj_gap,
-            scale,
-            base_optimizer,
-            weight_dimension_numbers,
-            convention=convention,
-        ),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    how = (rank, update_proj_gap, scale, base_optimizer, weight_dimension_numbers)
+    step = scale_by_galore(*how, convention=convention)
+    return chain(step, *descent(learning_rate, weight_decay, mask))

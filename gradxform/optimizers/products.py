@@ -28,10 +28,22 @@ from gradxform.rules.preconditioners import (
     scale_by_yogi_rms,
 )
 from gradxform.rules.rms_variants import scale_by_rectified_rms
+from gradxform.rules.step_size import scale_by_learning_rate
+from gradxform.rules.weight_decay import add_decayed_weights
 
 __all__ = ["ademamix_alpha", "ademamix_b3", "scale_by_adam", "scale_by_adamax", "scale_by_ademamix"]
 __all__ += ["scale_by_amsgrad", "scale_by_belief", "scale_by_radam", "scale_by_simplified_ademamix"]
 __all__ += ["scale_by_yogi"]
+
+
+SAME = {"optax": {}, "torch": {}, "keras": {}, "paper": {}}  # all with Optax's numbers
+KERAS = SAME | {"keras": {"eps": 1e-7}}
+
+
+def descent(learning_rate, weight_decay=None, where=None):
+    """The parts that an optimizer ends in: decoupled weight decay, if any, and the learning rate."""
+    decay = None if weight_decay is None else add_decayed_weights(weight_decay, where)
+    return decay, scale_by_learning_rate(learning_rate)
 
 
 def keras_or_not(convention: str) -> str:
@@ -79,11 +91,14 @@ def nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention):
     averaged, precondition = adam_parts(b1, b2, eps, eps_root, mu_dtype, nesterov=True)
     if convention == "optax":
         return averaged, precondition
-    warming = 1.0 if convention == "keras" else 0.004
-    if convention != "paper":
-        return nesterov_ema_scheduled(b1, warming, accumulator_dtype=mu_dtype), precondition
-    published = nesterov_ema_scheduled(b1, warming, accumulator_dtype=mu_dtype, convention="paper")
-    return published, scale_by_nadam_rms(b2, eps, eps_root)
+    how = {
+        "accumulator_dtype": mu_dtype,
+        "convention": "paper" if convention == "paper" else "torch",
+    }
+    scheduled = nesterov_ema_scheduled(b1, 1.0 if convention == "keras" else 0.004, **how)
+    return scheduled, scale_by_nadam_rms(
+        b2, eps, eps_root
+    ) if convention == "paper" else precondition
 
 
 @transformation(conventions={"optax": {}, "keras": {"eps": 1e-7}})
@@ -123,10 +138,9 @@ def scale_by_amsgrad(
     Source: S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond (2018), algorithm
     2, which corrects nothing.
     """
-    return chain(
-        ema(b1, bias_correction_mu, mu_dtype),
-        scale_by_rms_max(b2, eps, eps_root, convention="optax" if bias_correction_nu else "paper"),
-    )
+    convention = "optax" if bias_correction_nu else "paper"
+    maximum = scale_by_rms_max(b2, eps, eps_root, convention=convention)
+    return chain(ema(b1, bias_correction_mu, mu_dtype), maximum)
 
 
 def _belief_nesterov(u, at, m, s, *, b1, b2, eps, eps_root):
@@ -164,10 +178,8 @@ def scale_by_belief(
     Source: J. Zhuang et al., AdaBelief Optimizer (2020), algorithm 2.
     """
     if nesterov:  # no product: the deviation is about m, the step is not along m
-        slots = {"m": zeros(), "s": real_zeros}
-        return leafwise(
-            _belief_nesterov, slots=slots, direction=True, b1=b1, b2=b2, eps=eps, eps_root=eps_root
-        )
+        slots, numbers = {"m": zeros(), "s": real_zeros}, {"eps": eps, "eps_root": eps_root}
+        return leafwise(_belief_nesterov, slots=slots, direction=True, b1=b1, b2=b2, **numbers)
     return chain(ema(b1, debias=False), scale_by_deviation(b2, eps, eps_root), correct_bias(b1))
 
 
@@ -219,10 +231,8 @@ def scale_by_yogi(
     """
     initial = initial_accumulator_value
     if convention == "paper":
-        slots = {"v": real_full}
-        rule = leafwise(
-            _yogi_uncorrected, slots=slots, initial=initial, decay=b2, eps=eps, eps_root=eps_root
-        )
+        numbers = {"initial": initial, "decay": b2, "eps": eps, "eps_root": eps_root}
+        rule = leafwise(_yogi_uncorrected, slots={"v": real_full}, **numbers)
         return chain(ema(b1, debias=False), rule)
     average = leafwise(_ema_from, slots={"m": _full}, direction=True, initial=initial, decay=b1)
     return chain(average, scale_by_yogi_rms(b2, eps, eps_root, initial))
@@ -249,10 +259,8 @@ def scale_by_radam(
     Source: L. Liu et al., On the Variance of the Adaptive Learning Rate and Beyond (2020),
     algorithm 2.
     """
-    return chain(
-        ema(b1, nesterov=nesterov),
-        scale_by_rectified_rms(b2, eps, eps_root, threshold, convention=convention),
-    )
+    rectified = scale_by_rectified_rms(b2, eps, eps_root, threshold, convention=convention)
+    return chain(ema(b1, nesterov=nesterov), rectified)
 
 
 @transformation

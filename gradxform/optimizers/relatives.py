@@ -8,7 +8,7 @@ leaf), or a tree of booleans.
 
 from gradxform.core import Where, chain, leafwise, only, transformation
 from gradxform.core.hyper import Decay, Epsilon, Fraction, LearningRate, Positive, WeightDecay
-from gradxform.optimizers.products import adam_rms
+from gradxform.optimizers.products import adam_rms, descent
 from gradxform.rules.directions import ema, quasi_hyperbolic
 from gradxform.rules.rms_variants import (
     scale_by_atan2,
@@ -16,8 +16,6 @@ from gradxform.rules.rms_variants import (
     scale_by_quasi_hyperbolic_rms,
     scale_by_rms_power,
 )
-from gradxform.rules.step_size import scale_by_learning_rate
-from gradxform.rules.weight_decay import add_decayed_weights
 
 __all__ = ["adam_atan2", "laprop", "padam", "qhadam", "stable_adamw"]
 
@@ -62,15 +60,9 @@ def laprop(
     """
     if convention == "pytorch_optimizer":
         numbers = {"learning_rate": learning_rate, "weight_decay": only(where, weight_decay)}
-        return chain(
-            adam_rms(b2, eps, convention="keras"), ema(b1), leafwise(_decay_after, **numbers)
-        )
-    return chain(
-        adam_rms(b2, eps),
-        ema(b1),
-        add_decayed_weights(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+        precondition = adam_rms(b2, eps, convention="keras")
+        return chain(precondition, ema(b1), leafwise(_decay_after, **numbers))
+    return chain(adam_rms(b2, eps), ema(b1), *descent(learning_rate, weight_decay, where))
 
 
 @transformation
@@ -99,12 +91,8 @@ def qhadam(
     Source: J. Ma, D. Yarats, Quasi-hyperbolic momentum and Adam for deep learning (2019), section
     4.
     """
-    return chain(
-        quasi_hyperbolic(b1, nu1, True),
-        scale_by_quasi_hyperbolic_rms(b2, nu2, eps),
-        add_decayed_weights(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    parts = quasi_hyperbolic(b1, nu1, True), scale_by_quasi_hyperbolic_rms(b2, nu2, eps)
+    return chain(*parts, *descent(learning_rate, weight_decay, where))
 
 
 @transformation(conventions={"paper": {}, "pytorch_optimizer": {"power": 0.25, "eps": 1e-8}})
@@ -135,12 +123,9 @@ def padam(
     Source: J. Chen et al., Closing the Generalization Gap of Adaptive Gradient Methods in Training
     DNNs (2018), algorithm 1.
     """
-    return chain(
-        ema(b1, convention != "paper"),
-        scale_by_rms_power(b2, power, eps, convention=convention),
-        add_decayed_weights(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    precondition = scale_by_rms_power(b2, power, eps, convention=convention)
+    averaged = ema(b1, convention != "paper")
+    return chain(averaged, precondition, *descent(learning_rate, weight_decay, where))
 
 
 @transformation
@@ -166,12 +151,7 @@ def adam_atan2(
     Source: K. Everett et al., Scaling Exponents Across Parameterizations and Optimizers (2024),
     appendix.
     """
-    return chain(
-        ema(b1),
-        scale_by_atan2(b2, a, b),
-        add_decayed_weights(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    return chain(ema(b1), scale_by_atan2(b2, a, b), *descent(learning_rate, weight_decay, where))
 
 
 @transformation
@@ -196,7 +176,5 @@ def stable_adamw(
     Source: M. Wortsman et al., Stable and low-precision training for large-scale vision-language
     models (2023), algorithm 2.
     """
-    table = only(where, weight_decay)
-    return chain(
-        ema(b1), scale_by_clipped_rms(b2, eps, table), scale_by_learning_rate(learning_rate)
-    )
+    precondition = scale_by_clipped_rms(b2, eps, only(where, weight_decay))
+    return chain(ema(b1), precondition, *descent(learning_rate))

@@ -6,10 +6,10 @@ in p ← p - α u.
 
 from gradxform.core import Where, chain, transformation
 from gradxform.core.hyper import Decay, Fraction, LearningRate, NonNegative, Positive, WeightDecay
+from gradxform.optimizers.products import descent
 from gradxform.rules.directions import ema
 from gradxform.rules.signs import Growth, OpenDecay, scale_by_lion, scale_by_rprop, scale_by_sign
 from gradxform.rules.step_size import scale, scale_by_learning_rate
-from gradxform.rules.weight_decay import add_decayed_weights
 
 __all__ = ["lion", "rprop", "sign_sgd", "signum"]
 
@@ -38,9 +38,7 @@ def signum(learning_rate: LearningRate, beta: Decay = 0.9, accumulator_dtype=Non
     Source: J. Bernstein et al., signSGD: Compressed Optimisation for Non-Convex Problems (2018),
     algorithm 2.
     """
-    return chain(
-        ema(beta, False, accumulator_dtype), scale_by_sign(), scale_by_learning_rate(learning_rate)
-    )
+    return chain(ema(beta, False, accumulator_dtype), scale_by_sign(), *descent(learning_rate))
 
 
 @transformation(
@@ -77,11 +75,8 @@ def lion(
 
     Source: X. Chen et al., Symbolic Discovery of Optimization Algorithms (2023), program 1.
     """
-    return chain(
-        scale_by_lion(b1, b2, mu_dtype),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    step = scale_by_lion(b1, b2, mu_dtype)
+    return chain(step, *descent(learning_rate, weight_decay, mask))
 
 
 @transformation

@@ -21,7 +21,7 @@ from gradxform.core import (
     transformation,
 )
 from gradxform.core.hyper import Count, Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
-from gradxform.optimizers.products import adam_parts, adam_rms
+from gradxform.optimizers.products import adam_parts, adam_rms, descent
 from gradxform.rules.coin_betting import scale_by_cocob
 from gradxform.rules.distance import FirstStep, scale_by_dog, scale_by_dowg
 from gradxform.rules.dual_averaging import reduce_variance, scale_by_asgd, scale_by_madgrad
@@ -69,11 +69,9 @@ def polyak_sgd(
     Source: N. Loizou et al., Stochastic Polyak Step-size for SGD (2021), equation 3; G. Garrigos et
     al. (2023), variant="sps+".
     """
-    parts = (
-        scale_by_learning_rate(scaling),
-        scale_by_polyak(f_min, max_learning_rate, eps, variant),
-    )
-    return chain(*(parts if convention == "optax" else parts[::-1]))
+    step = scale_by_polyak(f_min, max_learning_rate, eps, variant)
+    rate = scale_by_learning_rate(scaling)
+    return chain(rate, step) if convention == "optax" else chain(step, rate)
 
 
 @transformation
@@ -123,9 +121,7 @@ def dowg(
     Source: A. Khaled, K. Mishchenko, C. Jin, DoWG Unleashed (2023), algorithm 1.
     """
     decay = None if weight_decay is None else add_decayed_weights(weight_decay, mask)
-    return chain(
-        decay, scale_by_dowg(init_estim_sq_dist, eps), scale_by_learning_rate(learning_rate)
-    )
+    return chain(decay, scale_by_dowg(init_estim_sq_dist, eps), *descent(learning_rate))
 
 
 @transformation
@@ -145,11 +141,8 @@ def cocob(
     Source: F. Orabona, T. Tommasi, Training Deep Networks without Learning Rates Through Coin
     Betting (2017), algorithm 2.
     """
-    return chain(
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate, flip_sign=False),
-        scale_by_cocob(alpha, eps),
-    )
+    rate = scale_by_learning_rate(learning_rate, flip_sign=False)
+    return chain(add_decayed_weights(weight_decay, mask), rate, scale_by_cocob(alpha, eps))
 
 
 @transformation
@@ -223,12 +216,9 @@ def mars(
 
     Source: H. Yuan et al., MARS (2024), algorithm 3; `exact`: with equation 8 as it stands.
     """
-    return chain(
-        reduce_variance(b1, gamma, max_norm, exact=exact),
-        *adam_parts(b1, b2, eps),
-        add_decayed_weights(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    gradient = reduce_variance(b1, gamma, max_norm, exact=exact)
+    parts = adam_parts(b1, b2, eps)
+    return chain(gradient, *parts, *descent(learning_rate, weight_decay, where))
 
 
 @transformation
@@ -263,17 +253,9 @@ def sophia(
 
     Source: H. Liu et al., Sophia (2024), algorithm 3.
     """
-    curvature = {
-        "clip_threshold": clip_threshold,
-        "update_interval": update_interval,
-        "hessian_diagonal_fn": hessian_diagonal_fn,
-    }
-    how = {"mu_dtype": mu_dtype, "convention": convention}
-    return chain(
-        scale_by_sophia(b1, b2, eps, gamma, **curvature, **how),
-        add_decayed_weights(weight_decay, weight_decay_mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    rest = (clip_threshold, update_interval, hessian_diagonal_fn, mu_dtype)
+    step = scale_by_sophia(b1, b2, eps, gamma, *rest, convention=convention)
+    return chain(step, *descent(learning_rate, weight_decay, weight_decay_mask))
 
 
 @schedule
@@ -297,14 +279,12 @@ def _decay(weight_decay, decay_at, rate, learning_rate, convention):
     if weight_decay is None:
         return None, {}
     if convention == "keras":
-        return None, {
-            "rule": _primal_keras,
-            "step_size": learning_rate,
-            "weight_decay": weight_decay,
-        }
-    if decay_at == "z":
-        return None, {"rule": _primal_decaying_z, "step_size": rate, "weight_decay": weight_decay}
-    return add_decayed_weights(weight_decay), {}
+        rule, rate = _primal_keras, learning_rate
+    elif decay_at == "z":
+        rule = _primal_decaying_z
+    else:
+        return add_decayed_weights(weight_decay), {}
+    return None, {"rule": rule, "step_size": rate, "weight_decay": weight_decay}
 
 
 @transformation(conventions=("optax", "paper"))

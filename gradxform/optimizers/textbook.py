@@ -8,7 +8,14 @@ others: "torch" (2.13), "keras" (3) and "paper", where they differ from it.
 
 from gradxform.core import WeightDecay, Where, chain, transformation
 from gradxform.core.hyper import Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
-from gradxform.optimizers.products import adam_parts, keras_or_not, nadam_parts
+from gradxform.optimizers.products import (
+    KERAS,
+    SAME,
+    adam_parts,
+    descent,
+    keras_or_not,
+    nadam_parts,
+)
 from gradxform.rules.directions import ema
 from gradxform.rules.directions import momentum as heavy_ball
 from gradxform.rules.preconditioners import (
@@ -25,10 +32,14 @@ from gradxform.rules.weight_decay import add_decayed_weights
 __all__ = ["adadelta", "adagrad", "adam", "adam_l2", "adam_uncorrected", "adamax", "adamw"]
 __all__ += ["amsgrad", "nadam", "rmsprop", "sgd"]
 
-_SAME: dict[str, dict[str, float]] = {"optax": {}, "torch": {}}  # their numbers are Optax's
+_FROM_ZERO = {"initial_accumulator_value": 0.0}
+_ADADELTA = {"paper": {"rho": 0.95}, "keras": {"learning_rate": 1e-3, "rho": 0.95, "eps": 1e-7}}
+_RMSPROP = {"torch": {"decay": 0.99, "eps_in_sqrt": False}, "paper": {"eps": 0.0}}
+_ADAMW = {"torch": {"weight_decay": 1e-2}, "keras": {"weight_decay": 4e-3, "eps": 1e-7}}
+_UNCORRECTED = {"bias_correction_mu": False, "bias_correction_nu": False, "eps": 0.0}
 
 
-@transformation(conventions=_SAME | {"keras": {}, "paper": {}})
+@transformation(conventions=SAME)
 def sgd(
     learning_rate: LearningRate,
     momentum: Momentum | None = None,
@@ -64,12 +75,7 @@ def sgd(
 
 
 @transformation(
-    conventions={
-        "optax": {},
-        "torch": {"initial_accumulator_value": 0.0, "eps": 1e-10},
-        "paper": {"initial_accumulator_value": 0.0, "eps": 0.0},
-        "keras": {},
-    }
+    conventions=SAME | {"torch": _FROM_ZERO | {"eps": 1e-10}, "paper": _FROM_ZERO | {"eps": 0.0}}
 )
 def adagrad(
     learning_rate: LearningRate,
@@ -88,16 +94,12 @@ def adagrad(
 
     Source: J. Duchi, E. Hazan, Y. Singer, Adaptive Subgradient Methods (2011), figure 1 (diagonal).
     """
-    return chain(
-        scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=convention in ("optax", "keras")),
-        scale_by_learning_rate(learning_rate),
-    )
+    inside = convention in ("optax", "keras")
+    precondition = scale_by_rss(initial_accumulator_value, eps, eps_in_sqrt=inside)
+    return chain(precondition, scale_by_learning_rate(learning_rate))
 
 
-@transformation(
-    conventions=_SAME
-    | {"paper": {"rho": 0.95}, "keras": {"learning_rate": 1e-3, "rho": 0.95, "eps": 1e-7}}
-)
+@transformation(conventions=SAME | _ADADELTA)
 def adadelta(
     learning_rate: LearningRate = 1.0,
     rho: Decay = 0.9,
@@ -123,21 +125,11 @@ def adadelta(
 
     Source: M. D. Zeiler, ADADELTA (2012), algorithm 1.
     """
-    return chain(
-        add_decayed_weights(weight_decay, weight_decay_mask),
-        scale_by_adadelta(rho, eps),
-        scale_by_learning_rate(learning_rate),
-    )
+    decay = add_decayed_weights(weight_decay, weight_decay_mask)
+    return chain(decay, scale_by_adadelta(rho, eps), scale_by_learning_rate(learning_rate))
 
 
-@transformation(
-    conventions={
-        "optax": {},
-        "torch": {"decay": 0.99, "eps_in_sqrt": False},
-        "keras": {"eps": 1e-7},
-        "paper": {"eps": 0.0},
-    }
-)
+@transformation(conventions=KERAS | _RMSPROP)
 def rmsprop(
     learning_rate: LearningRate,
     decay: Decay = 0.9,
@@ -172,13 +164,11 @@ def rmsprop(
     precondition = scale_by_stddev if centered else scale_by_rms
     velocity = None if momentum is None else heavy_ball(momentum, nesterov=nesterov)
     descend = scale_by_learning_rate(learning_rate)
-    return chain(
-        precondition(decay, eps, initial_scale, eps_in_sqrt, bias_correction),
-        *((velocity, descend) if convention == "torch" else (descend, velocity)),
-    )
+    last = (velocity, descend) if convention == "torch" else (descend, velocity)
+    return chain(precondition(decay, eps, initial_scale, eps_in_sqrt, bias_correction), *last)
 
 
-@transformation(conventions=_SAME | {"paper": {}, "keras": {"eps": 1e-7}})
+@transformation(conventions=KERAS)
 def adam(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -217,9 +207,7 @@ def adam(
     Not: decoupled weight decay (`adamw`).
     """
     how = {"nesterov": nesterov, "corrected": bias_correction, "convention": convention}
-    return chain(
-        *adam_parts(b1, b2, eps, eps_root, mu_dtype, **how), scale_by_learning_rate(learning_rate)
-    )
+    return chain(*adam_parts(b1, b2, eps, eps_root, mu_dtype, **how), *descent(learning_rate))
 
 
 @transformation
@@ -237,19 +225,10 @@ def adam_uncorrected(
 
     Source: D. P. Kingma, J. Ba (2015), without section 3.
     """
-    return chain(
-        ema(b1, debias=False), scale_by_rms(b2, eps), scale_by_learning_rate(learning_rate)
-    )
+    return chain(ema(b1, debias=False), scale_by_rms(b2, eps), *descent(learning_rate))
 
 
-@transformation(
-    conventions={
-        "optax": {},
-        "torch": {"weight_decay": 1e-2},
-        "keras": {"weight_decay": 4e-3, "eps": 1e-7},
-        "paper": {},
-    }
-)
+@transformation(conventions=SAME | _ADAMW)
 def adamw(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -283,11 +262,11 @@ def adamw(
 
     Not: Adam with L2 (`adam_l2`), whose decay passes through the preconditioner.
     """
-    descend = scale_by_learning_rate(learning_rate)
     parts = adam_parts(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, convention=convention)
     if convention == "paper":
-        return chain(*parts, descend, add_decayed_weights(weight_decay, mask, kind="independent"))
-    return chain(*parts, add_decayed_weights(weight_decay, mask), descend)
+        decay = add_decayed_weights(weight_decay, mask, kind="independent")
+        return chain(*parts, *descent(learning_rate), decay)
+    return chain(*parts, *descent(learning_rate, weight_decay, mask))
 
 
 @transformation
@@ -317,7 +296,7 @@ def adam_l2(
     return chain(add_decayed_weights(l2, where), adam(learning_rate, b1, b2, eps))
 
 
-@transformation(conventions=_SAME | {"paper": {}, "keras": {"eps": 1e-7}})
+@transformation(conventions=KERAS)
 def nadam(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -341,13 +320,11 @@ def nadam(
     Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), algorithm 2; "optax" is
     without its momentum schedule.
     """
-    return chain(
-        *nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention),
-        scale_by_learning_rate(learning_rate),
-    )
+    parts = nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention)
+    return chain(*parts, *descent(learning_rate))
 
 
-@transformation(conventions=_SAME | {"paper": {"eps": 0.0}, "keras": {"eps": 1e-7}})
+@transformation(conventions=KERAS | {"paper": {"eps": 0.0}})
 def adamax(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -370,13 +347,7 @@ def adamax(
     return chain(ema(b1), precondition, scale_by_learning_rate(learning_rate))
 
 
-@transformation(
-    conventions=_SAME
-    | {
-        "keras": {"eps": 1e-7},
-        "paper": {"bias_correction_mu": False, "bias_correction_nu": False, "eps": 0.0},
-    }
-)
+@transformation(conventions=KERAS | {"paper": _UNCORRECTED})
 def amsgrad(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
@@ -403,9 +374,7 @@ def amsgrad(
     """
     if convention in ("torch", "keras") and not (bias_correction_mu and bias_correction_nu):
         raise ValueError(f"amsgrad: the {convention!r} convention corrects both averages")
-    uncorrected = convention == "optax" and not bias_correction_nu
-    return chain(
-        ema(b1, bias_correction_mu, mu_dtype),
-        scale_by_rms_max(b2, eps, eps_root, convention="paper" if uncorrected else convention),
-        scale_by_learning_rate(learning_rate),
-    )
+    if convention == "optax" and not bias_correction_nu:
+        convention = "paper"
+    maximum = scale_by_rms_max(b2, eps, eps_root, convention=convention)
+    return chain(ema(b1, bias_correction_mu, mu_dtype), maximum, *descent(learning_rate))
