@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gradxform.core import Decay, Epsilon, NonNegative, Patience, Positive, leafwise, transformation
 from gradxform.core import leaves as trees
 from gradxform.numerics import abs_sq, lerp, safe_divide, safe_sqrt
-from gradxform.rules.measures import leaf_zero, norm, zero
+from gradxform.rules.measures import cast, leaf_zero, norm, zero
 
 __all__ = ["adagc", "adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
 __all__ += ["clip_by_leaf_norm", "zclip"]
@@ -21,11 +21,10 @@ __all__ += ["clip_by_leaf_norm", "zclip"]
 
 def _clip(u, at, *, max_delta):
     """u ← min(max(u, -δ), δ)"""
-    if jnp.iscomplexobj(u):
-        return jnp.clip(u.real, -max_delta, max_delta) + 1j * jnp.clip(
-            u.imag, -max_delta, max_delta
-        )
-    return jnp.clip(u, -max_delta, max_delta)
+    if not jnp.iscomplexobj(u):
+        return jnp.clip(u, -max_delta, max_delta)
+    real, imaginary = (jnp.clip(x, -max_delta, max_delta) for x in (u.real, u.imag))
+    return real + 1j * imaginary
 
 
 @transformation
@@ -121,9 +120,12 @@ def _unit_axes(shape: tuple[int, ...], axis):
         return 0
     if len(shape) in (4, 5):
         return tuple(range(len(shape) - 1))
-    raise ValueError(
-        f"unitwise_norm: an array of shape {shape} has units of no usual kind; give axis"
-    )
+    words = f"an array of shape {shape} has units of no usual kind; give axis"
+    raise ValueError(f"unitwise_norm: {words}")
+
+
+def _unit_norms(x, axes):
+    return safe_sqrt(jnp.sum(abs_sq(x), axis=axes, keepdims=True))
 
 
 def unitwise_norm(x, axis=None):
@@ -136,9 +138,7 @@ def unitwise_norm(x, axis=None):
     Raises:
         ValueError: an array of rank 6 or more without `axis`.
     """
-    return jnp.broadcast_to(
-        safe_sqrt(jnp.sum(abs_sq(x), axis=_unit_axes(x.shape, axis), keepdims=True)), x.shape
-    )
+    return jnp.broadcast_to(_unit_norms(x, _unit_axes(x.shape, axis)), x.shape)
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,8 @@ class _UnitClip:
 
     def __call__(self, u, at, *, clipping, eps):
         axes = _unit_axes(u.shape, self.axis)
-        weight = safe_sqrt(jnp.sum(abs_sq(at.p), axis=axes, keepdims=True))
         square = jnp.sum(abs_sq(u), axis=axes, keepdims=True)
-        return _times(u, _shrink(square, clipping * jnp.maximum(weight, eps)))
+        return _times(u, _shrink(square, clipping * jnp.maximum(_unit_norms(at.p, axes), eps)))
 
 
 @transformation
@@ -184,35 +183,27 @@ def _zclip_bound(updates, at, mean, variance, *, decay, threshold, warmup_steps,
     v ← β v + (1 - β) (n' - μ)²      the variance while t ≤ T
     """
     norm = safe_sqrt(trees.sum_of_squares(updates)).astype(mean.dtype)
-    decay, threshold, eps = (jnp.asarray(x, mean.dtype) for x in (decay, threshold, eps))
-    t = at.t.astype(mean.dtype)
-    warming = at.t <= warmup_steps
-    cap = jnp.asarray(max_norm, mean.dtype)
+    decay, threshold, eps, cap = cast(mean.dtype, decay, threshold, eps, max_norm)
+    t, warming = at.t.astype(mean.dtype), at.t <= warmup_steps
 
     spread = safe_sqrt(variance)
     z = (norm - mean) / (spread + eps)
     spike = ~warming & (z > threshold)
     calm = jnp.where(spike, z, jnp.ones_like(z))
     kept = jnp.where(spike, mean + threshold**2 / calm * spread, norm)
-    factor = jnp.where(
-        jnp.isfinite(norm),
-        jnp.minimum(safe_divide(kept, norm), safe_divide(cap, norm)),
-        jnp.zeros_like(norm),
-    )
+    factor = jnp.minimum(safe_divide(kept, norm), safe_divide(cap, norm))
+    factor = jnp.where(jnp.isfinite(norm), factor, jnp.zeros_like(norm))
     factor = jnp.where(norm > 0, jnp.minimum(factor, jnp.ones_like(factor)), jnp.ones_like(norm))
 
-    first_mean = (
-        mean + (kept - mean) / t
-    )  # the mean and variance of the warm-up's norms, as they come in
+    # the mean and variance of the warm-up's norms, as they come in
+    first_mean = mean + (kept - mean) / t
     first_variance = variance + ((kept - mean) * (kept - first_mean) - variance) / t
     next_mean = lerp(kept, mean, decay)
     next_variance = lerp((kept - next_mean) ** 2, variance, decay)
-    new = (
-        jnp.where(warming, first_mean, next_mean),
-        jnp.where(warming, first_variance, next_variance),
-    )
+    new_mean = jnp.where(warming, first_mean, next_mean)
+    new_variance = jnp.where(warming, first_variance, next_variance)
     usable = jnp.isfinite(kept)
-    return factor, jnp.where(usable, new[0], mean), jnp.where(usable, new[1], variance)
+    return factor, jnp.where(usable, new_mean, mean), jnp.where(usable, new_variance, variance)
 
 
 @transformation
@@ -238,21 +229,10 @@ def zclip(
     Source: A. Kumar et al., ZClip: Adaptive Spike Mitigation for LLM Pre-Training (2025), algorithm
     1.
     """
-    cap = math.inf if max_norm is None else max_norm
-    numbers = {
-        "decay": decay,
-        "threshold": threshold,
-        "warmup_steps": warmup_steps,
-        "max_norm": cap,
-        "eps": eps,
-    }
-    return leafwise(
-        _rescale,
-        measure=_zclip_bound,
-        memory={"mean": zero, "variance": zero},
-        name="zclip",
-        **numbers,
-    )
+    numbers = {"decay": decay, "threshold": threshold, "warmup_steps": warmup_steps, "eps": eps}
+    numbers["max_norm"] = math.inf if max_norm is None else max_norm
+    memory = {"mean": zero, "variance": zero}
+    return leafwise(_rescale, measure=_zclip_bound, memory=memory, **numbers)
 
 
 def _norm(updates, at):
@@ -297,11 +277,6 @@ def adagc(
     Source: G. Wang et al., AdaGC: Improving Training Stability for Large Language Model Pretraining
     (2025), algorithm 1.
     """
-    numbers = {
-        "lambda_rel": lambda_rel,
-        "lambda_abs": lambda_abs,
-        "beta": beta,
-        "warmup_steps": warmup_steps,
-        "eps": eps,
-    }
+    numbers = {"lambda_rel": lambda_rel, "lambda_abs": lambda_abs, "beta": beta, "eps": eps}
+    numbers["warmup_steps"] = warmup_steps
     return leafwise(_adagc, slots={"gamma": leaf_zero}, measure=_norm, **numbers)

@@ -22,9 +22,8 @@ def _cocob(u, at, x0, bets, scale, absolute, reward, *, alpha):
     reward = jnp.maximum(reward - u * (at.p - x0), 0)
     bets = bets - u
     share = safe_divide(bets, scale * jnp.maximum(absolute + scale, alpha * scale))
-    share = jnp.where(
-        absolute == 0, jnp.zeros_like(share), share
-    )  # every gradient was zero: no bet, and no slope of 1/(αε)
+    # where every gradient was zero: no bet, and no slope of 1/(αε)
+    share = jnp.where(absolute == 0, jnp.zeros_like(share), share)
     return x0 + share * (scale + reward) - at.p, x0, bets, scale, absolute, reward
 
 
@@ -46,11 +45,6 @@ def scale_by_cocob(alpha: NonNegative = 100.0, eps: Epsilon = 1e-8):
     Source: F. Orabona, T. Tommasi, Training Deep Networks without Learning Rates Through Coin
     Betting (2017), algorithm 2.
     """
-    slots = {
-        "x0": copied(),
-        "bets": zeros(),
-        "scale": real_full,
-        "absolute": zeros(),
-        "reward": zeros(),
-    }
-    return leafwise(_cocob, slots=slots, name="scale_by_cocob", alpha=alpha, initial=eps)
+    slots = {"x0": copied(), "bets": zeros(), "scale": real_full}
+    slots |= {"absolute": zeros(), "reward": zeros()}
+    return leafwise(_cocob, slots=slots, alpha=alpha, initial=eps)

@@ -17,6 +17,10 @@ from gradxform.rules.noise import Key, _key_data
 __all__ = ["hutchinson_estimator_diag_hessian"]
 
 
+def _random_signs(key, x):
+    return jax.random.rademacher(key, x.shape, jnp.float32).astype(x.dtype)
+
+
 @pytree(static=("name",))
 class Hutchinson(Transform):
     """Built by `hutchinson_estimator_diag_hessian`."""
@@ -33,27 +37,18 @@ class Hutchinson(Transform):
     ):
         require_params(self.name, params)
         if obj_fn is None:
-            raise TypeError(
-                f"{self.name}: update() needs the keyword argument obj_fn=, the loss as a function "
-                "of the parameters"
-            )
+            needed = "the keyword argument obj_fn=, the loss as a function of the parameters"
+            raise TypeError(f"{self.name}: update() needs {needed}")
         following, sample = jax.random.split(jax.random.wrap_key_data(state.slots["key"]))
         leaves, structure = jax.tree.flatten(params)
         keys = jax.random.split(sample, len(leaves))
-        signs = [
-            jax.random.rademacher(key, x.shape, jnp.float32).astype(x.dtype)
-            for key, x in zip(keys, leaves, strict=True)
-        ]
+        signs = list(map(_random_signs, keys, leaves))
         product = jax.jvp(jax.grad(obj_fn), (params,), (structure.unflatten(signs),))[1]
-        like = structure.flatten_up_to(updates)
-        estimate = [
-            (h * z).astype(u.dtype)
-            for h, z, u in zip(structure.flatten_up_to(product), signs, like, strict=True)
-        ]
+        products, like = map(structure.flatten_up_to, (product, updates))
+        rows = zip(products, signs, like, strict=True)
+        estimate = structure.unflatten([(h * z).astype(u.dtype) for h, z, u in rows])
         step = state.step + jnp.ones((), jnp.int32)
-        return structure.unflatten(estimate), RuleState(
-            step, {"key": jax.random.key_data(following)}
-        )
+        return estimate, RuleState(step, {"key": jax.random.key_data(following)})
 
 
 @whole

@@ -188,10 +188,9 @@ def scale_by_adopt(
     Source: S. Taniguchi et al., ADOPT: Modified Adam Can Converge with Any β₂ with the Optimal Rate
     (2024), algorithm 2.
     """
-    rule = _Adopt(
-        clip_value_fn if use_clipping else None, 0 if convention == "optax" else 1, bool(nesterov)
-    )
+    bound, start = clip_value_fn if use_clipping else None, 0 if convention == "optax" else 1
     slots = {"m": zeros(dtype_name(mu_dtype)), "v": real_zeros}
+    rule = _Adopt(bound, start, bool(nesterov))
     return leafwise(rule, slots=slots, name="adopt", b1=b1, b2=b2, eps=eps)
 
 
@@ -246,6 +245,5 @@ def scale_by_acprop(
     Methods (2021), algorithm 2.
     """
     rule = _acprop if convention == "optax" else _acprop_authors
-    return leafwise(
-        rule, slots={"m": zeros(), "s": real_zeros}, b1=b1, b2=b2, eps=eps, eps_root=eps_root
-    )
+    slots = {"m": zeros(), "s": real_zeros}
+    return leafwise(rule, slots=slots, b1=b1, b2=b2, eps=eps, eps_root=eps_root)

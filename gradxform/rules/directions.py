@@ -15,6 +15,10 @@ __all__ = ["correct_bias", "ema", "momentum", "momentum_plus_gradient", "nestero
 __all__ += ["quasi_hyperbolic", "two_emas"]
 
 
+def _slot(name, dtype):
+    return {name: zeros(dtype_name(dtype))}
+
+
 def _momentum(u, at, v, *, decay, dampening):
     """v ← β v + (1 - d) u
     u = v
@@ -76,11 +80,8 @@ def momentum(
     if convention == "torch" and nesterov and not (isinstance(dampening, float) and dampening == 0):
         raise ValueError("momentum: torch has no nesterov momentum with dampening")
     plain = _momentum_torch if convention == "torch" else _momentum
-    numbers = {"decay": decay, "dampening": dampening}
-    slots = {"v": zeros(dtype_name(accumulator_dtype))}
-    return leafwise(
-        _momentum_nesterov if nesterov else plain, slots=slots, direction=True, **numbers
-    )
+    rule, slots = _momentum_nesterov if nesterov else plain, _slot("v", accumulator_dtype)
+    return leafwise(rule, slots=slots, direction=True, decay=decay, dampening=dampening)
 
 
 @transformation
@@ -159,9 +160,7 @@ def ema(
         (False, True): _ema_nesterov,
         (True, True): _ema_nesterov_debiased,
     }[bool(debias), bool(nesterov)]
-    return leafwise(
-        rule, slots={"m": zeros(dtype_name(accumulator_dtype))}, direction=True, decay=decay
-    )
+    return leafwise(rule, slots=_slot("m", accumulator_dtype), direction=True, decay=decay)
 
 
 def _scheduled_momentum(decay, t, momentum_decay):
@@ -179,14 +178,18 @@ def _momentum_product(updates, at, product, *, decay, momentum_decay):
     return (now, following, product), product
 
 
+def _ahead(u, at, m):
+    now, following, product = at.scalars
+    return following * m / (1 - product * following) + (1 - now) * u / (1 - product)
+
+
 def _ema_nesterov_scheduled(u, at, m, *, decay):
     """m ← β m + (1 - β) u
     m̂ = μₜ₊₁ m / (1 - Πₜ μₜ₊₁) + (1 - μₜ) u / (1 - Πₜ)
     u = m̂
     """
-    now, following, product = at.scalars
     m = lerp(u, m, decay)
-    return following * m / (1 - product * following) + (1 - now) * u / (1 - product), m
+    return _ahead(u, at, m), m
 
 
 def _ema_nesterov_paper(u, at, m):
@@ -194,9 +197,8 @@ def _ema_nesterov_paper(u, at, m):
     m̂ = μₜ₊₁ m / (1 - Πₜ μₜ₊₁) + (1 - μₜ) u / (1 - Πₜ)
     u = m̂
     """
-    now, following, product = at.scalars
-    m = lerp(u, m, now)
-    return following * m / (1 - product * following) + (1 - now) * u / (1 - product), m
+    m = lerp(u, m, at.scalars[0])
+    return _ahead(u, at, m), m
 
 
 @transformation(conventions=("torch", "paper"))
@@ -220,15 +222,10 @@ def nesterov_ema_scheduled(
 
     Source: T. Dozat, Incorporating Nesterov Momentum into Adam (2016), algorithm 2.
     """
-    return leafwise(
-        _ema_nesterov_paper if convention == "paper" else _ema_nesterov_scheduled,
-        slots={"m": zeros(dtype_name(accumulator_dtype))},
-        measure=_momentum_product,
-        memory={"product": _one},
-        direction=True,
-        decay=decay,
-        momentum_decay=momentum_decay,
-    )
+    rule = _ema_nesterov_paper if convention == "paper" else _ema_nesterov_scheduled
+    how = {"measure": _momentum_product, "memory": {"product": _one}, "direction": True}
+    numbers = {"decay": decay, "momentum_decay": momentum_decay}
+    return leafwise(rule, slots=_slot("m", accumulator_dtype), **how, **numbers)
 
 
 def _one(params):
@@ -241,8 +238,7 @@ def _two_emas(u, at, m1, m2, *, b1, b3, alpha):
     m̂₁ = m₁ / (1 - β₁ᵗ)
     u = m̂₁ + α m₂
     """
-    m1 = lerp(u, m1, b1)
-    m2 = lerp(u, m2, b3)
+    m1, m2 = lerp(u, m1, b1), lerp(u, m2, b3)
     return debias(m1, b1, at.t) + alpha * m2, m1, m2
 
 
@@ -264,10 +260,8 @@ def two_emas(
 
     Source: M. Pagliardini et al., The AdEMAMix Optimizer (2024), equations 3 and 4.
     """
-    slot = zeros(dtype_name(accumulator_dtype))
-    return leafwise(
-        _two_emas, slots={"m1": slot, "m2": slot}, direction=True, b1=b1, b3=b3, alpha=alpha
-    )
+    slots = _slot("m1", accumulator_dtype) | _slot("m2", accumulator_dtype)
+    return leafwise(_two_emas, slots=slots, direction=True, b1=b1, b3=b3, alpha=alpha)
 
 
 def _correct_bias(u, at, *, decay):
@@ -287,9 +281,6 @@ def correct_bias(decay: Decay):
     Source: D. P. Kingma, J. Ba (2015), section 3.
     """
     return leafwise(_correct_bias, decay=decay)
-
-
-# Directions
 
 
 def _quasi_hyperbolic(u, at, m, *, decay, nu):
@@ -326,9 +317,7 @@ def quasi_hyperbolic(
     3 and 4.
     """
     rule = _quasi_hyperbolic_debiased if debias else _quasi_hyperbolic
-    return leafwise(
-        rule, slots={"m": zeros(dtype_name(accumulator_dtype))}, direction=True, decay=decay, nu=nu
-    )
+    return leafwise(rule, slots=_slot("m", accumulator_dtype), direction=True, decay=decay, nu=nu)
 
 
 def _momentum_plus(u, at, m, *, decay, alpha):

@@ -15,15 +15,7 @@ from gradxform.core.call import pytree
 from gradxform.core.hyper import Decay, DType, Epsilon, LearningRate, NonNegative, Positive, Range
 from gradxform.core.slots import copied, dtype_name, real_zeros, zeros
 from gradxform.display.code import code
-from gradxform.numerics import (
-    abs_sq,
-    bias_correction,
-    divide_by_root,
-    lerp,
-    safe_divide,
-    safe_sqrt,
-    wide_dtype,
-)
+from gradxform.numerics import abs_sq, bias_correction, divide_by_root, lerp, safe_divide, safe_sqrt
 from gradxform.rules.measures import (
     average,
     cast,
@@ -35,9 +27,11 @@ from gradxform.rules.measures import (
     leaves_of,
     like,
     norm,
+    number,
     real_zeros_like,
     times_scalar,
     total,
+    wide,
     zero,
     zeros_like,
 )
@@ -62,10 +56,8 @@ class _InitStep:
     def convert(self, owner: str, name: str, x: Any) -> InitStep:
         kind, value = (x.kind, x.value) if isinstance(x, InitStep) else x
         if kind not in ("distance", "learning_rate", "heuristic"):
-            raise ValueError(
-                f"{owner}: {name} must begin with 'distance', 'learning_rate' or 'heuristic'; got "
-                f"{kind!r}"
-            )
+            kinds = "'distance', 'learning_rate' or 'heuristic'"
+            raise ValueError(f"{owner}: {name} must begin with {kinds}; got {kind!r}")
         return InitStep(kind, Range("[0, inf)", "a size").convert(owner, f"{name}[1]", value))
 
 
@@ -82,13 +74,11 @@ class _Pair:
 
 
 Decays = Annotated[Any, _Pair(Range("[0, 1)", "a share of the old average kept at each step"))]
-
-
 FirstStep = Annotated[Any, _InitStep()]
 
 
 def _given(params, *, first):
-    return jnp.asarray(first, float) + jnp.zeros((), float)
+    return number(first)
 
 
 def _of_norm(params, *, first):
@@ -133,26 +123,15 @@ def scale_by_dog(init_step: FirstStep, eps: Epsilon = 1e-8):
     Source: M. Ivgi, O. Hinder, Y. Carmon, DoG is SGD's Best Friend (2023), equation 1. They
     evaluate an average of the parameters.
     """
-    return leafwise(
-        times_scalar,
-        measure=_dog_step_from_rate if init_step.kind == "learning_rate" else _dog_step,
-        memory={
-            "x0": copy,
-            "max_dist": {"distance": _given, "heuristic": _of_norm, "learning_rate": zero}[
-                init_step.kind
-            ],
-            "square_sum": zero,
-        },
-        name="scale_by_dog",
-        eps=eps,
-        first=init_step.value,
-    )
+    measure = _dog_step_from_rate if init_step.kind == "learning_rate" else _dog_step
+    begin = {"distance": _given, "heuristic": _of_norm, "learning_rate": zero}[init_step.kind]
+    memory, first = {"x0": copy, "max_dist": begin, "square_sum": zero}, init_step.value
+    return leafwise(times_scalar, measure=measure, memory=memory, eps=eps, first=first)
 
 
 def _leaf_distance(p, *, reps_rel):
     dtype = leaf_zero(p).dtype
-    length = norm(p.astype(wide_dtype(p.dtype)))
-    return (jnp.asarray(reps_rel, dtype) * (1 + length)).astype(dtype)
+    return (jnp.asarray(reps_rel, dtype) * (1 + norm(wide(p)))).astype(dtype)
 
 
 def _leaf_dog(u, at, max_dist, square_sum, x0, *, eps, global_scale):
@@ -184,15 +163,10 @@ def scale_by_distance_over_gradients(
 
     Source: M. Ivgi, O. Hinder, Y. Carmon, DoG is SGD's Best Friend (2023), section 3.3.
     """
-    slots = {
-        "max_dist": _leaf_distance,
-        "square_sum": leaf_zero,
-        "x0": copied(dtype_name(param_dtype)),
-    }
-    name = "scale_by_distance_over_gradients"
-    return leafwise(
-        _leaf_dog, slots=slots, name=name, reps_rel=reps_rel, eps=eps, global_scale=global_scale
-    )
+    x0 = copied(dtype_name(param_dtype))
+    slots = {"max_dist": _leaf_distance, "square_sum": leaf_zero, "x0": x0}
+    numbers = {"reps_rel": reps_rel, "eps": eps, "global_scale": global_scale}
+    return leafwise(_leaf_dog, slots=slots, **numbers)
 
 
 def _dowg_step(updates, at, x0, square_dist, weighted, *, eps, first):
@@ -224,9 +198,7 @@ def scale_by_dowg(init_estim_sq_dist: NonNegative | None = None, eps: Epsilon = 
     """
     first = eps if init_estim_sq_dist is None else init_estim_sq_dist
     memory = {"x0": copy, "square_dist": _given, "weighted": zero}
-    return leafwise(
-        times_scalar, measure=_dowg_step, memory=memory, name="scale_by_dowg", eps=eps, first=first
-    )
+    return leafwise(times_scalar, measure=_dowg_step, memory=memory, eps=eps, first=first)
 
 
 def _l1(x):
@@ -246,7 +218,7 @@ def _as(number, x):
 
 
 def _first_rate(params, *, estim_lr0):
-    return jnp.asarray(estim_lr0, float) + jnp.zeros((), float)
+    return number(estim_lr0)
 
 
 def _gain(g, s, v, eps):
@@ -320,19 +292,11 @@ def dadapt_adamw(
     Source: A. Defazio, K. Mishchenko, Learning-Rate-Free Learning by D-Adaptation (2023), algorithm
     5.
     """
-    b1, b2 = betas
-    return leafwise(
-        _dadapt,
-        slots={"m": zeros()},
-        measure=_DadaptStep(convention == "optax"),
-        memory={"s": zeros_like, "v": real_zeros_like, "estim_lr": _first_rate, "numerator": zero},
-        learning_rate=learning_rate,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        estim_lr0=estim_lr0,
-        weight_decay=weight_decay,
-    )
+    measure = _DadaptStep(convention == "optax")
+    memory = {"s": zeros_like, "v": real_zeros_like, "estim_lr": _first_rate, "numerator": zero}
+    numbers = {"learning_rate": learning_rate, "b1": betas[0], "b2": betas[1], "eps": eps}
+    numbers |= {"estim_lr0": estim_lr0, "weight_decay": weight_decay}
+    return leafwise(_dadapt, slots={"m": zeros()}, measure=measure, memory=memory, **numbers)
 
 
 def _way(g, x0, p):
@@ -416,19 +380,11 @@ def prodigy(
     Source: K. Mishchenko, A. Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner
     (2024), algorithm 4.
     """
-    b1, b2 = betas
-    given = {} if beta3 is None else {"b3": beta3}
-    return leafwise(
-        _prodigy_adam,
-        slots={"m": zeros(), "v": real_zeros},
-        measure=_ProdigyStep(bool(safeguard_warmup), convention == "optax"),
-        memory={"s": zeros_like, "x0": copy, "estim_lr": _first_rate, "numerator": zero},
-        learning_rate=learning_rate,
-        b1=b1,
-        b2=b2,
-        **given,
-        eps=eps,
-        estim_lr0=estim_lr0,
-        estim_lr_coef=estim_lr_coef,
-        weight_decay=weight_decay,
-    )
+    slots = {"m": zeros(), "v": real_zeros}
+    measure = _ProdigyStep(bool(safeguard_warmup), convention == "optax")
+    memory = {"s": zeros_like, "x0": copy, "estim_lr": _first_rate, "numerator": zero}
+    numbers = {"learning_rate": learning_rate, "b1": betas[0], "b2": betas[1]}
+    numbers |= {} if beta3 is None else {"b3": beta3}
+    numbers |= {"eps": eps, "estim_lr0": estim_lr0, "estim_lr_coef": estim_lr_coef}
+    numbers |= {"weight_decay": weight_decay}
+    return leafwise(_prodigy_adam, slots=slots, measure=measure, memory=memory, **numbers)

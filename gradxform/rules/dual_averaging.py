@@ -16,9 +16,8 @@ __all__ = ["reduce_variance", "scale_by_asgd", "scale_by_madgrad"]
 
 def _cube_root(x):
     positive = x > 0
-    return jnp.where(
-        positive, jnp.cbrt(jnp.where(positive, x, jnp.ones_like(x))), jnp.zeros_like(x)
-    )
+    root = jnp.cbrt(jnp.where(positive, x, jnp.ones_like(x)))
+    return jnp.where(positive, root, jnp.zeros_like(x))
 
 
 def _madgrad(u, at, x0, s, squares, *, learning_rate, momentum, eps):
@@ -53,14 +52,8 @@ def scale_by_madgrad(learning_rate: LearningRate, momentum: Momentum = 0.9, eps:
     in the authors' code.
     """
     slots = {"x0": copied(), "s": zeros(), "squares": real_zeros}
-    return leafwise(
-        _madgrad,
-        slots=slots,
-        name="scale_by_madgrad",
-        learning_rate=learning_rate,
-        momentum=momentum,
-        eps=eps,
-    )
+    numbers = {"learning_rate": learning_rate, "momentum": momentum, "eps": eps}
+    return leafwise(_madgrad, slots=slots, **numbers)
 
 
 def _asgd(u, at, average, *, learning_rate, lambd, alpha, t0):
@@ -99,15 +92,8 @@ def scale_by_asgd(
     (1992); torch.optim.ASGD.
     """
     slots = {"average_params": copied()}
-    return leafwise(
-        _asgd,
-        slots=slots,
-        name="scale_by_asgd",
-        learning_rate=learning_rate,
-        lambd=lambd,
-        alpha=alpha,
-        t0=t0,
-    )
+    numbers = {"learning_rate": learning_rate, "lambd": lambd, "alpha": alpha, "t0": t0}
+    return leafwise(_asgd, slots=slots, **numbers)
 
 
 def _mars(u, at, last, *, b1, gamma, max_norm):
@@ -157,10 +143,7 @@ def reduce_variance(
     Source: H. Yuan et al., MARS: Unleashing the Power of Variance Reduction for Training Large
     Models (2024), equations 8 and 9.
     """
-    numbers = {"b1": b1, "gamma": gamma, "max_norm": max_norm}
+    how = {"b1": b1, "gamma": gamma, "max_norm": max_norm}
     if not exact:
-        return leafwise(_mars, slots={"last": zeros()}, name="reduce_variance", **numbers)
-    memory = {"previous": copy}
-    return leafwise(
-        _mars_exact, measure=_gradient_before, memory=memory, name="reduce_variance", **numbers
-    )
+        return leafwise(_mars, slots={"last": zeros()}, **how)
+    return leafwise(_mars_exact, measure=_gradient_before, memory={"previous": copy}, **how)

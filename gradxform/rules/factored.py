@@ -14,17 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.core import leafwise, only, transformation, zeros
+from gradxform.core import leafwise, only, real_zeros, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, NonNegative, Positive, Real
-from gradxform.numerics import (
-    abs_sq,
-    debias,
-    divide_by_root,
-    lerp,
-    real_dtype,
-    safe_divide,
-    wide_dtype,
-)
+from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_divide
 from gradxform.rules.layerwise import _param_block_rms
 from gradxform.rules.measures import rms
 
@@ -54,6 +46,10 @@ class Factoring:
         return (rows, columns) if min(shape[rows], shape[columns]) >= self.min_size else None
 
 
+def _single(p):
+    return jnp.zeros((1,), p.dtype)
+
+
 @dataclass(frozen=True)
 class _Mean:
     """Zeros in the shape of a mean over one of the factored axes; a single zero where the leaf is
@@ -65,12 +61,7 @@ class _Mean:
 
     def __call__(self, p):
         axes = self.factoring.axes(p.shape)
-        dtype = real_dtype(wide_dtype(p.dtype))
-        return (
-            jnp.zeros((1,), dtype)
-            if axes is None
-            else jnp.zeros_like(jnp.sum(jnp.real(p), axes[self.over]), dtype=dtype)
-        )
+        return real_zeros(_single(p) if axes is None else jnp.sum(jnp.real(p), axes[self.over]))
 
 
 @dataclass(frozen=True)
@@ -80,12 +71,7 @@ class _Full:
     factoring: Factoring
 
     def __call__(self, p):
-        dtype = real_dtype(wide_dtype(p.dtype))
-        return (
-            jnp.zeros_like(p, dtype=dtype)
-            if self.factoring.axes(p.shape) is None
-            else jnp.zeros((1,), dtype)
-        )
+        return real_zeros(p if self.factoring.axes(p.shape) is None else _single(p))
 
 
 def _slots(factoring, row="v_row", col="v_col", full: str | None = "v"):
@@ -96,10 +82,9 @@ def _slots(factoring, row="v_row", col="v_col", full: str | None = "v"):
 def _inverse_root(x, eps):
     """1/√x, and 0 at 0; where x is no more than what eps alone makes of it, its slope counts as 0."""
     tiny = x <= 4 * eps
-    flat = jnp.where(x > 0, jax.lax.rsqrt(jnp.where(x > 0, x, jnp.ones_like(x))), jnp.zeros_like(x))
-    return jnp.where(
-        tiny, jax.lax.stop_gradient(flat), jax.lax.rsqrt(jnp.where(tiny, jnp.ones_like(x), x))
-    )
+    one, rsqrt = jnp.ones_like(x), jax.lax.rsqrt
+    flat = jnp.where(x > 0, rsqrt(jnp.where(x > 0, x, one)), jnp.zeros_like(x))
+    return jnp.where(tiny, jax.lax.stop_gradient(flat), rsqrt(jnp.where(tiny, one, x)))
 
 
 def _factors(row, col, axes, eps):
@@ -109,19 +94,24 @@ def _factors(row, col, axes, eps):
     rows, columns = axes
     kept = rows - (columns < rows)  # where the rows' axis lies once the columns' is gone
     share = safe_divide(row, jnp.broadcast_to(jnp.mean(row, axis=kept, keepdims=True), row.shape))
-    return jnp.expand_dims(_inverse_root(share, 0.0), columns), jnp.expand_dims(
-        _inverse_root(col, eps), rows
-    )
+    by_row, by_column = _inverse_root(share, 0.0), _inverse_root(col, eps)
+    return jnp.expand_dims(by_row, columns), jnp.expand_dims(by_column, rows)
 
 
 def _means(x, axes):
     """The means of |x|² over the columns' axis and over the rows'. Kept apart, so that XLA squares
     twice and stores no square.
     """
-    rows, columns = axes
-    return jnp.mean(abs_sq(x), axis=columns), jnp.mean(
-        abs_sq(jax.lax.optimization_barrier(x)), axis=rows
-    )
+    again = jax.lax.optimization_barrier(x)
+    return jnp.mean(abs_sq(x), axis=axes[1]), jnp.mean(abs_sq(again), axis=axes[0])
+
+
+def _divide_factored(u, x, axes, row, col, decay, eps):
+    """u over the root of the factored average of |x|² + eps, and the averages themselves."""
+    by_row, by_column = _means(x, axes)
+    row, col = lerp(by_row + eps, row, decay), lerp(by_column + eps, col, decay)
+    row_factor, col_factor = _factors(row, col, axes, eps)
+    return u * row_factor * col_factor, row, col
 
 
 def _power_decay(step, decay_rate):
@@ -151,10 +141,7 @@ class _FactoredRms:
         if axes is None:
             v = lerp(abs_sq(at.g) + epsilon, v, decay)
             return u * _inverse_root(v, epsilon), v_row, v_col, v
-        by_row, by_column = _means(at.g, axes)
-        v_row, v_col = lerp(by_row + epsilon, v_row, decay), lerp(by_column + epsilon, v_col, decay)
-        row, col = _factors(v_row, v_col, axes, epsilon)
-        return u * row * col, v_row, v_col, v
+        return *_divide_factored(u, at.g, axes, v_row, v_col, decay, epsilon), v
 
 
 @transformation
@@ -184,14 +171,9 @@ def scale_by_factored_rms(
     (2018), algorithm 4.
     """
     factoring = Factoring(bool(factored), int(min_dim_size_to_factor))
-    return leafwise(
-        _FactoredRms(factoring, decay_rate_fn or _power_decay),
-        slots=_slots(factoring),
-        name="scale_by_factored_rms",
-        decay_rate=decay_rate,
-        step_offset=step_offset,
-        epsilon=epsilon,
-    )
+    rule = _FactoredRms(factoring, decay_rate_fn or _power_decay)
+    numbers = {"decay_rate": decay_rate, "step_offset": step_offset, "epsilon": epsilon}
+    return leafwise(rule, slots=_slots(factoring), name="scale_by_factored_rms", **numbers)
 
 
 @dataclass(frozen=True)
@@ -225,12 +207,8 @@ def factored_rms_torch(decay_rate):
     bounded from below.
     """
     factoring = Factoring(True, 1, "last")
-    return leafwise(
-        _FactoredRmsTorch(factoring),
-        slots=_slots(factoring),
-        name="factored_rms_torch",
-        decay_rate=decay_rate,
-    )
+    rule, slots = _FactoredRmsTorch(factoring), _slots(factoring)
+    return leafwise(rule, slots=slots, name="factored_rms_torch", decay_rate=decay_rate)
 
 
 def factored_rms_keras(decay_rate, epsilon):
@@ -304,18 +282,13 @@ class _Came:
             v = lerp(abs_sq(at.g) + eps1, v, b2)
             u = u * _inverse_root(v, eps1)
         else:
-            by_row, by_column = _means(at.g, axes)
-            v_row, v_col = lerp(by_row + eps1, v_row, b2), lerp(by_column + eps1, v_col, b2)
-            row, col = _factors(v_row, v_col, axes, eps1)
-            u = u * row * col
+            u, v_row, v_col = _divide_factored(u, at.g, axes, v_row, v_col, b2, eps1)
         u = u / jnp.maximum(rms(u) / clipping_threshold, 1)
         m = lerp(u, m, b1)
         if axes is None:
             return m, m, v_row, v_col, v, s_row, s_col
-        by_row, by_column = _means(u - m, axes)
-        s_row, s_col = lerp(by_row + eps2, s_row, b3), lerp(by_column + eps2, s_col, b3)
-        row, col = _factors(s_row, s_col, axes, eps2)
-        return m * row * col, m, v_row, v_col, v, s_row, s_col
+        step, s_row, s_col = _divide_factored(m, u - m, axes, s_row, s_col, b3, eps2)
+        return step, m, v_row, v_col, v, s_row, s_col
 
 
 @transformation
@@ -346,14 +319,8 @@ def scale_by_came(
     """
     factoring = Factoring(True, int(min_dim_size_to_factor), "last")
     slots = {"m": zeros(), **_slots(factoring), **_slots(factoring, "s_row", "s_col", None)}
-    numbers = {
-        "b1": b1,
-        "b2": b2,
-        "b3": b3,
-        "eps1": eps1,
-        "eps2": eps2,
-        "clipping_threshold": clipping_threshold,
-    }
+    numbers = {"b1": b1, "b2": b2, "b3": b3, "eps1": eps1, "eps2": eps2}
+    numbers["clipping_threshold"] = clipping_threshold
     return leafwise(_Came(factoring), slots=slots, name="scale_by_came", direction=True, **numbers)
 
 
@@ -372,8 +339,7 @@ class _Blocks:
 @dataclass(frozen=True)
 class _BlockZeros(_Blocks):
     def __call__(self, p):
-        dtype = real_dtype(wide_dtype(p.dtype))
-        return jnp.zeros_like(jnp.sum(jnp.real(p), self.reduced(p), keepdims=True), dtype=dtype)
+        return real_zeros(jnp.sum(jnp.real(p), self.reduced(p), keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -410,10 +376,5 @@ def scale_by_block_rms(
 
     Source: Y. Zhang et al., Adam-mini: Use Fewer Learning Rates To Gain More (2024), algorithm 1.
     """
-    return leafwise(
-        _BlockRms(blocks),
-        slots={"v": _BlockZeros(blocks)},
-        name="scale_by_block_rms",
-        decay=decay,
-        eps=eps,
-    )
+    slots = {"v": _BlockZeros(blocks)}
+    return leafwise(_BlockRms(blocks), slots=slots, name="scale_by_block_rms", decay=decay, eps=eps)

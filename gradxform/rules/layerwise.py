@@ -163,9 +163,8 @@ def scale_by_novograd(
     algorithm 1.
     """
     slots = {"m": zeros(dtype_name(mu_dtype)), "v": leaf_zero}
-    return leafwise(
-        _novograd, slots=slots, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay
-    )
+    numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    return leafwise(_novograd, slots=slots, weight_decay=weight_decay, **numbers)
 
 
 def _per_axis(p):
@@ -182,10 +181,7 @@ def _sm3(u, at, mu, m, *, b1, b2, eps):
     """
     shape = u.shape or (1,)
     axes = range(len(shape))
-    bounds = [
-        jnp.reshape(v, [n if i == axis else 1 for i, n in enumerate(shape)])
-        for axis, v in enumerate(mu)
-    ]
+    bounds = [v.reshape([-1 if i == axis else 1 for i in axes]) for axis, v in enumerate(mu)]
     share = jnp.where(jnp.equal(b2, 1), 1, 1 - b2).astype(mu[0].dtype)
     v = share * abs_sq(u).reshape(shape) + b2 * reduce(jnp.minimum, bounds)
     step = divide_by_root(u, v.reshape(u.shape), 0.0, eps)

@@ -5,6 +5,7 @@ another shape than the parameters.
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import copied, real_zeros, zeros
 from gradxform.core import leaves as trees
 from gradxform.numerics import abs_sq, lerp, real_dtype, safe_sqrt, wide_dtype
 
@@ -55,6 +56,11 @@ def inner(x, y):
     return jnp.real(jnp.sum(jnp.conj(x) * y))
 
 
+def wide(x):
+    """An array in float32 at least."""
+    return x.astype(wide_dtype(x.dtype))
+
+
 def norm(x):
     """‖x‖, of one leaf."""
     return safe_sqrt(jnp.sum(abs_sq(x)))
@@ -82,24 +88,27 @@ def like(tree, leaves):
 
 def copy(params):
     """A copy of the parameters in float32 at least, in buffers of its own."""
-    return trees.tree_map(lambda p: jnp.array(p, wide_dtype(p.dtype), copy=True), params)
+    return trees.tree_map(copied(), params)
 
 
 def zeros_like(params):
     """Zeros like the parameters, float32 at least."""
-    return trees.tree_map(lambda p: jnp.zeros_like(p, dtype=wide_dtype(p.dtype)), params)
+    return trees.tree_map(zeros(), params)
 
 
 def real_zeros_like(params):
     """Zeros like the parameters, real, float32 at least."""
-    return trees.tree_map(
-        lambda p: jnp.zeros_like(p, dtype=real_dtype(wide_dtype(p.dtype))), params
-    )
+    return trees.tree_map(real_zeros, params)
 
 
 def leaf_zero(p):
     """A real scalar 0 for each leaf, float32 at least."""
     return jnp.zeros((), real_dtype(wide_dtype(p.dtype)))
+
+
+def number(x):
+    """A number as a float array of its own."""
+    return jnp.asarray(x, float) + jnp.zeros((), float)
 
 
 def zero(params):

@@ -16,8 +16,9 @@ from gradxform.core.call import pytree
 from gradxform.core.chain import whole
 from gradxform.core.hyper import NonNegative, Real, at_step, scalar
 from gradxform.display.code import code
-from gradxform.numerics import abs_sq, wide_dtype
+from gradxform.numerics import abs_sq, is_key, wide_dtype
 from gradxform.rules.clipping import _shrink
+from gradxform.rules.measures import wide
 
 __all__ = ["add_noise", "differentially_private_aggregate"]
 
@@ -27,20 +28,18 @@ def _examples(owner: str, grads) -> int:
     sizes = {x.shape[:1] for x in leaves}
     if len(sizes) > 1 or () in sizes:
         shapes = {path: x.shape for path, x in zip(trees.paths(grads), leaves, strict=True)}
-        raise ValueError(
-            f"{owner}: the first axis of every leaf must be that of the examples; got the shapes "
-            f"{shapes}"
-        )
+        words = "the first axis of every leaf must be that of the examples"
+        raise ValueError(f"{owner}: {words}; got the shapes {shapes}")
     return sizes.pop()[0] if sizes else 0
 
 
 def _squares(x):
-    return jnp.sum(abs_sq(x.astype(wide_dtype(x.dtype))), axis=tuple(range(1, x.ndim)))
+    return jnp.sum(abs_sq(wide(x)), axis=tuple(range(1, x.ndim)))
 
 
 def _clipped_sum(x, factor):
-    dtype = wide_dtype(x.dtype)
-    return jnp.tensordot(factor.astype(dtype), x.astype(dtype), axes=1)
+    x = wide(x)
+    return jnp.tensordot(factor.astype(x.dtype), x, axes=1)
 
 
 def per_example_global_norm_clip(grads, l2_norm_clip):
@@ -77,13 +76,10 @@ def per_example_layer_norm_clip(grads, global_l2_norm_clip, uniform: bool = True
     leaves, structure = jax.tree.flatten(grads)
     sizes = [1 if uniform else x[0].size for x in leaves]
     shares = [(size / sum(sizes)) ** 0.5 for size in sizes]
-    results = [
-        per_example_global_norm_clip(x, global_l2_norm_clip * share)
-        for x, share in zip(leaves, shares, strict=True)
-    ]
-    return structure.unflatten([s for s, _ in results]), structure.unflatten(
-        [n for _, n in results]
-    )
+    bounds = [global_l2_norm_clip * share for share in shares]
+    results = map(per_example_global_norm_clip, leaves, bounds)
+    sums, counts = zip(*results, strict=True) if leaves else ((), ())
+    return structure.unflatten(sums), structure.unflatten(counts)
 
 
 @pytree(static=("name",))
@@ -105,18 +101,14 @@ class Aggregate(Transform):
         n = _examples(self.name, updates)
         clipped, _ = per_example_global_norm_clip(updates, bound)
         leaves, structure = jax.tree.flatten(clipped)
-        following, *keys = jax.random.split(
-            jax.random.wrap_key_data(state.slots["key"]), len(leaves) + 1
-        )
+        key = jax.random.wrap_key_data(state.slots["key"])
+        following, *keys = jax.random.split(key, len(leaves) + 1)
         out = []
         for x, key in zip(leaves, keys, strict=True):
             dtype = wide_dtype(x.dtype)
             spread = jnp.asarray(bound, dtype) * jnp.asarray(noise, dtype)
-            out.append(
-                ((x.astype(dtype) + spread * jax.random.normal(key, x.shape, dtype)) / n).astype(
-                    x.dtype
-                )
-            )
+            noised = x.astype(dtype) + spread * jax.random.normal(key, x.shape, dtype)
+            out.append((noised / n).astype(x.dtype))
         step = state.step + jnp.ones((), jnp.int32)
         return structure.unflatten(out), RuleState(step, {"key": jax.random.key_data(following)})
 
@@ -131,13 +123,11 @@ class _Key:
 
     def convert(self, owner: str, name: str, x: Any):
         dtype = getattr(x, "dtype", None)
-        typed = dtype is not None and (
-            jnp.issubdtype(dtype, jax.dtypes.prng_key) or jnp.issubdtype(dtype, jnp.integer)
-        )
+        kinds = jax.dtypes.prng_key, jnp.integer
+        typed = dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds)
         raw = dtype == jnp.uint32 and x.ndim == 1
-        if isinstance(x, bool) or not (
-            isinstance(x, int) or (typed and (raw or x.ndim == 0)) or isinstance(x, Tracer)
-        ):
+        known = isinstance(x, int | Tracer) or (typed and (raw or x.ndim == 0))
+        if isinstance(x, bool) or not known:
             raise TypeError(f"{owner}: {name} must be a random key or an integer; got {code(x)}")
         return jax.random.wrap_key_data(jnp.asarray(x)) if raw else x
 
@@ -183,8 +173,7 @@ def _split_key(updates, at, key):
 
 def _key_data(params, *, key):
     key = jnp.asarray(key)
-    key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.key(key)
-    return jnp.array(jax.random.key_data(key))
+    return jnp.array(jax.random.key_data(key if is_key(key) else jax.random.key(key)))
 
 
 @transformation
@@ -201,6 +190,5 @@ def add_noise(eta: NonNegative, gamma: Real, key: Key):
     Source: A. Neelakantan et al., Adding Gradient Noise Improves Learning for Very Deep Networks
     (2015), equation 1.
     """
-    return leafwise(
-        _add_noise, measure=_split_key, memory={"key": _key_data}, eta=eta, gamma=gamma, key=key
-    )
+    how = {"measure": _split_key, "memory": {"key": _key_data}}
+    return leafwise(_add_noise, **how, eta=eta, gamma=gamma, key=key)

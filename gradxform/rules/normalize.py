@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradxform.core import Epsilon, Real, leafwise, transformation
 from gradxform.core import leaves as trees
 from gradxform.numerics import safe_sqrt
-from gradxform.rules.measures import times_scalar
+from gradxform.rules.measures import cast, times_scalar
 
 __all__ = ["centralize", "keep_params_nonnegative", "normalize_by_update_norm", "zero_nans"]
 
@@ -45,15 +45,10 @@ def centralize(*, outputs: Literal["first", "last"] = "first"):
 def _inverse_norm(updates, at, *, scale_factor, eps):
     """s = c / (‖u‖ + ε)      ‖u‖ over all leaves"""
     norm = safe_sqrt(trees.sum_of_squares(updates))
-    scale_factor, eps = jnp.asarray(scale_factor, norm.dtype), jnp.asarray(eps, norm.dtype)
+    scale_factor, eps = cast(norm.dtype, scale_factor, eps)
     nothing = norm == 0
-    return (
-        jnp.where(
-            nothing,
-            jnp.zeros_like(norm),
-            scale_factor / jnp.where(nothing, jnp.ones_like(norm), norm + eps),
-        ),
-    )
+    scale = scale_factor / jnp.where(nothing, jnp.ones_like(norm), norm + eps)
+    return (jnp.where(nothing, jnp.zeros_like(norm), scale),)
 
 
 @transformation
@@ -65,13 +60,7 @@ def normalize_by_update_norm(scale_factor: Real = 1.0, eps: Epsilon = 1e-6):
 
     Source: E. Hazan, K. Levy, S. Shalev-Shwartz, Beyond Convexity (2015), algorithm 1.
     """
-    return leafwise(
-        times_scalar,
-        measure=_inverse_norm,
-        name="normalize_by_update_norm",
-        scale_factor=scale_factor,
-        eps=eps,
-    )
+    return leafwise(times_scalar, measure=_inverse_norm, scale_factor=scale_factor, eps=eps)
 
 
 def _nonnegative(u, at):
@@ -92,7 +81,7 @@ def keep_params_nonnegative():
 
     Source: projected gradient descent; A. A. Goldstein (1964).
     """
-    return leafwise(_nonnegative, name="keep_params_nonnegative")
+    return leafwise(_nonnegative)
 
 
 def _zero_nans(u, at, found):

@@ -19,6 +19,7 @@ from gradxform.rules.measures import (
     inner,
     leaves_of,
     like,
+    number,
     real_zeros_like,
     times_scalar,
     total,
@@ -43,13 +44,8 @@ def _polyak_step(updates, at, *, f_min, max_learning_rate, eps):
     f_min, max_learning_rate, eps = cast(square.dtype, f_min, max_learning_rate, eps)
     gap = _loss(at, square.dtype) - f_min
     nothing = square + eps <= jnp.finfo(square.dtype).tiny
-    return (
-        jnp.where(
-            nothing,
-            jnp.zeros_like(gap),
-            jnp.minimum(safe_divide(gap, jnp.where(nothing, 1, square + eps)), max_learning_rate),
-        ),
-    )
+    step = safe_divide(gap, jnp.where(nothing, 1, square + eps))
+    return (jnp.where(nothing, jnp.zeros_like(gap), jnp.minimum(step, max_learning_rate)),)
 
 
 def _polyak_step_positive(updates, at, *, f_min, max_learning_rate, eps):
@@ -83,14 +79,8 @@ def scale_by_polyak(
     al. (2023), "sps+".
     """
     measure = _polyak_step if variant == "sps" else _polyak_step_positive
-    return leafwise(
-        times_scalar,
-        measure=measure,
-        name="scale_by_polyak",
-        f_min=f_min,
-        max_learning_rate=max_learning_rate,
-        eps=eps,
-    )
+    numbers = {"f_min": f_min, "max_learning_rate": max_learning_rate, "eps": eps}
+    return leafwise(times_scalar, measure=measure, **numbers)
 
 
 class _Model(NamedTuple):
@@ -161,21 +151,19 @@ class _MomoStep:
 def _over(x, square):
     """x / square, and 0 where the square is as good as 0."""
     nothing = square <= jnp.finfo(square.dtype).eps ** 2
-    return jnp.where(
-        nothing,
-        jnp.zeros_like(x),
-        safe_divide(x, jnp.where(nothing, jnp.ones_like(square), square)),
-    )
+    share = safe_divide(x, jnp.where(nothing, jnp.ones_like(square), square))
+    return jnp.where(nothing, jnp.zeros_like(x), share)
 
 
 def _momo(u, at, *, learning_rate, weight_decay):
     """p ← p / (1 + α λ) - τ m"""
     m, tau = at.scalars
-    return -(learning_rate * weight_decay) / (1 + learning_rate * weight_decay) * at.p - tau * m
+    decay = learning_rate * weight_decay
+    return -decay / (1 + decay) * at.p - tau * m
 
 
 def _bound(params, *, lower_bound):
-    return jnp.asarray(lower_bound, float) + jnp.zeros((), float)
+    return number(lower_bound)
 
 
 _SCALARS = {"barf": zero, "gamma": zero, "lb": _bound}
@@ -206,15 +194,10 @@ def momo(
     Source: F. Schaipp et al., MoMo: Momentum Models for Adaptive Learning Rates (2024), algorithms
     1 and 3.
     """
-    return leafwise(
-        _momo,
-        measure=_MomoStep(bool(adapt_lower_bound)),
-        memory={"m": zeros_like, **_SCALARS},
-        learning_rate=learning_rate,
-        beta=beta,
-        lower_bound=lower_bound,
-        weight_decay=weight_decay,
-    )
+    measure, memory = _MomoStep(bool(adapt_lower_bound)), {"m": zeros_like, **_SCALARS}
+    numbers = {"learning_rate": learning_rate, "beta": beta}
+    numbers |= {"lower_bound": lower_bound, "weight_decay": weight_decay}
+    return leafwise(_momo, measure=measure, memory=memory, **numbers)
 
 
 def _weighted(m, v, correction, eps):
@@ -258,7 +241,8 @@ def _momo_adam(u, at, *, learning_rate, weight_decay, eps):
     """p ← p / (1 + α λ) - τ m / D"""
     m, v, tau, correction = at.scalars
     step = divide_by_root(m, v / correction, eps, 0.0)
-    return -(learning_rate * weight_decay) / (1 + learning_rate * weight_decay) * at.p - tau * step
+    decay = learning_rate * weight_decay
+    return -decay / (1 + decay) * at.p - tau * step
 
 
 @transformation
@@ -288,14 +272,8 @@ def momo_adam(
     Source: F. Schaipp et al., MoMo: Momentum Models for Adaptive Learning Rates (2024), algorithm
     2.
     """
-    return leafwise(
-        _momo_adam,
-        measure=_MomoAdamStep(bool(adapt_lower_bound)),
-        memory={"m": zeros_like, "v": real_zeros_like, **_SCALARS},
-        learning_rate=learning_rate,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        lower_bound=lower_bound,
-        weight_decay=weight_decay,
-    )
+    measure = _MomoAdamStep(bool(adapt_lower_bound))
+    memory = {"m": zeros_like, "v": real_zeros_like, **_SCALARS}
+    numbers = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps}
+    numbers |= {"lower_bound": lower_bound, "weight_decay": weight_decay}
+    return leafwise(_momo_adam, measure=measure, memory=memory, **numbers)

@@ -45,9 +45,8 @@ def scale_by_rss(
 
     Source: J. Duchi, E. Hazan, Y. Singer, Adaptive Subgradient Methods (2011), figure 1 (diagonal).
     """
-    return leafwise(
-        _rss, slots={"v": real_full}, initial=initial_accumulator_value, **_roots(eps, eps_in_sqrt)
-    )
+    numbers = _roots(eps, eps_in_sqrt)
+    return leafwise(_rss, slots={"v": real_full}, initial=initial_accumulator_value, **numbers)
 
 
 def _rms(u, at, v, *, decay, eps, eps_root):
@@ -183,10 +182,8 @@ def scale_by_stddev(
     45.
     """
     rule = _stddev_debiased if bias_correction else _stddev
-    slots = {"m": zeros(), "v": real_full}
-    return leafwise(
-        rule, slots=slots, initial=initial_scale, decay=decay, **_roots(eps, eps_in_sqrt)
-    )
+    slots, roots = {"m": zeros(), "v": real_full}, _roots(eps, eps_in_sqrt)
+    return leafwise(rule, slots=slots, initial=initial_scale, decay=decay, **roots)
 
 
 def _adadelta(u, at, e_g, e_x, *, rho, eps):
@@ -196,9 +193,8 @@ def _adadelta(u, at, e_g, e_x, *, rho, eps):
     u = Δ
     """
     e_g = lerp(abs_sq(at.g), e_g, rho)
-    ratio = (e_x + eps) / (
-        e_g + eps
-    )  # one root, and the new average from the ratio: half the temporaries, 0.75 of the time
+    # one root, and the new average from the ratio: half the temporaries, 0.75 of the time
+    ratio = (e_x + eps) / (e_g + eps)
     return jnp.sqrt(ratio) * u, e_g, lerp(ratio * abs_sq(u), e_x, rho)
 
 
@@ -279,13 +275,8 @@ def scale_by_rms_max(
     Source: S. J. Reddi, S. Kale, S. Kumar, On the Convergence of Adam and Beyond (2018), algorithm
     2.
     """
-    return leafwise(
-        _MAXIMA[convention],
-        slots={"v": real_zeros, "v_max": real_zeros},
-        decay=decay,
-        eps=eps,
-        eps_root=eps_root,
-    )
+    slots = {"v": real_zeros, "v_max": real_zeros}
+    return leafwise(_MAXIMA[convention], slots=slots, decay=decay, eps=eps, eps_root=eps_root)
 
 
 def _inf_norm(u, at, v, *, decay, eps):
@@ -350,15 +341,8 @@ def scale_by_yogi_rms(
 
     Source: M. Zaheer et al., Adaptive Methods for Nonconvex Optimization (2018), algorithm 2.
     """
-    slots = {"v": real_full}
-    return leafwise(
-        _yogi,
-        slots=slots,
-        initial=initial_accumulator_value,
-        decay=decay,
-        eps=eps,
-        eps_root=eps_root,
-    )
+    numbers = {"initial": initial_accumulator_value, "decay": decay}
+    return leafwise(_yogi, slots={"v": real_full}, eps=eps, eps_root=eps_root, **numbers)
 
 
 def _deviation(u, at, s, *, decay, eps, eps_root):

@@ -34,11 +34,8 @@ def _rectification(decay, t, dtype):
     (B(h) - B(t h)) / h with h = -log β and B(x) = x / (eˣ - 1) - 1 + x / 2 by its series.
     """
     end = 2 / (1 - decay) - 1
-    h = (
-        -math.log(max(decay, 1e-30))
-        if isinstance(decay, float | int)
-        else -jnp.log(jnp.maximum(decay, 1e-30))
-    )
+    exact = isinstance(decay, float | int)
+    h = -math.log(max(decay, 1e-30)) if exact else -jnp.log(jnp.maximum(decay, 1e-30))
     t = t.astype(dtype)
     x = t * h
     near = x < 0.5
@@ -48,9 +45,8 @@ def _rectification(decay, t, dtype):
         y = x * x
         return y * (1 / 12 - y * (1 / 720 - y * (1 / 30240 - y * (1 / 1209600 - y / 47900160))))
 
-    return jnp.where(
-        near, t + 2 / h * (series(h) - series(small)), end - 2 * t / jnp.expm1(large)
-    ), end
+    first, later = t + 2 / h * (series(h) - series(small)), end - 2 * t / jnp.expm1(large)
+    return jnp.where(near, first, later), end
 
 
 def _rectify(decay, t, threshold, dtype):
@@ -74,9 +70,8 @@ def _rms_rectified(u, at, v, *, decay, eps, eps_root, threshold):
     """
     v = lerp(abs_sq(at.g), v, decay)
     factor, enough = _rectify(decay, at.t, threshold, v.dtype)
-    return jnp.where(
-        enough, factor * divide_by_root(u, debias(v, decay, at.t), eps, eps_root), u
-    ), v
+    step = factor * divide_by_root(u, debias(v, decay, at.t), eps, eps_root)
+    return jnp.where(enough, step, u), v
 
 
 def _rms_rectified_torch(u, at, v, *, decay, eps, eps_root, threshold):
@@ -116,9 +111,8 @@ def scale_by_rectified_rms(
     algorithm 2.
     """
     rule = _rms_rectified if convention == "optax" else _rms_rectified_torch
-    return leafwise(
-        rule, slots={"v": real_zeros}, decay=decay, eps=eps, eps_root=eps_root, threshold=threshold
-    )
+    numbers = {"decay": decay, "eps": eps, "eps_root": eps_root, "threshold": threshold}
+    return leafwise(rule, slots={"v": real_zeros}, **numbers)
 
 
 def _divide_by_power(u, square, power, eps):
@@ -270,9 +264,7 @@ def scale_by_clipped_rms(
     Source: M. Wortsman et al., Stable and low-precision training for large-scale vision-language
     models (2023), algorithm 2.
     """
-    slots = {"v": real_zeros}
+    how = {"slots": {"v": real_zeros}, "decay": decay, "eps": eps}
     if weight_decay is None:
-        return leafwise(_clipped_rms, slots=slots, decay=decay, eps=eps)
-    return leafwise(
-        _clipped_rms_decayed, slots=slots, decay=decay, eps=eps, weight_decay=weight_decay
-    )
+        return leafwise(_clipped_rms, **how)
+    return leafwise(_clipped_rms_decayed, **how, weight_decay=weight_decay)

@@ -153,13 +153,7 @@ def scale_by_rprop(
     Source: M. Riedmiller, H. Braun, The RPROP algorithm (1993), in the form of C. Igel, M. Hüsken
     (2000): iRprop⁻.
     """
-    return leafwise(
-        _Rprop(convention == "optax"),
-        name="scale_by_rprop",
-        slots={"step_size": real_full, "previous": zeros()},
-        initial=learning_rate,
-        eta_minus=eta_minus,
-        eta_plus=eta_plus,
-        min_step_size=min_step_size,
-        max_step_size=max_step_size,
-    )
+    slots = {"step_size": real_full, "previous": zeros()}
+    numbers = {"initial": learning_rate, "eta_minus": eta_minus, "eta_plus": eta_plus}
+    numbers |= {"min_step_size": min_step_size, "max_step_size": max_step_size}
+    return leafwise(_Rprop(convention == "optax"), name="scale_by_rprop", slots=slots, **numbers)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gradxform.core import leafwise, transformation
 from gradxform.core.hyper import Count, Fraction, LearningRate, NonNegative, Patience, Real
 from gradxform.display.code import code
+from gradxform.rules.measures import cast, times_scalar
 
 __all__ = ["reduce_on_plateau", "scale", "scale_by_learning_rate", "scale_by_schedule"]
 
@@ -57,25 +58,9 @@ def scale_by_learning_rate(learning_rate: LearningRate, *, flip_sign: bool = Tru
 
 
 def _watch(
-    updates,
-    at,
-    scale,
-    best,
-    mean,
-    bad,
-    cooling,
-    seen,
-    *,
-    factor,
-    patience,
-    rtol,
-    atol,
-    cooldown,
-    accumulation_size,
-    min_scale,
-    sign,
-    spare,
-):
+    updates, at, scale, best, mean, bad, cooling, seen, *,
+    factor, patience, rtol, atol, cooldown, accumulation_size, min_scale, sign, spare,
+):  # fmt: skip
     """seen ← seen + 1
     mean ← mean + (sign value - mean) / seen
     better ⇔ mean < best - (rtol |best| + atol)      looked at when seen = accumulation_size
@@ -89,9 +74,7 @@ def _watch(
         raise ValueError(f"reduce_on_plateau: value must be a scalar; got {code(value)}")
     value = jnp.asarray(value)
     numbers = (factor, patience, rtol, atol, accumulation_size, min_scale, sign)
-    factor, patience, rtol, atol, accumulation_size, min_scale, sign = (
-        jnp.asarray(x, scale.dtype) for x in numbers
-    )
+    factor, patience, rtol, atol, accumulation_size, min_scale, sign = cast(scale.dtype, *numbers)
     seen = seen + 1
     mean = mean + (sign * value.astype(mean.dtype) - mean) / seen.astype(mean.dtype)
     due = seen.astype(scale.dtype) >= accumulation_size
@@ -101,35 +84,22 @@ def _watch(
     resting = cooling > 0
     count = jnp.where(better | resting, 0, bad + 1)
     reduce = ~resting & ~better & (count.astype(scale.dtype) >= patience + spare)
-    new = (
-        jnp.where(reduce, jnp.maximum(scale * factor, min_scale), scale),
-        jnp.where(better, mean, best),
-        jnp.zeros_like(mean),
-        jnp.where(reduce, 0, count),
-        jnp.where(reduce, jnp.asarray(cooldown, cooling.dtype), jnp.maximum(cooling - 1, 0)),
-        jnp.zeros_like(seen),
-    )
+    lower = jnp.where(reduce, jnp.maximum(scale * factor, min_scale), scale)
+    best_now, none_bad = jnp.where(better, mean, best), jnp.where(reduce, 0, count)
+    rest = jnp.where(reduce, jnp.asarray(cooldown, cooling.dtype), jnp.maximum(cooling - 1, 0))
+    new = (lower, best_now, jnp.zeros_like(mean), none_bad, rest, jnp.zeros_like(seen))
     old = (scale, best, mean, bad, cooling, seen)
     kept = tuple(jnp.where(due, n, o) for n, o in zip(new, old, strict=True))
     return kept[0], *kept
-
-
-def _plateau(u, at):
-    """u ← s u"""
-    return at.scalars * u
 
 
 def _start(x, dtype):
     return lambda params: jnp.full((), x, dtype)
 
 
+_BEGIN = {"scale": 1.0, "best": jnp.inf, "mean": 0.0, "bad": 0, "cooling": 0, "seen": 0}
 _MEMORY = {
-    "scale": _start(1, jnp.float32),
-    "best": _start(jnp.inf, jnp.float32),
-    "mean": _start(0, jnp.float32),
-    "bad": _start(0, jnp.int32),
-    "cooling": _start(0, jnp.int32),
-    "seen": _start(0, jnp.int32),
+    k: _start(x, jnp.float32 if isinstance(x, float) else jnp.int32) for k, x in _BEGIN.items()
 }
 
 
@@ -168,17 +138,8 @@ def reduce_on_plateau(
     Source: torch.optim.lr_scheduler.ReduceLROnPlateau; there and in Optax the margin has the sign
     of best.
     """
-    return leafwise(
-        _plateau,
-        measure=_watch,
-        memory=_MEMORY,
-        factor=factor,
-        patience=patience,
-        rtol=rtol,
-        atol=atol,
-        cooldown=cooldown,
-        accumulation_size=accumulation_size,
-        min_scale=min_scale,
-        sign=1.0 if mode == "min" else -1.0,
-        spare=1 if convention == "torch" else 0,
-    )
+    numbers = {"factor": factor, "patience": patience, "rtol": rtol, "atol": atol}
+    numbers |= {"cooldown": cooldown, "accumulation_size": accumulation_size}
+    numbers |= {"min_scale": min_scale, "sign": 1.0 if mode == "min" else -1.0}
+    numbers["spare"] = 1 if convention == "torch" else 0
+    return leafwise(times_scalar, measure=_watch, memory=_MEMORY, **numbers)
