@@ -66,9 +66,8 @@ def _safe_sqrt_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
     root = safe_sqrt(x)
     positive = x > 0
-    return root, jnp.where(
-        positive, dx / (2 * jnp.where(positive, root, jnp.ones_like(root))), jnp.zeros_like(root)
-    )
+    slope = dx / (2 * jnp.where(positive, root, jnp.ones_like(root)))
+    return root, jnp.where(positive, slope, jnp.zeros_like(root))
 
 
 def _quotient(x, y):
@@ -123,11 +122,8 @@ def _divide_by_root_jvp(positive, primals, tangents):
 
 def real_dtype(dtype):
     """The real dtype of the same precision: float32 for complex64."""
-    return (
-        np.dtype(dtype).type(0).real.dtype
-        if np.issubdtype(dtype, np.complexfloating)
-        else jnp.dtype(dtype)
-    )
+    complex_ = np.issubdtype(dtype, np.complexfloating)
+    return np.dtype(dtype).type(0).real.dtype if complex_ else jnp.dtype(dtype)
 
 
 def wide_dtype(*dtypes):

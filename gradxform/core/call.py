@@ -67,10 +67,8 @@ def pytree(static: tuple[str, ...] = ()):
 
     def decorate(cls):
         cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
-        names = [field.name for field in dataclasses.fields(cls)]
-        return jax.tree_util.register_dataclass(
-            cls, [n for n in names if n not in static], list(static)
-        )
+        children = [f.name for f in dataclasses.fields(cls) if f.name not in static]
+        return jax.tree_util.register_dataclass(cls, children, list(static))
 
     return decorate
 
@@ -80,27 +78,24 @@ class Call(Value):
     the rest is static.
     """
 
-    _function: Callable[..., Any]
+    _function: Callable
     _dynamic: dict[str, Any]
     _static: tuple[tuple[str, Any], ...]
 
-    def __init__(self, function, dynamic: dict[str, Any], static: tuple[tuple[str, Any], ...]):
+    def __init__(self, function, dynamic, static):
         self.__dict__.update(_function=function, _dynamic=dynamic, _static=static)
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        jax.tree_util.register_pytree_with_keys(
-            cls, cls._flatten_with_keys, cls._unflatten, cls._flatten
-        )
+        flatten = cls._flatten_with_keys, cls._unflatten, cls._flatten
+        jax.tree_util.register_pytree_with_keys(cls, *flatten)
 
     def _flatten(self):
         return tuple(self._dynamic.values()), (self._function, tuple(self._dynamic), self._static)
 
     def _flatten_with_keys(self):
-        children, aux = self._flatten()
-        return tuple(
-            (jax.tree_util.GetAttrKey(name), x) for name, x in zip(aux[1], children, strict=True)
-        ), aux
+        children = tuple((jax.tree_util.GetAttrKey(k), x) for k, x in self._dynamic.items())
+        return children, self._flatten()[1]
 
     @classmethod
     def _unflatten(cls, aux, children):
@@ -115,10 +110,8 @@ class Call(Value):
         name = getattr(self.__dict__.get("_function"), "synonyms", {}).get(name, name)
         if name in arguments:
             return arguments[name]
-        raise AttributeError(
-            f"{type(self).__name__} has no attribute or argument {name!r}; arguments: "
-            f"{list(arguments)}"
-        )
+        missing = f"{type(self).__name__} has no attribute or argument {name!r}"
+        raise AttributeError(f"{missing}; arguments: {list(arguments)}")
 
     def __reduce__(self):
         return type(self), (self._function, self._dynamic, self._static)
@@ -135,11 +128,7 @@ class Call(Value):
     def arguments(self) -> dict[str, Any]:
         """Every argument by name, in the order of the signature."""
         given = self._dynamic | dict(self._static)
-        return {
-            name: given[name]
-            for name in inspect.signature(self._function).parameters
-            if name in given
-        }
+        return {k: given[k] for k in inspect.signature(self._function).parameters if k in given}
 
     def replace(self, **changes):
         """The same call with other arguments, checked as at construction:
@@ -158,32 +147,26 @@ class Call(Value):
             parameters = inspect.signature(self._function).parameters
             defaults = {name: p.default for name, p in parameters.items()}
             defaults |= conventions.get(kept["convention"], {})
-            follow = {name for values in conventions.values() for name in values}
-            kept = {
-                k: x for k, x in kept.items() if k not in follow or not _leaf_equal(x, defaults[k])
-            }
+            for k in {name for values in conventions.values() for name in values}:
+                if k in kept and _leaf_equal(kept[k], defaults[k]):
+                    del kept[k]
         return self._function(**(kept | changes))
 
     def __repr__(self):
         parameters = inspect.signature(self._function).parameters
         changed = self._function.conventions.get(dict(self._static).get("convention"), {})
-        shown = [
-            f"{name}={code(x)}"
-            for name, x in self.arguments.items()
-            if name in self._dynamic
-            or name in changed
-            or (x is not parameters[name].default and x != parameters[name].default)
-        ]
+        shown = []
+        for name, x in self.arguments.items():
+            default = parameters[name].default
+            if name in self._dynamic or name in changed or (x is not default and x != default):
+                shown.append(f"{name}={code(x)}")
         return f"{self.name}({', '.join(shown)})"
 
 
-def _with_numbers(doc: str | None, converters: dict[str, Any]) -> str | None:
+def _with_numbers(doc: str | None, converters: dict[str, Any]):
     """The docstring, and what the types of the arguments say about them."""
-    lines = [
-        f"    {name}: {text}"
-        for name, converter in converters.items()
-        if (text := getattr(converter, "text", ""))
-    ]
+    texts = {name: getattr(converter, "text", "") for name, converter in converters.items()}
+    lines = [f"    {name}: {text}" for name, text in texts.items() if text]
     return "\n".join([inspect.cleandoc(doc), "", "Numbers:", *lines]) if doc and lines else doc
 
 
@@ -210,7 +193,7 @@ class Choice:
 C = typing.TypeVar("C", bound=Call)
 
 
-def _converters(hints: dict[str, Any]) -> dict[str, Any]:
+def _converters(hints: dict[str, Any]):
     """What converts and checks the value of each parameter: in the metadata of its `Annotated[...]`
     type, or the choice that a `Literal[...]` is.
     """
@@ -238,7 +221,7 @@ def define(cls: type[C], leading: int = 0, conventions: Conventions = None):
     named = conventions or ()
     changed = named if isinstance(named, dict) else {name: {} for name in named}
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., C]:
+    def decorate(function: Callable) -> Callable[..., C]:
         return _constructor(cls, function, leading, changed)
 
     return decorate
@@ -251,22 +234,17 @@ def _constructor(cls, function, leading: int, conventions: dict[str, dict[str, A
     )
     owner, converters = function.__name__, _converters(hints)
     parameters = list(signature.parameters.values())[leading:]
-    optional = {
-        p.name
-        for p in parameters
-        if p.default is None or type(None) in typing.get_args(hints.get(p.name))
-    }
+    optional = {name for name, hint in hints.items() if type(None) in typing.get_args(hint)}
+    optional |= {p.name for p in parameters if p.default is None}
     readable = [p.replace(annotation=converters.get(p.name, p.annotation)) for p in parameters]
     public = signature.replace(parameters=readable, return_annotation=cls)
-    synonyms: dict[str, str] = {
-        other: name
-        for name, converter in converters.items()
-        if name in getattr(converter, "synonyms", ())
-        for other in converter.synonyms
-        if other not in public.parameters
-    }
+    synonyms = {}
+    for name, converter in converters.items():
+        others = getattr(converter, "synonyms", ())
+        if name in others:
+            synonyms |= {other: name for other in others if other not in public.parameters}
 
-    def arguments_of(args, kwargs: dict[str, Any]):
+    def arguments_of(args, kwargs):
         named = {synonyms.get(name, name): x for name, x in kwargs.items()}
         try:
             if len(named) < len(kwargs):
@@ -279,9 +257,8 @@ def _constructor(cls, function, leading: int, conventions: dict[str, dict[str, A
         if conventions:
             choice = given.get("convention", public.parameters["convention"].default)
             if choice not in conventions:
-                raise ValueError(
-                    f"{owner}: convention must be one of {sorted(conventions)}; got {choice!r}"
-                )
+                one = f"one of {sorted(conventions)}"
+                raise ValueError(f"{owner}: convention must be {one}; got {choice!r}")
             given.update({k: v for k, v in conventions[choice].items() if k not in given})
         bound.apply_defaults()
         return bound.arguments
@@ -306,13 +283,8 @@ def _constructor(cls, function, leading: int, conventions: dict[str, dict[str, A
         made.check()
         return made
 
-    construct.__dict__.update(
-        build=function,
-        converters=converters,
-        conventions=conventions,
-        synonyms=synonyms,
-        __signature__=public,
-    )
+    known = {"build": function, "converters": converters, "conventions": conventions}
+    construct.__dict__.update(known, synonyms=synonyms, __signature__=public)
     shown = {p.name: converters[p.name] for p in parameters if p.name in converters}
     construct.__doc__ = _with_numbers(function.__doc__, shown)
     return construct

@@ -13,33 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradxform.core.call import Value
+from gradxform.core.call import ARRAY, Value
 from gradxform.core.labels import ByPath
 from gradxform.core.schedule import Schedule, from_function
 from gradxform.display.code import code
 
-__all__ = [
-    "Begin",
-    "Count",
-    "DType",
-    "Decay",
-    "Epsilon",
-    "Fraction",
-    "Hyper",
-    "LearningRate",
-    "Length",
-]
-__all__ += [
-    "Momentum",
-    "NonNegative",
-    "Patience",
-    "Positive",
-    "Range",
-    "Real",
-    "Steps",
-    "WeightDecay",
-]
-__all__ += ["at_step", "scalar"]
+__all__ = ["Begin", "Count", "DType", "Decay", "Epsilon", "Fraction", "Hyper", "LearningRate"]
+__all__ += ["Length", "Momentum", "NonNegative", "Patience", "Positive", "Range", "Real", "Steps"]
+__all__ += ["WeightDecay", "at_step", "scalar"]
 
 Hyper = Any  # float | jax.Array | np.ndarray | Schedule | ByPath | Callable[[step], number], and the number it comes to in a rule
 
@@ -77,13 +58,9 @@ class Range:
         passes.
         """
         if isinstance(x, ByPath):
-            return ByPath(
-                x.patterns,
-                tuple(
-                    self.convert(owner, f"{name}[{p!r}]", v)
-                    for p, v in zip(x.patterns, x.values, strict=True)
-                ),
-            )
+            rows = zip(x.patterns, x.values, strict=True)
+            values = tuple(self.convert(owner, f"{name}[{p!r}]", v) for p, v in rows)
+            return ByPath(x.patterns, values)
         if self.sequence and isinstance(x, list | tuple):
             return tuple(self.convert(owner, f"{name}[{i}]", v) for i, v in enumerate(x))
         if isinstance(x, Schedule | Tracer | jax.ShapeDtypeStruct):
@@ -92,19 +69,17 @@ class Range:
             return from_function(x)
         if isinstance(x, np.float64):
             x = float(x)  # a Python number to begin with: np.logspace hands these out
-        array = isinstance(x, np.ndarray | np.generic | jax.Array)
-        if isinstance(x, bool) or not (
-            isinstance(x, int | float)
-            or (array and jnp.issubdtype(x.dtype, np.number) and not jnp.iscomplexobj(x))
-        ):
-            raise TypeError(
-                f"{owner}: {name} must be a number, an array, a schedule or a by_path table; got "
-                f"{code(x)}"
-            )
-        if not self._contains(np.asarray(x)):
+        number = isinstance(x, int | float) and not isinstance(x, bool)
+        if isinstance(x, ARRAY):
+            number = jnp.issubdtype(x.dtype, np.number) and not jnp.iscomplexobj(x)
+        if not number:
+            kinds = "a number, an array, a schedule or a by_path table"
+            raise TypeError(f"{owner}: {name} must be {kinds}; got {code(x)}")
+        array = np.asarray(x)
+        if not self._contains(array):
             raise ValueError(f"{owner}: {name} must lie in {self.interval}; got {code(x)}")
         if self.integer:
-            if np.any(np.asarray(x) != np.floor(np.asarray(x))):
+            if np.any(array != np.floor(array)):
                 raise ValueError(f"{owner}: {name} must be a whole number; got {code(x)}")
             return int(x) if isinstance(x, float) else x
         return float(x) if isinstance(x, int) else x
@@ -119,7 +94,7 @@ class _DType:
     def __repr__(self):
         return "dtype"
 
-    def convert(self, owner: str, name: str, x: Any) -> str:
+    def convert(self, owner: str, name: str, x) -> str:
         """The dtype's name; anything else raises."""
         try:
             return jnp.dtype(x).name
@@ -184,9 +159,8 @@ def at_step(hyper, step):
 def one_number(owner: str, name: str, hyper, step):
     """A hyperparameter at `step` that is one number for the whole tree: a table by path is an error."""
     if isinstance(hyper, ByPath):
-        raise ValueError(
-            f"{owner}: {name} is one number for the whole tree; it takes no by_path table"
-        )
+        one = "is one number for the whole tree; it takes no by_path table"
+        raise ValueError(f"{owner}: {name} {one}")
     return scalar(owner, name, at_step(hyper, step))
 
 
@@ -196,8 +170,8 @@ def scalar(owner: str, name: str, x):
         return x
     x = jnp.asarray(x)
     if x.shape != ():
+        words = f"a scalar inside update; got shape {x.shape}"
         raise ValueError(
-            f"{owner}: {name} must be a scalar inside update; got shape {x.shape}. To try many "
-            "values, vmap over the optimizer"
+            f"{owner}: {name} must be {words}. To try many values, vmap over the optimizer"
         )
     return x

@@ -42,29 +42,26 @@ class Labels:
             node[last] = label
         return code(out.get("", out))
 
-    def rows(self, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
+    def rows(self, owner: str, paths: list[str], leaves: list) -> list:
         """The label of each leaf. A leaf without one, or a label without a leaf, is an error that
         lists them.
         """
         table, used, rows, uncovered = dict(self.entries), set(), [], []
         for path in paths:
             steps = path.split("/")
-            hits = [
-                above for i in range(len(steps), -1, -1) if (above := "/".join(steps[:i])) in table
-            ]
-            used.update(hits[:1])
-            rows.append(table[hits[0]] if hits else None)
-            uncovered += [] if hits else [path]
+            above = ("/".join(steps[:i]) for i in range(len(steps), -1, -1))
+            hit = next((p for p in above if p in table), None)
+            used.add(hit)
+            uncovered += [path] if hit is None else []
+            rows.append(None if hit is None else table[hit])
         if uncovered:
-            raise ValueError(
-                f"{owner}: no label for the leaves {uncovered[:8]}; there are labels for "
-                f"{list(table)[:8]}"
+            words = (
+                f"no label for the leaves {uncovered[:8]}; there are labels for {list(table)[:8]}"
             )
+            raise ValueError(f"{owner}: {words}")
         if paths and (idle := [path for path in table if path not in used]):
-            raise ValueError(
-                f"{owner}: labels for {idle[:8]}, where the parameters have no leaf; the leaves "
-                f"are {paths[:8]}"
-            )
+            words = f"labels for {idle[:8]}, where the parameters have no leaf"
+            raise ValueError(f"{owner}: {words}; the leaves are {paths[:8]}")
         return rows
 
 
@@ -74,12 +71,11 @@ class Table(Labels):
     def __repr__(self):
         return f"by_path({code(dict(self.entries))})"
 
-    def rows(self, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
+    def rows(self, owner: str, paths: list[str], leaves: list) -> list:
         """The label of each leaf, from the first pattern that matches; checked as every `by_path`
         table.
         """
-        patterns, labels = zip(*self.entries, strict=True)
-        return ByPath(patterns, labels).rows(owner, paths, leaves)
+        return ByPath(*zip(*self.entries, strict=True)).rows(owner, paths, leaves)
 
 
 def is_predicate(x) -> bool:
@@ -92,7 +88,7 @@ def is_predicate(x) -> bool:
     return sum(p.kind in kinds and p.default is p.empty for p in parameters) >= 2
 
 
-def _labels(owner: str, name: str, x: Any, booleans: bool) -> Any:
+def _labels(owner: str, name: str, x, booleans: bool):
     """Labels made static: a tree (a module with `__call__` is one too), a table, a pattern;
     functions stay.
     """
@@ -103,17 +99,13 @@ def _labels(owner: str, name: str, x: Any, booleans: bool) -> Any:
     flat, structure = jax.tree_util.tree_flatten_with_path(x)
     if callable(x) and (jax.tree_util.treedef_is_leaf(structure) or not flat):
         return x
-    if booleans and not all(
-        isinstance(flag, bool) or getattr(flag, "dtype", "") == "bool" for _, flag in flat
-    ):
-        raise TypeError(
-            f"{owner}: {name} must be a path pattern, a predicate f(path, leaf), a tree of "
-            "booleans or a function that gives one; "
-            f"got {code(x)}"
-        )
-    return Labels(
-        (trees.path_string(path), bool(label) if booleans else label) for path, label in flat
-    )
+    flags = [isinstance(f, bool) or getattr(f, "dtype", "") == "bool" for _, f in flat]
+    if booleans and not all(flags):
+        kinds = "a tree of booleans or a function that gives one"
+        words = f"must be a path pattern, a predicate f(path, leaf), {kinds}; got {code(x)}"
+        raise TypeError(f"{owner}: {name} {words}")
+    made = bool if booleans else lambda label: label
+    return Labels((trees.path_string(path), made(label)) for path, label in flat)
 
 
 class _Where:
@@ -131,7 +123,7 @@ class _Where:
     def __repr__(self):
         return "leaves"
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         return _labels(owner, name, x, True)
 
 
@@ -142,7 +134,7 @@ class _ParamLabels:
 
     static = True
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         return _labels(owner, name, x, False)
 
 
@@ -155,7 +147,7 @@ Where = Annotated[Any, as_mask]
 ParamLabels = Annotated[Any, _ParamLabels()]
 
 
-def label_leaves(owner: str, labels: Any, tree, booleans: bool) -> list[Any]:
+def label_leaves(owner: str, labels: Any, tree, booleans: bool) -> list:
     """The label of each leaf of a tree of parameters; None where the leaf is absent."""
     leaves, names = jax.tree.leaves(tree, is_leaf=trees.is_none), trees.paths(tree)
     present = [i for i, leaf in enumerate(leaves) if leaf is not None]
@@ -166,10 +158,9 @@ def label_leaves(owner: str, labels: Any, tree, booleans: bool) -> list[Any]:
         if is_predicate(labels):
             labels = Labels((path, labels(path, leaf)) for path, leaf in zip(*at, strict=True))
         else:
-            labels = _labels(
-                owner, getattr(labels, "__name__", type(labels).__name__), labels(tree), booleans
-            )
-    out: list[Any] = [None] * len(leaves)
+            name = getattr(labels, "__name__", type(labels).__name__)
+            labels = _labels(owner, name, labels(tree), booleans)
+    out: list = [None] * len(leaves)
     for i, label in zip(present, labels.rows(owner, *at), strict=True):
         out[i] = bool(label) if booleans else label
     return out
@@ -186,10 +177,8 @@ class ByPath(Value):
     values: tuple[Any, ...]
 
     def tree_flatten_with_keys(self):
-        return tuple(
-            (jax.tree_util.DictKey(str(p)), v)
-            for p, v in zip(self.patterns, self.values, strict=True)
-        ), self.patterns
+        rows = zip(self.patterns, self.values, strict=True)
+        return tuple((jax.tree_util.DictKey(str(p)), v) for p, v in rows), self.patterns
 
     def tree_flatten(self):
         return self.values, self.patterns
@@ -201,7 +190,7 @@ class ByPath(Value):
     def __repr__(self):
         return f"by_path({code(dict(zip(self.patterns, self.values, strict=True)))})"
 
-    def rows(self, owner: str, paths: list[str], leaves: list[Any]) -> list[Any]:
+    def rows(self, owner: str, paths: list[str], leaves: list) -> list:
         """The table's value for each leaf. An idle pattern, or a leaf that no pattern covers, is an
         error that lists it.
         """
@@ -210,24 +199,16 @@ class ByPath(Value):
         for j, path in enumerate(paths):
             hits = [i for i, column in enumerate(columns) if column[j]]
             used.update(hits)
-            if hits:
-                rows.append(self.values[hits[0]])
-            else:
-                uncovered.append(path)
+            rows += [self.values[i] for i in hits[:1]]
+            uncovered += [] if hits else [path]
         if uncovered:
-            raise ValueError(
-                f"{owner}: by_path: no pattern of {list(self.patterns)} covers {uncovered[:8]}; "
-                "add '**' for the rest"
-            )
-        idle = [
-            p
-            for i, p in enumerate(self.patterns)
-            if i not in used and p != "**" and (isinstance(p, str) or is_predicate(p))
-        ]
+            words = f"no pattern of {list(self.patterns)} covers {uncovered[:8]}"
+            raise ValueError(f"{owner}: by_path: {words}; add '**' for the rest")
+        idle = [p for i, p in enumerate(self.patterns) if i not in used and p != "**"]
+        idle = [p for p in idle if isinstance(p, str) or is_predicate(p)]
         if idle and paths:
-            raise ValueError(
-                f"{owner}: by_path: pattern {idle[0]!r} matches no leaf; the leaves are {paths[:8]}"
-            )
+            words = f"pattern {idle[0]!r} matches no leaf; the leaves are {paths[:8]}"
+            raise ValueError(f"{owner}: by_path: {words}")
         for value in self.values:  # a table in a table sees only the leaves that came to it
             if isinstance(value, ByPath):
                 mine = [j for j, row in enumerate(rows) if row is value]
@@ -237,7 +218,7 @@ class ByPath(Value):
         return rows
 
 
-def _flags(pattern, owner: str, paths: Any, leaves: list[Any]) -> list[Any]:
+def _flags(pattern, owner: str, paths, leaves: list):
     """Whether a pattern matches each leaf: a pattern of paths, a predicate, or a mask of the whole
     tree.
     """
@@ -264,12 +245,11 @@ def by_path(table: Mapping[Any, Any]) -> ByPath:
     """
     if not table:
         raise ValueError("by_path: the table is empty")
-    values = (
-        v if isinstance(v, Value) or not callable(v) else from_function(v) for v in table.values()
-    )
-    return ByPath(tuple(table), tuple(values))
+    called = {k: v for k, v in table.items() if callable(v) and not isinstance(v, Value)}
+    values = {**table, **{k: from_function(v) for k, v in called.items()}}
+    return ByPath(tuple(table), tuple(values.values()))
 
 
-def only(where: Any, x: Any, elsewhere: Any = 0.0) -> Any:
+def only(where, x, elsewhere: Any = 0.0) -> Any:
     """A hyperparameter on the chosen leaves, and another elsewhere; everywhere where none are chosen."""
     return x if where is None else ByPath((where, "**"), (x, elsewhere))

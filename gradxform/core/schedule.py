@@ -3,8 +3,8 @@ schedules.
 """
 
 from collections.abc import Callable
+from functools import reduce
 from inspect import signature
-from itertools import pairwise
 from typing import Annotated, Any
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradxform.core.call import Call, define
+from gradxform.core.call import ARRAY, Call, define
 from gradxform.display.code import code
 from gradxform.display.latex import to_mathematics
 
@@ -41,10 +41,8 @@ class Schedule(Call):
     def __rshift__(self, other):
         if not isinstance(other, Schedule):
             return NotImplemented
-        parts = [
-            x.schedules if getattr(x, "name", "") == "in_sequence" else (x,) for x in (self, other)
-        ]
-        joined = in_sequence(parts[0] + parts[1])
+        pairs = [x.schedules if x.name == "in_sequence" else (x,) for x in (self, other)]
+        joined = in_sequence(sum(pairs, ()))
         joined(0)  # complains here, where it is written, of a part without a length
         return joined
 
@@ -104,10 +102,9 @@ class Stretch(Schedule):
         shown, by_name = [], False
         for name, x in self.arguments.items():
             default = parameters[name].default
-            if x is default or (isinstance(x, int | float | str) and x == default):
-                by_name = True
-            else:
-                shown.append(f"{name}={code(x)}" if by_name else code(x))
+            usual = x is default or (isinstance(x, int | float | str) and x == default)
+            shown += [] if usual else [f"{name}={code(x)}" if by_name else code(x)]
+            by_name |= usual
         return f"{self.name}({', '.join(shown)})"
 
 
@@ -122,16 +119,14 @@ class Composite(Stretch):
     @property
     def length(self):
         """How many steps it lasts; None for ever."""
-        found = [_length(s) for s in self.schedules if isinstance(s, Schedule)]
-        lengths = [length for length in found if length is not None]
-        if len(lengths) < len(found):
+        lengths: list = [_length(s) for s in self.schedules if isinstance(s, Schedule)]
+        if any(length is None for length in lengths):
             return None
-        if self.name == "in_sequence":
-            return sum(lengths)
-        longest = lengths[0]
-        for length in lengths[1:]:
-            longest = length if longest is length else jnp.maximum(longest, length)
-        return longest
+
+        def longer(a, b):
+            return b if a is b else jnp.maximum(a, b)
+
+        return sum(lengths) if self.name == "in_sequence" else reduce(longer, lengths)
 
 
 def _length(x):
@@ -141,11 +136,11 @@ def _length(x):
 class _Parts:
     """Schedules and numbers; plain functions of the step become schedules."""
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         return tuple(_part(owner, f"{name}[{i}]", part) for i, part in enumerate(x))
 
 
-def _part(owner: str, name: str, x: Any):
+def _part(owner: str, name: str, x):
     if isinstance(x, Schedule | Tracer | jax.ShapeDtypeStruct):
         return x
     if callable(x) and not isinstance(x, Call):
@@ -160,6 +155,15 @@ def _value(x, step):
     return value if isinstance(value, int | float) else _time(value)
 
 
+def one_after_another(step, schedules, lengths):
+    """The value of the schedule whose stretch the step lies in, its steps counted from there."""
+    begin, out = 0.0, schedules[0](step)
+    for length, following in zip(lengths, schedules[1:], strict=True):
+        begin = begin + _time(length)
+        out = jnp.where(_time(step) < begin, out, following(_time(step) - begin))
+    return out
+
+
 @define(Composite, leading=1)
 def in_sequence(step, schedules: Annotated[Any, _Parts()]):
     """The schedule whose stretch the step lies in, its steps counted from there: what `>>` makes.
@@ -171,15 +175,9 @@ def in_sequence(step, schedules: Annotated[Any, _Parts()]):
     """
     for s in schedules[:-1]:
         if _length(s) is None:
-            raise TypeError(
-                f"{code(s)} has no length, so nothing can come after it; give it one by stretch(…, "
-                "steps)"
-            )
-    begin, out = 0.0, schedules[0](step)
-    for before, following in pairwise(schedules):
-        begin = begin + _time(before.length)
-        out = jnp.where(_time(step) < begin, out, following(_time(step) - begin))
-    return out
+            words = "has no length, so nothing can come after it; give it one by stretch(…, steps)"
+            raise TypeError(f"{code(s)} {words}")
+    return one_after_another(step, schedules, [s.length for s in schedules[:-1]])
 
 
 @define(Composite, leading=1)
@@ -188,10 +186,7 @@ def sum_of_schedules(step, schedules: Annotated[Any, _Parts()]):
 
     a(step) = Σ aᵢ(step)
     """
-    out = _value(schedules[0], step)
-    for s in schedules[1:]:
-        out = out + _value(s, step)
-    return out
+    return reduce(lambda x, y: x + y, [_value(s, step) for s in schedules])
 
 
 @define(Composite, leading=1)
@@ -200,19 +195,14 @@ def product_of_schedules(step, schedules: Annotated[Any, _Parts()]):
 
     a(step) = Π aᵢ(step)
     """
-    out = _value(schedules[0], step)
-    for s in schedules[1:]:
-        out = out * _value(s, step)
-    return out
+    return reduce(lambda x, y: x * y, [_value(s, step) for s in schedules])
 
 
 _OPERATORS = {"in_sequence": ">>", "sum_of_schedules": "+", "product_of_schedules": "*"}
 
 
 def _is_operand(x):
-    return isinstance(
-        x, Schedule | int | float | np.number | np.ndarray | jax.Array
-    ) and not isinstance(x, bool)
+    return isinstance(x, Schedule | int | float | np.number | ARRAY) and not isinstance(x, bool)
 
 
 def _joined(constructor, left, right):

@@ -53,7 +53,7 @@ class InitStep(Value):
 class _InitStep:
     """A pair of a kind and a number."""
 
-    def convert(self, owner: str, name: str, x: Any) -> InitStep:
+    def convert(self, owner: str, name: str, x) -> InitStep:
         kind, value = (x.kind, x.value) if isinstance(x, InitStep) else x
         if kind not in ("distance", "learning_rate", "heuristic"):
             kinds = "'distance', 'learning_rate' or 'heuristic'"
@@ -67,7 +67,7 @@ class _Pair:
     def __init__(self, each: Range):
         self.each = each
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         if not isinstance(x, list | tuple) or len(x) != 2:
             raise TypeError(f"{owner}: {name} must be a pair of numbers; got {code(x)}")
         return tuple(self.each.convert(owner, f"{name}[{i}]", v) for i, v in enumerate(x))

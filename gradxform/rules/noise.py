@@ -121,7 +121,7 @@ class _Key:
     def __repr__(self):
         return "key"
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         dtype = getattr(x, "dtype", None)
         kinds = jax.dtypes.prng_key, jnp.integer
         typed = dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds)

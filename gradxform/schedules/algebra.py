@@ -16,18 +16,12 @@ from gradxform.core.call import define
 from gradxform.core.hyper import Positive, Real, Steps
 from gradxform.core.schedule import Stretch, _time, _value, in_sequence, schedule
 from gradxform.numerics import safe_sqrt
-from gradxform.schedules.basic import _progress, linear_schedule
+from gradxform.schedules.basic import _power, _progress, linear_schedule
 
 __all__ = ["constant", "cooldown", "rex_schedule", "stretch", "warmup"]
 __all__ += ["warmup_linear_decay_schedule", "wsd_schedule"]
 
 Shape = Literal["linear", "sqrt", "cosine", "power"]
-
-
-def _power(x, power):
-    """x^power for x in [0, 1], with slope 0 at 0."""
-    positive = x > 0
-    return jnp.where(positive, jnp.where(positive, x, 1.0) ** power, 0.0)
 
 
 def _rest(shape: Shape, x, power):
@@ -145,9 +139,8 @@ def warmup_linear_decay_schedule(
     """
     rise = linear_schedule(init_value, peak_value, warmup_steps)(step)
     x = _progress(step, warmup_steps, _time(decay_steps) - warmup_steps)
-    return jnp.where(
-        _time(step) < warmup_steps, rise, end_value + (peak_value - end_value) * (1 - x)
-    )
+    fall = end_value + (peak_value - end_value) * (1 - x)
+    return jnp.where(_time(step) < warmup_steps, rise, fall)
 
 
 @schedule

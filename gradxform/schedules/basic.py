@@ -28,13 +28,11 @@ Values = Annotated[Any, Range("(-inf, inf)", "a value for each stretch", sequenc
 class _Scales:
     """`{step: factor}`: the factors are leaves, the steps static."""
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         if not isinstance(x, Mapping):
             raise TypeError(f"{owner}: {name} must be a dict from step to factor")
-        return {
-            int(k): Range("[0, inf)", "a factor").convert(owner, f"{name}[{k}]", x[k])
-            for k in sorted(x)
-        }
+        factor = Range("[0, inf)", "a factor")
+        return {int(k): factor.convert(owner, f"{name}[{k}]", x[k]) for k in sorted(x)}
 
 
 def _as_schedule(x) -> Schedule:
@@ -46,7 +44,7 @@ def _as_schedule(x) -> Schedule:
 class _Schedules:
     """A sequence of schedules; plain functions of the step become schedules."""
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         return tuple(map(_as_schedule, (x,) if callable(x) else x))
 
 
@@ -241,10 +239,8 @@ def join_schedules(step, schedules: Annotated[Any, _Schedules()], boundaries: Bo
 
 def _one_more(items, boundaries, what: str):
     if len(items) != len(boundaries) + 1:
-        raise ValueError(
-            f"{what} must be one more than boundaries; got {len(items)} and {len(boundaries)} "
-            "boundaries"
-        )
+        got = f"{len(items)} and {len(boundaries)} boundaries"
+        raise ValueError(f"{what} must be one more than boundaries; got {got}")
 
 
 @schedule
@@ -277,9 +273,8 @@ def warmup_cosine_decay_schedule(
     rise = linear_schedule(init_value, peak_value, warmup_steps)(step)
     x = _progress(step, warmup_steps, decay_steps - warmup_steps)
     cosine = _power(0.5 * (1 + jnp.cos(jnp.pi * x)), exponent)
-    return jnp.where(
-        _time(step) < warmup_steps, rise, end_value + (peak_value - end_value) * cosine
-    )
+    fall = end_value + (peak_value - end_value) * cosine
+    return jnp.where(_time(step) < warmup_steps, rise, fall)
 
 
 @schedule
@@ -296,9 +291,8 @@ def warmup_exponential_decay_schedule(
 ):
     """A straight line up to `peak_value`, then `exponential_decay` counted from there."""
     rise = linear_schedule(init_value, peak_value, warmup_steps)
-    fall = exponential_decay(
-        peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value
-    )
+    how = (transition_begin, staircase, end_value)
+    fall = exponential_decay(peak_value, transition_steps, decay_rate, *how)
     return join_schedules((rise, fall), (warmup_steps,))(step)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradxform.core.call import define
 from gradxform.core.hyper import Fraction, NonNegative, Positive, Range, Real, Steps
-from gradxform.core.schedule import Schedule, _time, schedule
+from gradxform.core.schedule import Schedule, _time, one_after_another, schedule
 from gradxform.schedules.basic import _progress, _Scales, warmup_cosine_decay_schedule
 
 __all__ = ["cosine_onecycle_schedule", "cosine_restarts_schedule", "cyclic_schedule"]
@@ -104,11 +104,8 @@ def linear_onecycle_schedule(
     """
     first, second, last = _ends(convention, transition_steps, pct_start, pct_final)
     low = peak_value / div_factor
-    return _through(
-        step,
-        _linear,
-        [(0.0, low), (first, peak_value), (second, low), (last, low / final_div_factor)],
-    )
+    points = [(0.0, low), (first, peak_value), (second, low), (last, low / final_div_factor)]
+    return _through(step, _linear, points)
 
 
 @_onecycle()
@@ -134,24 +131,21 @@ def cosine_onecycle_schedule(
     """
     first, last = _ends(convention, transition_steps, pct_start)
     low = peak_value / div_factor
-    return _through(
-        step, _cosine, [(0.0, low), (first, peak_value), (last, low / final_div_factor)]
-    )
+    points = [(0.0, low), (first, peak_value), (last, low / final_div_factor)]
+    return _through(step, _cosine, points)
 
 
 class _Cycles:
     """The arguments of a warm-up and cosine for each cycle, or the schedules they make."""
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         cycles = []
         for i, cycle in enumerate(x):
             if isinstance(cycle, Mapping):
                 cycle = warmup_cosine_decay_schedule(**cycle)
             if not isinstance(cycle, Schedule) or cycle.name != "warmup_cosine_decay_schedule":
-                raise TypeError(
-                    f"{owner}: {name}[{i}] must be a dict of the arguments of "
-                    f"warmup_cosine_decay_schedule; got {cycle!r}"
-                )
+                kind = "a dict of the arguments of warmup_cosine_decay_schedule"
+                raise TypeError(f"{owner}: {name}[{i}] must be {kind}; got {cycle!r}")
             cycles.append(cycle)
         if not cycles:
             raise ValueError(f"{owner}: {name} is empty")
@@ -167,11 +161,7 @@ def sgdr_schedule(step, cosine_kwargs: Annotated[Any, _Cycles()]):
 
     Source: I. Loshchilov, F. Hutter, SGDR (2017), equation 5.
     """
-    begin, out = 0.0, cosine_kwargs[0](step)
-    for before, cycle in pairwise(cosine_kwargs):
-        begin = begin + _time(before.decay_steps)
-        out = jnp.where(_time(step) < begin, out, cycle(_time(step) - begin))
-    return out
+    return one_after_another(step, cosine_kwargs, [c.decay_steps for c in cosine_kwargs[:-1]])
 
 
 @schedule
@@ -202,13 +192,11 @@ def cosine_restarts_schedule(
         return first * jnp.where(even, i, (safe**i - 1) / (safe - 1))
 
     i = jnp.floor(jnp.where(even, t / first, jnp.log(1 + t / first * (safe - 1)) / jnp.log(safe)))
-    i = (
-        i + _time(t >= begin(i + 1)) - _time(t < begin(i))
-    )  # the logarithm may round to the wrong side
+    # the logarithm may round to the wrong side
+    i = i + _time(t >= begin(i + 1)) - _time(t < begin(i))
     x = jnp.clip((t - begin(i)) / (first * jnp.where(even, 1.0, safe**i)), 0, 1)
-    return init_value * (
-        (1 - alpha) * _time(m_mul) ** i * (0.5 * (1 + jnp.cos(jnp.pi * x))) + alpha
-    )
+    height = _time(m_mul) ** i * (0.5 * (1 + jnp.cos(jnp.pi * x)))
+    return init_value * ((1 - alpha) * height + alpha)
 
 
 @schedule
