@@ -228,11 +228,12 @@ def define(cls: type[C], leading: int = 0, conventions: Conventions = None):
 
 
 def _constructor(cls, function, leading: int, conventions: dict[str, dict[str, Any]]):
-    signature, hints = (
+    hints = typing.get_type_hints(function, None, None, True)
+    signature, owner, converters = (
         inspect.signature(function),
-        typing.get_type_hints(function, None, None, True),
+        function.__name__,
+        _converters(hints),
     )
-    owner, converters = function.__name__, _converters(hints)
     parameters = list(signature.parameters.values())[leading:]
     optional = {name for name, hint in hints.items() if type(None) in typing.get_args(hint)}
     optional |= {p.name for p in parameters if p.default is None}

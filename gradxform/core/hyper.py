@@ -170,8 +170,6 @@ def scalar(owner: str, name: str, x):
         return x
     x = jnp.asarray(x)
     if x.shape != ():
-        words = f"a scalar inside update; got shape {x.shape}"
-        raise ValueError(
-            f"{owner}: {name} must be {words}. To try many values, vmap over the optimizer"
-        )
+        words = f"{name} must be a scalar inside update; got shape {x.shape}"
+        raise ValueError(f"{owner}: {words}. To try many values, vmap over the optimizer")
     return x

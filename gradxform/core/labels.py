@@ -55,10 +55,8 @@ class Labels:
             uncovered += [path] if hit is None else []
             rows.append(None if hit is None else table[hit])
         if uncovered:
-            words = (
-                f"no label for the leaves {uncovered[:8]}; there are labels for {list(table)[:8]}"
-            )
-            raise ValueError(f"{owner}: {words}")
+            words = f"no label for the leaves {uncovered[:8]}"
+            raise ValueError(f"{owner}: {words}; there are labels for {list(table)[:8]}")
         if paths and (idle := [path for path in table if path not in used]):
             words = f"labels for {idle[:8]}, where the parameters have no leaf"
             raise ValueError(f"{owner}: {words}; the leaves are {paths[:8]}")

@@ -13,7 +13,7 @@ from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNega
 from gradxform.optimizers.products import (
     KERAS,
     descent,
-    keras_or_not,
+    keras_only,
     nadam_parts,
     scale_by_adamax,
     scale_by_ademamix,
@@ -88,7 +88,7 @@ def adamaxw(
     Source: D. P. Kingma, J. Ba, Adam (2015), algorithm 2; I. Loshchilov, F. Hutter, Decoupled
     Weight Decay Regularization (2019).
     """
-    step = scale_by_adamax(b1, b2, eps, convention=keras_or_not(convention))
+    step = scale_by_adamax(b1, b2, eps, convention=keras_only(convention))
     return chain(step, *descent(learning_rate, weight_decay, mask))
 
 

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from gradxform.core import chain, leafwise, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Fraction, LearningRate, Momentum, NonNegative, Real
 from gradxform.optimizers.products import descent, scale_by_adam
-from gradxform.rules.differences import scale_by_optimistic_gradient
+from gradxform.rules import scale_by_learning_rate, scale_by_optimistic_gradient
 from gradxform.rules.directions import momentum as heavy_ball
 from gradxform.rules.directions import quasi_hyperbolic
 from gradxform.rules.noise import Key, add_noise, differentially_private_aggregate
-from gradxform.rules.step_size import scale_by_learning_rate
 
 __all__ = ["dpsgd", "noisy_sgd", "optimistic_adam", "optimistic_adam_v2"]
 __all__ += ["optimistic_gradient_descent", "qhm"]

@@ -6,18 +6,11 @@ one leaf; every optimizer ends in p ← p - α u, unless its equation says other
 
 from gradxform.core import Where, chain, leafwise, only, transformation
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
-from gradxform.optimizers.products import adam_parts
+from gradxform.optimizers.products import adam_parts, descent
+from gradxform.rules import scale_by_novograd, scale_by_sm3, scale_by_trust_ratio
 from gradxform.rules.directions import correct_bias
 from gradxform.rules.directions import momentum as heavy_ball
-from gradxform.rules.layerwise import (
-    _fromage,
-    _lamb_keras,
-    _lars_ratio,
-    _trust_ratio_where,
-    scale_by_novograd,
-    scale_by_sm3,
-    scale_by_trust_ratio,
-)
+from gradxform.rules.layerwise import _fromage, _lamb_keras, _lars_ratio, _trust_ratio_where
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 
@@ -58,14 +51,12 @@ def lamb(
         numbers = {"learning_rate": learning_rate, "weight_decay": only(mask, weight_decay)}
         last = leafwise(_lamb_keras, name="scale_by_trust_ratio", **numbers)
         return chain(*adam_parts(b1, b2, eps, eps_root), last)
-    corrected = convention == "optax"
-    return chain(
-        *adam_parts(b1, b2, eps, eps_root, corrected=corrected),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_trust_ratio() if corrected else scale_by_trust_ratio(eps=eps, max_norm=10.0),
-        None if corrected else correct_bias(b1),
-        scale_by_learning_rate(learning_rate),
-    )
+    parts = adam_parts(b1, b2, eps, eps_root, corrected=convention == "optax")
+    parts += (add_decayed_weights(weight_decay, mask),)
+    if convention == "optax":
+        return chain(*parts, scale_by_trust_ratio(), *descent(learning_rate))
+    ratio = scale_by_trust_ratio(eps=eps, max_norm=10.0)
+    return chain(*parts, ratio, correct_bias(b1), *descent(learning_rate))
 
 
 @transformation(conventions=("optax", "paper"))

@@ -81,9 +81,8 @@ def adafactor(
     """
     torch, keras = convention == "torch", convention == "keras"
     if (torch or keras) and (momentum is not None or not factored):
-        raise ValueError(
-            f"adafactor: {convention} has neither momentum nor a second moment that is not factored"
-        )
+        neither = "has neither momentum nor a second moment that is not factored"
+        raise ValueError(f"adafactor: {convention} {neither}")
     rate = decay = None
     if learning_rate is not None and convention == "optax":
         rate = scale_by_learning_rate(learning_rate, flip_sign=False)
@@ -97,15 +96,10 @@ def adafactor(
         decay = decay_by_rate(*decays) if torch or keras else add_decayed_weights(*decays[1:])
     size = (factored, decay_rate, decay_offset, min_dim_size_to_factor, eps)
     precondition = factored_rms_keras(decay_rate, eps) if keras else scale_by_factored_rms(*size)
-    return chain(
-        factored_rms_torch(decay_rate) if torch else precondition,
-        None if clipping_threshold is None else clip_by_block_rms(clipping_threshold),
-        rate,
-        relative,
-        None if momentum is None else ema(momentum, False, dtype_momentum),
-        decay,
-        scale(-1.0),
-    )
+    precondition = factored_rms_torch(decay_rate) if torch else precondition
+    clipped = None if clipping_threshold is None else clip_by_block_rms(clipping_threshold)
+    averaged = None if momentum is None else ema(momentum, False, dtype_momentum)
+    return chain(precondition, clipped, rate, relative, averaged, decay, scale(-1.0))
 
 
 @transformation

@@ -46,14 +46,14 @@ def descent(learning_rate, weight_decay=None, where=None):
     return decay, scale_by_learning_rate(learning_rate)
 
 
-def keras_or_not(convention: str) -> str:
+def keras_only(convention: str) -> str:
     """The convention of a preconditioner that only Keras has differently."""
     return "keras" if convention == "keras" else "optax"
 
 
 def adam_rms(b2, eps, eps_root=0.0, corrected=True, convention="optax"):
     """The preconditioner of `adam`: ε outside the root, the average corrected."""
-    where = {"eps_in_sqrt": False, "eps_root": eps_root, "convention": keras_or_not(convention)}
+    where = {"eps_in_sqrt": False, "eps_root": eps_root, "convention": keras_only(convention)}
     return scale_by_rms(b2, eps, bias_correction=corrected, **where)
 
 
@@ -91,14 +91,10 @@ def nadam_parts(b1, b2, eps, eps_root, mu_dtype, convention):
     averaged, precondition = adam_parts(b1, b2, eps, eps_root, mu_dtype, nesterov=True)
     if convention == "optax":
         return averaged, precondition
-    how = {
-        "accumulator_dtype": mu_dtype,
-        "convention": "paper" if convention == "paper" else "torch",
-    }
+    published = convention == "paper"
+    how = {"accumulator_dtype": mu_dtype, "convention": "paper" if published else "torch"}
     scheduled = nesterov_ema_scheduled(b1, 1.0 if convention == "keras" else 0.004, **how)
-    return scheduled, scale_by_nadam_rms(
-        b2, eps, eps_root
-    ) if convention == "paper" else precondition
+    return scheduled, scale_by_nadam_rms(b2, eps, eps_root) if published else precondition
 
 
 @transformation(conventions={"optax": {}, "keras": {"eps": 1e-7}})

@@ -8,18 +8,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from gradxform.core import (
-    Inner,
-    Positive,
-    Real,
-    Steps,
-    WeightDecay,
-    Where,
-    at_step,
-    chain,
-    schedule,
-    transformation,
-)
+from gradxform.core import Positive, Real, Steps, WeightDecay, Where, at_step, schedule
+from gradxform.core.chain import Inner, chain, transformation
 from gradxform.core.hyper import Count, Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
 from gradxform.optimizers.products import adam_parts, adam_rms, descent
 from gradxform.rules.coin_betting import scale_by_cocob

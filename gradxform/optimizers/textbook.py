@@ -8,14 +8,7 @@ others: "torch" (2.13), "keras" (3) and "paper", where they differ from it.
 
 from gradxform.core import WeightDecay, Where, chain, transformation
 from gradxform.core.hyper import Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
-from gradxform.optimizers.products import (
-    KERAS,
-    SAME,
-    adam_parts,
-    descent,
-    keras_or_not,
-    nadam_parts,
-)
+from gradxform.optimizers.products import KERAS, SAME, adam_parts, descent, keras_only, nadam_parts
 from gradxform.rules.directions import ema
 from gradxform.rules.directions import momentum as heavy_ball
 from gradxform.rules.preconditioners import (
@@ -343,7 +336,7 @@ def adamax(
 
     Source: D. P. Kingma, J. Ba, Adam (2015), algorithm 2.
     """
-    precondition = scale_by_inf_norm(b2, eps, convention=keras_or_not(convention))
+    precondition = scale_by_inf_norm(b2, eps, convention=keras_only(convention))
     return chain(ema(b1), precondition, scale_by_learning_rate(learning_rate))
 
 

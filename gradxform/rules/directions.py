@@ -129,6 +129,9 @@ def _ema_nesterov_debiased(u, at, m, *, decay):
     return decay * debias(m, decay, at.t + 1) + (1 - decay) * debias(u, decay, at.t), m
 
 
+_EMA = {False: (_ema, _ema_debiased), True: (_ema_nesterov, _ema_nesterov_debiased)}
+
+
 @transformation
 def ema(
     decay: Decay = 0.9,
@@ -154,12 +157,8 @@ def ema(
 
     Not: an average of the parameters.
     """
-    rule = {
-        (False, False): _ema,
-        (True, False): _ema_debiased,
-        (False, True): _ema_nesterov,
-        (True, True): _ema_nesterov_debiased,
-    }[bool(debias), bool(nesterov)]
+    plain, corrected = _EMA[bool(nesterov)]
+    rule = corrected if debias else plain
     return leafwise(rule, slots=_slot("m", accumulator_dtype), direction=True, decay=decay)
 
 

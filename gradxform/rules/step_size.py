@@ -93,14 +93,12 @@ def _watch(
     return kept[0], *kept
 
 
-def _start(x, dtype):
-    return lambda params: jnp.full((), x, dtype)
+def _start(x):
+    return lambda params: jnp.full((), x, jnp.float32 if isinstance(x, float) else jnp.int32)
 
 
 _BEGIN = {"scale": 1.0, "best": jnp.inf, "mean": 0.0, "bad": 0, "cooling": 0, "seen": 0}
-_MEMORY = {
-    k: _start(x, jnp.float32 if isinstance(x, float) else jnp.int32) for k, x in _BEGIN.items()
-}
+_MEMORY = {name: _start(x) for name, x in _BEGIN.items()}
 
 
 @transformation(conventions=("optax", "torch"))
