@@ -12,21 +12,9 @@ import jax.numpy as jnp
 from gradxform.core import chain, leafwise, real_full, real_zeros, schedule, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Momentum, NonNegative, Positive, Steps
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, wide_dtype
-from gradxform.rules.directions import (
-    correct_bias,
-    ema,
-    momentum_plus_gradient,
-    nesterov_ema_scheduled,
-    two_emas,
-)
-from gradxform.rules.preconditioners import (
-    scale_by_deviation,
-    scale_by_inf_norm,
-    scale_by_nadam_rms,
-    scale_by_rms,
-    scale_by_rms_max,
-    scale_by_yogi_rms,
-)
+from gradxform.rules import ema, scale_by_deviation, scale_by_inf_norm, scale_by_nadam_rms, two_emas
+from gradxform.rules.directions import correct_bias, momentum_plus_gradient, nesterov_ema_scheduled
+from gradxform.rules.preconditioners import scale_by_rms, scale_by_rms_max, scale_by_yogi_rms
 from gradxform.rules.rms_variants import scale_by_rectified_rms
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights

@@ -9,13 +9,8 @@ leaf), or a tree of booleans.
 from gradxform.core import Where, chain, leafwise, only, transformation
 from gradxform.core.hyper import Decay, Epsilon, Fraction, LearningRate, Positive, WeightDecay
 from gradxform.optimizers.products import adam_rms, descent
-from gradxform.rules.directions import ema, quasi_hyperbolic
-from gradxform.rules.rms_variants import (
-    scale_by_atan2,
-    scale_by_clipped_rms,
-    scale_by_quasi_hyperbolic_rms,
-    scale_by_rms_power,
-)
+from gradxform.rules import ema, quasi_hyperbolic, scale_by_atan2, scale_by_clipped_rms
+from gradxform.rules.rms_variants import scale_by_quasi_hyperbolic_rms, scale_by_rms_power
 
 __all__ = ["adam_atan2", "laprop", "padam", "qhadam", "stable_adamw"]
 

@@ -9,16 +9,9 @@ others: "torch" (2.13), "keras" (3) and "paper", where they differ from it.
 from gradxform.core import WeightDecay, Where, chain, transformation
 from gradxform.core.hyper import Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
 from gradxform.optimizers.products import KERAS, SAME, adam_parts, descent, keras_only, nadam_parts
-from gradxform.rules.directions import ema
+from gradxform.rules import ema, scale_by_adadelta, scale_by_inf_norm, scale_by_stddev
 from gradxform.rules.directions import momentum as heavy_ball
-from gradxform.rules.preconditioners import (
-    scale_by_adadelta,
-    scale_by_inf_norm,
-    scale_by_rms,
-    scale_by_rms_max,
-    scale_by_rss,
-    scale_by_stddev,
-)
+from gradxform.rules.preconditioners import scale_by_rms, scale_by_rms_max, scale_by_rss
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
 
