@@ -79,8 +79,8 @@ class Call(Value):
     """
 
     _function: Callable
-    _dynamic: dict[str, Any]
-    _static: tuple[tuple[str, Any], ...]
+    _dynamic: dict
+    _static: tuple
 
     def __init__(self, function, dynamic, static):
         self.__dict__.update(_function=function, _dynamic=dynamic, _static=static)
@@ -163,7 +163,7 @@ class Call(Value):
         return f"{self.name}({', '.join(shown)})"
 
 
-def _with_numbers(doc: str | None, converters: dict[str, Any]):
+def _with_numbers(doc: str | None, converters: dict):
     """The docstring, and what the types of the arguments say about them."""
     texts = {name: getattr(converter, "text", "") for name, converter in converters.items()}
     lines = [f"    {name}: {text}" for name, text in texts.items() if text]
@@ -193,7 +193,7 @@ class Choice:
 C = typing.TypeVar("C", bound=Call)
 
 
-def _converters(hints: dict[str, Any]):
+def _converters(hints: dict):
     """What converts and checks the value of each parameter: in the metadata of its `Annotated[...]`
     type, or the choice that a `Literal[...]` is.
     """
@@ -208,7 +208,7 @@ def _converters(hints: dict[str, Any]):
     return found
 
 
-Conventions = dict[str, dict[str, Any]] | tuple[str, ...] | None
+Conventions = dict[str, dict] | tuple[str, ...] | None
 
 
 def define(cls: type[C], leading: int = 0, conventions: Conventions = None):
@@ -227,7 +227,7 @@ def define(cls: type[C], leading: int = 0, conventions: Conventions = None):
     return decorate
 
 
-def _constructor(cls, function, leading: int, conventions: dict[str, dict[str, Any]]):
+def _constructor(cls, function, leading: int, conventions: dict[str, dict]):
     hints = typing.get_type_hints(function, None, None, True)
     signature, owner, converters = (
         inspect.signature(function),

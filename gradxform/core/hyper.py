@@ -147,7 +147,7 @@ Count = Annotated[Hyper, Range("[1, inf)", "a number of times", integer=True)]
 Patience = Annotated[Hyper, Range("[0, inf)", "a number of times", integer=True)]
 
 
-def at_step(hyper, step):
+def at_step(hyper, step) -> Hyper:
     """The hyperparameter's value at `step`: schedules are evaluated, tables row by row, numbers
     stay as they are.
     """

@@ -33,7 +33,7 @@ class Labels:
         return hash(self.entries)
 
     def __repr__(self):
-        out: Any = {}
+        out = {}
         for path, label in self.entries:
             *above, last = path.split("/")
             node = out
@@ -171,8 +171,8 @@ class ByPath(Value):
     wins.
     """
 
-    patterns: tuple[Any, ...]
-    values: tuple[Any, ...]
+    patterns: tuple
+    values: tuple
 
     def tree_flatten_with_keys(self):
         rows = zip(self.patterns, self.values, strict=True)
@@ -227,7 +227,7 @@ def _flags(pattern, owner: str, paths, leaves: list):
     return label_leaves(owner, pattern, paths.structure.unflatten(leaves), True)
 
 
-def by_path(table: Mapping[Any, Any]) -> ByPath:
+def by_path(table: Mapping) -> ByPath:
     """A hyperparameter by parameter path: `by_path({"**/kernel": 0.1, "**": 0.0})`.
 
     Patterns are matched against paths like `encoder/0/kernel`: `*` stands for anything within one
@@ -248,6 +248,6 @@ def by_path(table: Mapping[Any, Any]) -> ByPath:
     return ByPath(tuple(table), tuple(values.values()))
 
 
-def only(where, x, elsewhere: Any = 0.0) -> Any:
+def only(where, x, elsewhere=0.0):
     """A hyperparameter on the chosen leaves, and another elsewhere; everywhere where none are chosen."""
     return x if where is None else ByPath((where, "**"), (x, elsewhere))

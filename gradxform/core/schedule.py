@@ -140,6 +140,9 @@ class _Parts:
         return tuple(_part(owner, f"{name}[{i}]", part) for i, part in enumerate(x))
 
 
+Parts = Annotated[Any, _Parts()]
+
+
 def _part(owner: str, name: str, x):
     if isinstance(x, Schedule | Tracer | jax.ShapeDtypeStruct):
         return x
@@ -165,7 +168,7 @@ def one_after_another(step, schedules, lengths):
 
 
 @define(Composite, leading=1)
-def in_sequence(step, schedules: Annotated[Any, _Parts()]):
+def in_sequence(step, schedules: Parts):
     """The schedule whose stretch the step lies in, its steps counted from there: what `>>` makes.
 
         a(step) = aᵢ(step - bᵢ)      of stretch i, which begins at b and holds the step
@@ -181,7 +184,7 @@ def in_sequence(step, schedules: Annotated[Any, _Parts()]):
 
 
 @define(Composite, leading=1)
-def sum_of_schedules(step, schedules: Annotated[Any, _Parts()]):
+def sum_of_schedules(step, schedules: Parts):
     """The sum of schedules and numbers: what `+` makes.
 
     a(step) = Σ aᵢ(step)
@@ -190,7 +193,7 @@ def sum_of_schedules(step, schedules: Annotated[Any, _Parts()]):
 
 
 @define(Composite, leading=1)
-def product_of_schedules(step, schedules: Annotated[Any, _Parts()]):
+def product_of_schedules(step, schedules: Parts):
     """The product of schedules and numbers: what `*` makes.
 
     a(step) = Π aᵢ(step)

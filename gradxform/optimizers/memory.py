@@ -2,15 +2,13 @@
 in a subspace.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from gradxform.core import Inner, Positive, Real, WeightDecay, Where, chain, transformation
 from gradxform.core.hyper import Count, Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
 from gradxform.optimizers.products import descent
 from gradxform.rules.clipping import clip_by_block_rms
 from gradxform.rules.directions import ema
 from gradxform.rules.factored import (
+    Axes,
     decay_by_rate,
     factored_rms_keras,
     factored_rms_torch,
@@ -139,7 +137,7 @@ def adam_mini(
     weight_decay: WeightDecay = 0.0,
     where: Where | None = None,
     *,
-    blocks: tuple[int, ...] | Callable[[Any], tuple[int, ...]] = (),
+    blocks: Axes = (),
 ):
     """Adam with one second moment for each block of parameters.
 

@@ -3,7 +3,7 @@ parameters.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +26,13 @@ class Hutchinson(Transform):
     """Built by `hutchinson_estimator_diag_hessian`."""
 
     equation: ClassVar[str] = "u = z ⊙ H z      H the Hessian of the loss, z random signs"
-    key: Any
+    key: Key
     name: str = "hutchinson_estimator_diag_hessian"
 
     def init(self, params):
         return RuleState(jnp.zeros((), jnp.int32), {"key": _key_data(params, key=self.key)})
 
-    def update(
-        self, updates, state, params=None, obj_fn: Callable[..., Any] | None = None, **extra
-    ):
+    def update(self, updates, state, params=None, obj_fn: Callable | None = None, **extra):
         require_params(self.name, params)
         if obj_fn is None:
             needed = "the keyword argument obj_fn=, the loss as a function of the parameters"

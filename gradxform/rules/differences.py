@@ -132,7 +132,7 @@ class _Adopt:
     form or not.
     """
 
-    bound: Callable[[Any], Any] | None
+    bound: Callable | None
     start: int
     nesterov: bool
 

@@ -5,11 +5,11 @@ the whole tree is a few scalars.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax.numpy as jnp
 
-from gradxform.core import PerLeaf, Real, Value, WeightDecay, leafwise, transformation
+from gradxform.core import Hyper, PerLeaf, Real, Value, WeightDecay, leafwise, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
 from gradxform.core.hyper import Decay, DType, Epsilon, LearningRate, NonNegative, Positive, Range
@@ -44,7 +44,7 @@ class InitStep(Value):
     """The first step of DoG: ("distance" | "learning_rate" | "heuristic", value)."""
 
     kind: str
-    value: Any
+    value: Hyper
 
     def __repr__(self):
         return code((self.kind, self.value))
@@ -73,8 +73,8 @@ class _Pair:
         return tuple(self.each.convert(owner, f"{name}[{i}]", v) for i, v in enumerate(x))
 
 
-Decays = Annotated[Any, _Pair(Range("[0, 1)", "a share of the old average kept at each step"))]
-FirstStep = Annotated[Any, _InitStep()]
+Decays = Annotated[Hyper, _Pair(Range("[0, 1)", "a share of the old average kept at each step"))]
+FirstStep = Annotated[Hyper, _InitStep()]
 
 
 def _given(params, *, first):

@@ -121,7 +121,7 @@ def _power_decay(step, decay_rate):
 @dataclass(frozen=True)
 class _FactoredRms:
     factoring: Factoring
-    decay_rate_fn: Callable[..., Any]
+    decay_rate_fn: Callable
 
     @property
     def equation(self) -> str:
@@ -324,11 +324,14 @@ def scale_by_came(
     return leafwise(_Came(factoring), slots=slots, name="scale_by_came", direction=True, **numbers)
 
 
+Axes = tuple[int, ...] | Callable[[Any], tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class _Blocks:
     """The axes that are averaged away: all but those that tell blocks apart."""
 
-    kept: tuple[int, ...] | Callable[[Any], tuple[int, ...]]
+    kept: Axes
 
     def reduced(self, x) -> tuple[int, ...]:
         kept = self.kept(x) if callable(self.kept) else self.kept
@@ -354,12 +357,7 @@ class _BlockRms(_Blocks):
 
 
 @transformation
-def scale_by_block_rms(
-    decay: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    *,
-    blocks: tuple[int, ...] | Callable[[Any], tuple[int, ...]] = (),
-):
+def scale_by_block_rms(decay: Decay = 0.999, eps: Epsilon = 1e-8, *, blocks: Axes = ()):
     """Divide each block by the root of an average of its mean squared gradient: Adam-mini's
     preconditioner.
 

@@ -4,13 +4,13 @@ Leaves have one axis more than the parameters, the first: the examples, as `jax.
 (None, 0))` gives them.
 """
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from gradxform.core import PerLeaf, RuleState, Transform, leafwise, transformation
+from gradxform.core import Hyper, PerLeaf, RuleState, Transform, leafwise, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
 from gradxform.core.chain import whole
@@ -87,9 +87,9 @@ class Aggregate(Transform):
     """Built by `differentially_private_aggregate`."""
 
     per_example: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
-    l2_norm_clip: Any
-    noise_multiplier: Any
-    key: Any
+    l2_norm_clip: Hyper
+    noise_multiplier: Hyper
+    key: Hyper
     name: str = "differentially_private_aggregate"
 
     def init(self, params):
@@ -132,7 +132,7 @@ class _Key:
         return jax.random.wrap_key_data(jnp.asarray(x)) if raw else x
 
 
-Key = Annotated[Any, _Key()]
+Key = Annotated[Hyper, _Key()]
 
 
 @whole

@@ -6,11 +6,11 @@ values. All compute in the widest enabled float.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax.numpy as jnp
 
-from gradxform.core.hyper import Begin, Length, NonNegative, Positive, Range, Real, Steps
+from gradxform.core.hyper import Begin, Hyper, Length, NonNegative, Positive, Range, Real, Steps
 from gradxform.core.schedule import Schedule, _time, from_function, schedule
 
 __all__ = ["constant_schedule", "cosine_decay_schedule", "exponential_decay", "inverse_sqrt_decay"]
@@ -19,10 +19,8 @@ __all__ += ["natural_exp_decay", "per_epoch", "piecewise_constant_schedule", "po
 __all__ += ["step_decay", "warmup_constant_schedule", "warmup_cosine_decay_schedule"]
 __all__ += ["warmup_exponential_decay_schedule"]
 
-Boundaries = Annotated[Any, Range("[0, inf)", "steps at which something changes", sequence=True)]
-
-
-Values = Annotated[Any, Range("(-inf, inf)", "a value for each stretch", sequence=True)]
+Boundaries = Annotated[Hyper, Range("[0, inf)", "steps at which something changes", sequence=True)]
+Values = Annotated[Hyper, Range("(-inf, inf)", "a value for each stretch", sequence=True)]
 
 
 class _Scales:
@@ -46,6 +44,10 @@ class _Schedules:
 
     def convert(self, owner: str, name: str, x):
         return tuple(map(_as_schedule, (x,) if callable(x) else x))
+
+
+Scales = Annotated[Hyper, _Scales()]
+Schedules = Annotated[Hyper, _Schedules()]
 
 
 def _progress(step, begin, steps):
@@ -179,7 +181,7 @@ def inverse_sqrt_decay(step, init_value: Real, transition_steps: Steps = 1):
 
 @schedule
 def piecewise_constant_schedule(
-    step, init_value: Real, boundaries_and_scales: Annotated[Any, _Scales()] | None = None
+    step, init_value: Real, boundaries_and_scales: Scales | None = None
 ):
     """A value times every factor whose boundary has been reached: `{1000: 0.1, 2000: 0.1}`.
 
@@ -223,7 +225,7 @@ def cosine_decay_schedule(
 
 
 @schedule
-def join_schedules(step, schedules: Annotated[Any, _Schedules()], boundaries: Boundaries):
+def join_schedules(step, schedules: Schedules, boundaries: Boundaries):
     """One schedule after another: the i-th runs from its boundary, with its own step counted from
     there.
 
@@ -297,7 +299,7 @@ def warmup_exponential_decay_schedule(
 
 
 @schedule
-def per_epoch(step, schedule: Annotated[Any, _Schedules()], steps_per_epoch: Positive):
+def per_epoch(step, schedule: Schedules, steps_per_epoch: Positive):
     """A schedule of the epoch instead of the step.
 
     a(step) = schedule(⌊step / steps_per_epoch⌋)

@@ -6,14 +6,14 @@ As in `schedules`, every number, lengths included, may be traced, batched and di
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 
 from gradxform.core.call import define
-from gradxform.core.hyper import Fraction, NonNegative, Positive, Range, Real, Steps
+from gradxform.core.hyper import Fraction, Hyper, NonNegative, Positive, Range, Real, Steps
 from gradxform.core.schedule import Schedule, _time, one_after_another, schedule
-from gradxform.schedules.basic import _progress, _Scales, warmup_cosine_decay_schedule
+from gradxform.schedules.basic import Scales, _progress, warmup_cosine_decay_schedule
 
 __all__ = ["cosine_onecycle_schedule", "cosine_restarts_schedule", "cyclic_schedule"]
 __all__ += ["linear_onecycle_schedule", "piecewise_interpolate_schedule", "sgdr_schedule"]
@@ -27,7 +27,7 @@ def _cosine(start, end, x):
     return end + (start - end) * (0.5 * (1 + jnp.cos(jnp.pi * x)))
 
 
-Growth = Annotated[Any, Range("[1, inf)", "how much longer each cycle is than the one before")]
+Growth = Annotated[Hyper, Range("[1, inf)", "how much longer each cycle is than the one before")]
 
 
 _SHAPES = {"linear": _linear, "cosine": _cosine}
@@ -47,7 +47,7 @@ def piecewise_interpolate_schedule(
     step,
     interpolate_type: Literal["linear", "cosine"],
     init_value: Real,
-    boundaries_and_scales: Annotated[Any, _Scales()] | None = None,
+    boundaries_and_scales: Scales | None = None,
 ):
     """From boundary to boundary along a line or half a cosine, each value the one before times that
     boundary's factor.
@@ -153,7 +153,7 @@ class _Cycles:
 
 
 @schedule
-def sgdr_schedule(step, cosine_kwargs: Annotated[Any, _Cycles()]):
+def sgdr_schedule(step, cosine_kwargs: Annotated[Hyper, _Cycles()]):
     """Warm restarts written out: `warmup_cosine_decay_schedule` for each dict of its arguments, one
     after another.
 
