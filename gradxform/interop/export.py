@@ -6,11 +6,8 @@ from typing import Any
 
 import jax
 
-from gradxform.core.chain import Chain, Named, as_transform
-from gradxform.core.labels import ByPath
-from gradxform.core.leafwise import Leafwise
+from gradxform.core import ByPath, Chain, Leafwise, Named, Schedule, as_transform
 from gradxform.core.leaves import path_string
-from gradxform.core.schedule import Schedule
 from gradxform.display.code import code
 
 

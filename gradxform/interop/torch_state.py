@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradxform.core import Leafwise, RuleState, as_transform
 from gradxform.core import leaves as trees
-from gradxform.core.chain import as_transform
-from gradxform.core.leafwise import Leafwise, RuleState
 from gradxform.interop.optax.state import Import, with_records
 
 

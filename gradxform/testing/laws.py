@@ -14,9 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradxform
-from gradxform.core.chain import Named, apply_updates, chain, identity, stack
-from gradxform.core.labels import by_path
-from gradxform.core.schedule import Schedule
+from gradxform.core import Named, Schedule, apply_updates, by_path, chain, identity, stack
 from gradxform.schedules.basic import constant_schedule
 from gradxform.testing.samples import assert_close, assert_same, gradients_of, step, train, tree
 

@@ -11,11 +11,8 @@ import jax
 from jax import export
 
 import gradxform
+from gradxform.core import Range, Transform, global_norm, tunable
 from gradxform.core.chain import AnyTransform, chain, identity
-from gradxform.core.hyper import Range
-from gradxform.core.leaves import global_norm
-from gradxform.core.transform import Transform
-from gradxform.core.tunable import tunable
 from gradxform.interop.optax import aliases
 from gradxform.optimizers.textbook import adam
 from gradxform.state.access import get, numbers
@@ -23,7 +20,7 @@ from gradxform.state.describe import describe
 from gradxform.testing.samples import tree
 
 
-def constructors() -> dict[str, Callable[..., Any]]:
+def constructors() -> dict[str, Callable]:
     """Every public constructor of transformations by name, those under Optax's names included."""
     public = vars(gradxform) | {name: getattr(aliases, name) for name in aliases.__all__}
     found = {name: f for name, f in public.items() if hasattr(f, "build")}
@@ -31,7 +28,7 @@ def constructors() -> dict[str, Callable[..., Any]]:
     return {name: f for name, f in found.items() if issubclass(made[name], Transform)}
 
 
-def representative(constructor: Callable[..., Any], **given):
+def representative(constructor: Callable, **given):
     """An instance of a public constructor: what has no default gets a value by its name or type."""
     for p in inspect.signature(constructor).parameters.values():
         if p.default is p.empty and p.name not in given:

@@ -13,11 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Count, Inner, leafwise, transformation, zeros
 from gradxform.core.call import pytree
-from gradxform.core.chain import Inner, transformation
-from gradxform.core.hyper import Count
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import zeros
 from gradxform.core.transform import Transform, require_params
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, is_multiple, pick, zeros_like
 
@@ -40,7 +37,7 @@ class Conditional(Wrapper):
     State: ClassVar[type] = ConditionState
     inner: Transform
     k: Count
-    should: Callable[..., Any] | None
+    should: Callable | None
     forward: bool
     otherwise: str
 
@@ -49,10 +46,11 @@ class Conditional(Wrapper):
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
+        step = state.step
         if self.should is None:
-            condition = is_multiple(state.step, self.number("k", state.step))
+            condition = is_multiple(step, self.number("k", step))
         else:
-            condition = self.should(state.step, **(extra if self.forward else {}))
+            condition = self.should(step, **(extra if self.forward else {}))
 
         def run(updates, inner):
             return self.run(updates, inner, params, gradient, extra)
@@ -61,12 +59,12 @@ class Conditional(Wrapper):
             return zeros_like(updates) if self.otherwise == "zero" else updates, inner
 
         out, inner = jax.lax.cond(condition, run, leave, updates, state.inner)
-        return out, ConditionState(state.step + 1, inner)
+        return out, ConditionState(step + 1, inner)
 
 
 @transformation
 def conditionally_transform(
-    inner: Inner, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: Inner, should_transform_fn: Callable, forward_extra_args: bool = False
 ):
     """Run the inner transformation only where a condition holds; elsewhere the updates pass as they
     are.
@@ -91,7 +89,7 @@ def conditionally_transform(
 
 @transformation
 def conditionally_mask(
-    inner: Inner, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: Inner, should_transform_fn: Callable, forward_extra_args: bool = False
 ):
     """Run the inner transformation only where a condition holds; elsewhere the updates are zero.
 

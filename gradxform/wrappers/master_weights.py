@@ -4,10 +4,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 
+from gradxform.core import Inner, copied, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.chain import Inner, transformation
-from gradxform.core.slots import copied
 from gradxform.core.transform import Transform, check_updates, require_params
 from gradxform.numerics import wide_dtype
 from gradxform.wrappers.wrapper import Wrapper, updated
@@ -25,7 +24,7 @@ class MasterWeightsState(NamedTuple):
 
 
 def _is_narrow(p) -> bool:
-    return p is not None and p.dtype != wide_dtype(p.dtype)
+    return p.dtype != wide_dtype(p.dtype)
 
 
 @pytree()
@@ -37,9 +36,7 @@ class MasterWeights(Wrapper):
     inner: Transform
 
     def init(self, params):
-        master = jax.tree.map(
-            lambda p: copied()(p) if _is_narrow(p) else None, params, is_leaf=trees.is_none
-        )
+        master = trees.tree_map(lambda p: copied()(p) if _is_narrow(p) else None, params)
         return MasterWeightsState(master, self.inner.init(_over(params, master)))
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):

@@ -7,11 +7,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Decay, Inner, Patience, Positive, Transform, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.chain import Inner, transformation
-from gradxform.core.hyper import Decay, Patience, Positive
-from gradxform.core.transform import Transform
 from gradxform.numerics import bias_correction, lerp, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, counter, pick, zeros_like
 
@@ -90,8 +88,8 @@ class SkipNonfinite(_Skip):
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
-        bad = ~all_finite(updates)
-        skip, out, inner, consecutive = self.guarded(bad, state, updates, params, gradient, extra)
+        given = ~all_finite(updates), state, updates, params, gradient, extra
+        skip, out, inner, consecutive = self.guarded(*given)
         return out, SkipState(consecutive, state.skipped + jnp.where(skip, 1, 0), inner)
 
 
@@ -147,9 +145,7 @@ class SkipSpikes(_Skip):
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
-        threshold, decay, warmup = (
-            self.number(name, state.seen) for name in ("threshold", "decay", "warmup")
-        )
+        threshold, decay, warmup = self.numbers(state.seen, "threshold", "decay", "warmup")
         norm = safe_sqrt(trees.sum_of_squares(jax.tree.leaves(updates))).astype(jnp.float32)
         correction = bias_correction(decay, jnp.maximum(state.seen, 1), jnp.float32)
         mean = state.mean / correction

@@ -4,10 +4,11 @@ It is a direction if what it wraps is (the gradient it freezes is then what ente
 hands on every extra argument, and never branches in Python on a number.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradxform.core.hyper import one_number
 from gradxform.core.transform import Transform
@@ -36,16 +37,20 @@ class Wrapper(Transform):
     def inside(self, state=None, params=None):
         yield "inner", self.inner, state and state.inner, params
 
-    def number(self, name: str, step, dtype: Any = jnp.float32):
+    def number(self, name: str, step, dtype: DTypeLike = jnp.float32):
         """One of its numbers at a step, the same for the whole tree."""
         return jnp.asarray(one_number(self.name, name, getattr(self, name), step), dtype)
+
+    def numbers(self, step, *names, dtype: DTypeLike = jnp.float32):
+        """Several of its numbers at a step."""
+        return (self.number(name, step, dtype) for name in names)
 
     def check(self, state):
         """Raise when the state is not this wrapper's."""
         if not isinstance(state, self.State):
+            got = type(state).__name__
             raise ValueError(
-                f"{self.name}: this state belongs to another transformation: got "
-                f"{type(state).__name__}"
+                f"{self.name}: this state belongs to another transformation: got {got}"
             )
 
     def run(self, updates, state, params, gradient, extra):

@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Schedule, Transform, inject_hyperparams
 from gradxform.core.chain import Chain, Foreign, as_transform, chain, stateless_with_tree_map
-from gradxform.core.schedule import Schedule
-from gradxform.core.transform import Transform
-from gradxform.core.tunable import inject_hyperparams
 from gradxform.display.code import code
 from gradxform.interop.optax.tree_math import (
     tree_add_scale,
@@ -59,7 +57,7 @@ Updates = Params
 OptState = Any
 
 
-ScalarOrSchedule = float | jax.Array | Schedule | Callable[[Any], Any]
+ScalarOrSchedule = float | jax.Array | Schedule | Callable
 
 
 MaskOrFn = Any
@@ -71,7 +69,7 @@ TransformInitFn = Callable[[Params], OptState]
 TransformUpdateFn = TransformUpdateExtraArgsFn = Callable[..., tuple[Updates, OptState]]
 
 
-ShouldSkipUpdateFunction = ConditionFn = Callable[..., Any]
+ShouldSkipUpdateFunction = ConditionFn = Callable
 
 
 class EmptyState(NamedTuple):

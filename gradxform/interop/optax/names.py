@@ -282,7 +282,7 @@ def _is_loss(name: str) -> bool:
     return "." not in name and hasattr(importlib.import_module("optax.losses"), name)
 
 
-def mismatch(theirs: Callable[..., Any], ours: Callable[..., Any]) -> str | None:
+def mismatch(theirs: Callable, ours: Callable) -> str | None:
     """The first call that Optax's signature takes and ours does not, or takes otherwise; None where
     there is none.
 
@@ -324,7 +324,7 @@ def _alike(a, b) -> bool:
     return bool(a == b)
 
 
-def more(theirs: Callable[..., Any], ours: Callable[..., Any]) -> list[str]:
+def more(theirs: Callable, ours: Callable) -> list[str]:
     """The arguments that ours has beside Optax's."""
     skip = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     known = inspect.signature(theirs).parameters

@@ -10,13 +10,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Chain, RuleState, Schedule, Tunable, TunableState, as_transform
 from gradxform.core import leaves as trees
-from gradxform.core.chain import Chain, as_transform
 from gradxform.core.leafwise import RECORDED, Leafwise
-from gradxform.core.schedule import Schedule
-from gradxform.core.states import RuleState
 from gradxform.core.transform import name_of
-from gradxform.core.tunable import Tunable, TunableState
 from gradxform.state.access import with_children
 from gradxform.wrappers.accumulation import Accumulate
 from gradxform.wrappers.conditional import Conditional

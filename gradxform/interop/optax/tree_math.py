@@ -18,7 +18,7 @@ from gradxform.core.leaves import is_none, paths, sum_of_squares
 from gradxform.numerics import abs_sq, bias_correction, safe_sqrt, wide_dtype
 
 
-def _map(f: Callable[..., Any], *trees) -> Any:
+def _map(f: Callable, *trees) -> Any:
     def on_leaves(*xs):
         return None if any(x is None for x in xs) else f(*xs)
 
@@ -26,7 +26,7 @@ def _map(f: Callable[..., Any], *trees) -> Any:
         return jax.tree.map(on_leaves, *trees, is_leaf=is_none)
 
 
-def _reduce(f: Callable[..., Any], each: Callable[..., Any], leaves, empty):
+def _reduce(f: Callable, each: Callable, leaves, empty):
     with jax.numpy_dtype_promotion("standard"):
         found = [each(x) for x in leaves]
         return reduce(f, found) if found else jnp.asarray(empty)
@@ -303,9 +303,7 @@ def tree_split_key_like(rng_key, target_tree):
     return jax.tree.unflatten(structure, jax.random.split(rng_key, structure.num_leaves))
 
 
-def tree_random_like(
-    rng_key, target_tree, sampler: Callable[..., Any] = jax.random.normal, dtype=None
-):
+def tree_random_like(rng_key, target_tree, sampler: Callable = jax.random.normal, dtype=None):
     """Random leaves of the shapes and shardings of a tree: `sampler(key, shape, dtype)`, in the
     dtype of each leaf by default.
     """

@@ -11,10 +11,9 @@ from typing import Any
 import jax
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
+from gradxform.core import ByPath, Schedule
 from gradxform.core import leaves as trees
-from gradxform.core.labels import ByPath
 from gradxform.core.leafwise import RECORDED
-from gradxform.core.schedule import Schedule
 from gradxform.interop.optax.tree_math import (
     tree_add,
     tree_add_scale,
@@ -250,11 +249,11 @@ jax.tree_util.register_pytree_node(
 
 def tree_map_params(
     initable,
-    f: Callable[..., Any],
+    f: Callable,
     state,
     /,
     *rest,
-    transform_non_params: Callable[..., Any] | None = None,
+    transform_non_params: Callable | None = None,
     is_leaf: Callable[..., bool] | None = None,
 ):
     """The state with f applied to every leaf that belongs to a parameter, `f(leaf, *rest)`: to make
