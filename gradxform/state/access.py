@@ -62,8 +62,9 @@ def _recorded(state) -> list[Path]:
     for path, node in [((), state), *_nodes(state)]:
         if isinstance(node, RuleState) and RECORDED in node.slots:
             found.append((*path, RECORDED))
-        if isinstance(node, dict) and node.keys() == {"step", "slots"}:
-            found += [(*path, "slots", RECORDED)] * (RECORDED in node["slots"])
+        saved = isinstance(node, dict) and node.keys() == {"step", "slots"} and node["slots"]
+        if saved and RECORDED in saved:
+            found.append((*path, "slots", RECORDED))
     return found
 
 

@@ -34,10 +34,8 @@ def reset(state, tx: Transform, params, where=None):
     """
     fresh = tx.init(params)
     if jax.tree.structure(fresh) != jax.tree.structure(state):
-        raise ValueError(
-            "reset: this state belongs to another transformation or to other parameters: "
-            f"{jax.tree.structure(state)}"
-        )
+        what = "reset: this state belongs to another transformation or to other parameters"
+        raise ValueError(f"{what}: {jax.tree.structure(state)}")
     if where is not None:
         mask = as_mask.convert("reset", "where", where)
         flags = label_leaves("reset", mask, params, True)

@@ -5,7 +5,6 @@ from its signature.
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 from jax import export
@@ -64,15 +63,14 @@ def _value_of(constructor, name: str):
     return adam(0.1) if isinstance(kind, AnyTransform) else {"all": adam(0.1)}
 
 
-def _around(tx) -> Iterator[Any]:
+def _around(tx) -> Iterator[Transform]:
     """The transformation in a chain, in its own state, and inside every wrapper."""
     yield chain(identity(), ("part", tx))
     yield tunable(tx)
     for constructor in constructors().values():
         for p in inspect.signature(constructor).parameters.values():
-            if p.default is p.empty and isinstance(
-                constructor.converters.get(p.name), AnyTransform
-            ):
+            kind = constructor.converters.get(p.name)
+            if p.default is p.empty and isinstance(kind, AnyTransform):
                 yield representative(constructor, **{p.name: tx})
                 break
             if p.name == "transforms":
@@ -124,7 +122,6 @@ def lowers_for_every_platform(tx, extra):
     """Its step is lowered for CPU, CUDA and TPU, whatever this machine has."""
     params = jax.eval_shape(tree)
     step = jax.jit(lambda g, s, p: tx.update(g, s, p, **extra))
-    exported = export.export(step, platforms=PLATFORMS)(
-        params, jax.eval_shape(tx.init, params), params
-    )
+    given = params, jax.eval_shape(tx.init, params), params
+    exported = export.export(step, platforms=PLATFORMS)(*given)
     assert exported.platforms == PLATFORMS

@@ -58,10 +58,8 @@ class Partition(Wrapper):
         if unknown and self.bare is None:
             rows = zip(trees.paths(tree), labels, strict=True)
             at, named = [path for path, x in rows if x in unknown], sorted(map(str, unknown))
-            raise ValueError(
-                f"{self.called}: no transformation for the labels {named} of {at[:8]}; "
-                f"there are transformations for {list(self.transforms)}"
-            )
+            what = f"{self.called}: no transformation for the labels {named} of {at[:8]}"
+            raise ValueError(f"{what}; there are transformations for {list(self.transforms)}")
         for label, tx in self.transforms.items():
             yield label, tx, [x is not None and x == label for x in labels]
 
@@ -70,10 +68,8 @@ class Partition(Wrapper):
         if self.bare is None:
             if not isinstance(state, dict) or state.keys() != self.transforms.keys():
                 have = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
-                raise ValueError(
-                    f"{self.called}: this state belongs to another transformation: it has {have}, "
-                    f"not {list(self.transforms)}"
-                )
+                what = f"{self.called}: this state belongs to another transformation"
+                raise ValueError(f"{what}: it has {have}, not {list(self.transforms)}")
             return state[label]
         return state if label == self.bare else ()
 

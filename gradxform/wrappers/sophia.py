@@ -64,13 +64,8 @@ class Sophia(Wrapper):
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         self.check(state)
         require_params(self.name, params)
-        names = [
-            "b1",
-            "b2",
-            "eps",
-            "gamma",
-            *["clip_threshold"] * (self.clip_threshold is not None),
-        ]
+        bounded = [] if self.clip_threshold is None else ["clip_threshold"]
+        names = ["b1", "b2", "eps", "gamma", *bounded]
         b1, b2, eps, gamma, *bounds = (self.per_leaf(name, state.step, params) for name in names)
         interval = self.number("update_interval", state.step, jnp.int32)
         step = state.step + 1
