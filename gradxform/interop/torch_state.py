@@ -4,8 +4,9 @@ run goes on.
 Entries may be torch tensors or NumPy arrays; nothing here imports torch.
 """
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,29 +15,10 @@ import numpy as np
 from gradxform.core import Leafwise, RuleState, as_transform
 from gradxform.interop.optax.state import Import, leaves, with_records
 
-
-class SGD(NamedTuple):
-    """What torch keeps for SGD with momentum."""
-
-    count: Any
-    momentum_buffer: Any
-
-
-class Adam(NamedTuple):
-    """What torch keeps for Adam and AdamW."""
-
-    count: Any
-    exp_avg: Any
-    exp_avg_sq: Any
-
-
-class AMSGrad(NamedTuple):
-    """What torch keeps for Adam and AdamW with amsgrad=True."""
-
-    count: Any
-    exp_avg: Any
-    exp_avg_sq: Any
-    max_exp_avg_sq: Any
+# what torch keeps for SGD with momentum, for Adam and AdamW, and for these with amsgrad=True
+SGD = namedtuple("SGD", ["count", "momentum_buffer"])
+Adam = namedtuple("Adam", ["count", "exp_avg", "exp_avg_sq"])
+AMSGrad = namedtuple("AMSGrad", [*Adam._fields, "max_exp_avg_sq"])
 
 
 class _FromTorch(Import):

@@ -3,7 +3,7 @@ step.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,8 @@ class AccumulateState(NamedTuple):
     mini_step: jax.Array
     step: jax.Array
     dropped: jax.Array
-    accumulator: Any
-    inner: Any
+    accumulator: trees.Tree
+    inner: trees.Tree
 
 
 @pytree(static=("mean", "skip", "dtype"))
@@ -46,8 +46,7 @@ class Accumulate(Wrapper):
         accumulator, inner = trees.tree_map(zeros(self.dtype), params), self.inner.init(params)
         return AccumulateState(counter(), counter(), counter(), accumulator, inner)
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
+    def step(self, updates, state, params, gradient, extra):
         drop = jnp.array(False) if self.skip is None else self.skip(updates, state.step, params)
         drop = drop[0] if isinstance(drop, tuple) else drop
         mini_step = state.mini_step + jnp.where(drop, 0, 1)

@@ -8,14 +8,15 @@ two gradients per step in `sam`.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradxform.core import Count, Inner, leafwise, transformation, zeros
 from gradxform.core.call import pytree
-from gradxform.core.transform import Transform, require_params
+from gradxform.core.leaves import Tree
+from gradxform.core.transform import Transform
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, is_multiple, pick, zeros_like
 
 __all__ = ["conditionally_mask", "conditionally_transform", "every", "restart"]
@@ -27,7 +28,7 @@ class ConditionState(NamedTuple):
     """
 
     step: jax.Array
-    inner: Any
+    inner: Tree
 
 
 @pytree(static=("should", "forward", "otherwise"))
@@ -44,8 +45,7 @@ class Conditional(Wrapper):
     def init(self, params):
         return ConditionState(counter(), self.inner.init(params))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
+    def step(self, updates, state, params, gradient, extra):
         step = state.step
         if self.should is None:
             condition = is_multiple(step, self.number("k", step))
@@ -154,7 +154,7 @@ class RestartState(NamedTuple):
     """State of `restart`: calls so far, and the inner state."""
 
     step: jax.Array
-    inner: Any
+    inner: Tree
 
 
 @pytree()
@@ -162,15 +162,14 @@ class Restart(Wrapper):
     """Built by `restart`."""
 
     State: ClassVar[type] = RestartState
+    needs_params: ClassVar[bool] = True
     inner: Transform
     period: Count
 
     def init(self, params):
         return RestartState(counter(), self.inner.init(params))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        require_params(self.name, params)
+    def step(self, updates, state, params, gradient, extra):
         out, inner = self.run(updates, state.inner, params, gradient, extra)
         step = state.step + 1
         over = is_multiple(step, self.number("period", state.step))

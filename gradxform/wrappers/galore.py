@@ -69,8 +69,8 @@ class LowRankState(NamedTuple):
     """
 
     step: jax.Array
-    projector: Any
-    inner: Any
+    projector: trees.Tree
+    inner: trees.Tree
 
 
 class _View(NamedTuple):
@@ -112,7 +112,7 @@ class GaLore(Wrapper):
     update_proj_gap: Count
     scale: Real
     rank: int
-    dimensions: Any
+    dimensions: Dimensions
     convention: str
 
     def view(self, path: str, x) -> _View | None:
@@ -152,8 +152,7 @@ class GaLore(Wrapper):
         projectors, low = _both(begin, params, self.views(params))
         return LowRankState(counter(), projectors, self.inner.init(low))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
+    def step(self, updates, state, params, gradient, extra):
         due = is_multiple(state.step, self.number("update_proj_gap", state.step, jnp.int32))
         amount = self.number("scale", state.step, float)
         views, structure = self.views(updates), jax.tree.structure(updates, is_leaf=trees.is_none)

@@ -1,6 +1,6 @@
 """Learn the scale of any optimizer's steps by betting on it."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradxform.core import Epsilon, Inner, NonNegative, Positive, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.transform import Transform, require_params
+from gradxform.core.transform import Transform
 from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.rules.measures import copy, inner, leaves_of, total
 from gradxform.wrappers.wrapper import Wrapper, counter
@@ -31,8 +31,8 @@ class MechanicState(NamedTuple):
     largest: jax.Array
     variance: jax.Array
     scale: jax.Array
-    x0: Any
-    inner: Any
+    x0: trees.Tree
+    inner: trees.Tree
 
 
 @pytree(static=("num_betas",))
@@ -41,6 +41,7 @@ class Mechanic(Wrapper):
 
     name: ClassVar[str] = "mechanize"  # pyright: ignore[reportIncompatibleMethodOverride]
     State: ClassVar[type] = MechanicState
+    needs_params: ClassVar[bool] = True
     inner: Transform
     weight_decay: NonNegative
     eps: Epsilon
@@ -53,9 +54,7 @@ class Mechanic(Wrapper):
         inner = self.inner.init(params)
         return MechanicState(counter(), reward, largest, variance, scale, copy(params), inner)
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        require_params(self.name, params)
+    def step(self, updates, state, params, gradient, extra):
         names = ("weight_decay", "eps", "s_init")
         weight_decay, eps, s_init = self.numbers(state.step, *names, dtype=float)
         out, inner_state = self.run(updates, state.inner, params, gradient, extra)

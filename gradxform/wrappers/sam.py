@@ -3,7 +3,7 @@ found there.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gradxform.core import Count, Inner, NonNegative, apply_updates, copied, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import Value, pytree
-from gradxform.core.transform import Transform, require_params
+from gradxform.core.transform import Transform
 from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, pick
 
@@ -24,9 +24,9 @@ class SamState(NamedTuple):
     """
 
     mini_step: jax.Array
-    outer_params: Any
-    inner: Any
-    adversary: Any
+    outer_params: trees.Tree
+    inner: trees.Tree
+    adversary: trees.Tree
 
 
 @pytree(static=("reset_state", "axis_name"))
@@ -35,6 +35,7 @@ class Sam(Wrapper):
 
     name: ClassVar[str] = "sam"  # pyright: ignore[reportIncompatibleMethodOverride]
     State: ClassVar[type] = SamState
+    needs_params: ClassVar[bool] = True
     inner: Transform
     adversary: Transform
     sync_period: Count
@@ -49,9 +50,7 @@ class Sam(Wrapper):
         yield from super().inside(state, params)
         yield "adversary", self.adversary, state and state.adversary, params
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        require_params(self.name, params)
+    def step(self, updates, state, params, gradient, extra):
         kept = pick(state.mini_step == 0, cast(params, state.outer_params), state.outer_params)
         outer = cast(kept, params)
         period = self.number("sync_period", state.mini_step)
@@ -76,8 +75,8 @@ class Sam(Wrapper):
 class OpaqueSamState(NamedTuple):
     """State of `sam(opaque_mode=True)`: the two inner states."""
 
-    inner: Any
-    adversary: Any
+    inner: trees.Tree
+    adversary: trees.Tree
 
 
 @pytree(static=("reset_state", "axis_name"))
@@ -85,12 +84,13 @@ class OpaqueSam(Sam):
     """Built by `sam` with `opaque_mode=True`."""
 
     State: ClassVar[type] = OpaqueSamState
+    needs_params: ClassVar[bool] = False  # it says itself what is missing
 
     def init(self, params):
         return OpaqueSamState(self.inner.init(params), self.adversary.init(params))
 
-    def update(self, updates, state, params=None, *, gradient=None, grad_fn=None, **extra):
-        self.check(state)
+    def step(self, updates, state, params, gradient, extra):
+        grad_fn = extra.pop("grad_fn", None)
         if params is None or grad_fn is None:
             missing = "the parameters" if params is None else "the keyword argument grad_fn="
             call = "update(updates, state, params, grad_fn=f)"

@@ -2,7 +2,7 @@
 been.
 """
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class SkipState(NamedTuple):
 
     consecutive: jax.Array
     skipped: jax.Array
-    inner: Any
+    inner: trees.Tree
 
 
 class SpikeState(NamedTuple):
@@ -55,7 +55,7 @@ class SpikeState(NamedTuple):
     seen: jax.Array
     mean: jax.Array
     variance: jax.Array
-    inner: Any
+    inner: trees.Tree
 
 
 class _Skip(Wrapper):
@@ -86,8 +86,7 @@ class SkipNonfinite(_Skip):
     def init(self, params):
         return SkipState(counter(), counter(), self.inner.init(params))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
+    def step(self, updates, state, params, gradient, extra):
         given = ~all_finite(updates), state, updates, params, gradient, extra
         skip, out, inner, consecutive = self.guarded(*given)
         return out, SkipState(consecutive, state.skipped + jnp.where(skip, 1, 0), inner)
@@ -143,8 +142,7 @@ class SkipSpikes(_Skip):
         inner = self.inner.init(params)
         return SpikeState(counter(), counter(), counter(), mean, variance, inner)
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
+    def step(self, updates, state, params, gradient, extra):
         threshold, decay, warmup = self.numbers(state.seen, "threshold", "decay", "warmup")
         norm = safe_sqrt(trees.sum_of_squares(jax.tree.leaves(updates))).astype(jnp.float32)
         correction = bias_correction(decay, jnp.maximum(state.seen, 1), jnp.float32)

@@ -1,16 +1,15 @@
 """The curvature that another transformation estimates, averaged, as a preconditioner."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import ByPath, Inner, at_step, dtype_name, scalar, zeros
+from gradxform.core import ByPath, Inner, Transform, at_step, dtype_name, scalar, zeros
 from gradxform.core import leaves as trees
 from gradxform.core.call import define, pytree
 from gradxform.core.chain import Whole
 from gradxform.core.hyper import Count, Decay, DType, Epsilon, NonNegative, Positive
-from gradxform.core.transform import Transform, require_params
 from gradxform.numerics import debias, lerp, real_dtype, safe_divide, wide_dtype
 from gradxform.rules.curvature import hutchinson_estimator_diag_hessian
 from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
@@ -24,9 +23,9 @@ class SophiaState(NamedTuple):
     """
 
     step: jax.Array
-    mu: Any
-    nu: Any
-    hessian: Any
+    mu: trees.Tree
+    nu: trees.Tree
+    hessian: trees.Tree
 
 
 @pytree(static=("mu_dtype", "convention"))
@@ -36,6 +35,7 @@ class Sophia(Wrapper):
     name: ClassVar[str] = "scale_by_sophia"  # pyright: ignore[reportIncompatibleMethodOverride]
     direction: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleMethodOverride]
     State: ClassVar[type] = SophiaState
+    needs_params: ClassVar[bool] = True
     inner: Transform
     b1: Decay
     b2: Decay
@@ -61,9 +61,7 @@ class Sophia(Wrapper):
         mu, nu = (trees.tree_map(zeros(dtype), params) for dtype in (self.mu_dtype, None))
         return SophiaState(counter(), mu, nu, self.inner.init(params))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        require_params(self.name, params)
+    def step(self, updates, state, params, gradient, extra):
         bounded = [] if self.clip_threshold is None else ["clip_threshold"]
         names = ["b1", "b2", "eps", "gamma", *bounded]
         b1, b2, eps, gamma, *bounds = (self.per_leaf(name, state.step, params) for name in names)

@@ -11,17 +11,18 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradxform.core.hyper import one_number
-from gradxform.core.transform import Transform
+from gradxform.core.transform import Transform, require_params
 from gradxform.display.code import code
 
 
 class Wrapper(Transform):
     """A transformation around another one, `inner`. Subclasses are pytrees that give `init` and
-    `update`.
+    `step`.
     """
 
     inner: Transform
     State: ClassVar[type]
+    needs_params: ClassVar[bool] = False
 
     @property
     def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -45,13 +46,19 @@ class Wrapper(Transform):
         """Several of its numbers at a step."""
         return (self.number(name, step, dtype) for name in names)
 
-    def check(self, state):
-        """Raise when the state is not this wrapper's."""
+    def update(self, updates, state, params=None, *, gradient=None, **extra):
         if not isinstance(state, self.State):
             got = type(state).__name__
             raise ValueError(
                 f"{self.name}: this state belongs to another transformation: got {got}"
             )
+        if self.needs_params:
+            require_params(self.name, params)
+        return self.step(updates, state, params, gradient, extra)
+
+    def step(self, updates, state, params, gradient, extra):
+        """`update`, of a state that is this wrapper's."""
+        raise NotImplementedError(f"{type(self).__name__} defines no step")
 
     def run(self, updates, state, params, gradient, extra):
         """The inner update, in the dtypes that came in."""
