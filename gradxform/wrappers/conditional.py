@@ -13,10 +13,9 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import Count, Inner, leafwise, transformation, zeros
+from gradxform.core import Count, Inner, Transform, leafwise, transformation, zeros
 from gradxform.core.call import pytree
 from gradxform.core.leaves import Tree
-from gradxform.core.transform import Transform
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, is_multiple, pick, zeros_like
 
 __all__ = ["conditionally_mask", "conditionally_transform", "every", "restart"]

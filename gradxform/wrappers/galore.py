@@ -55,9 +55,8 @@ class _Dimensions:
         if not all(is_leaf(y) for _, y in rows):
             wanted = "GaLoreDimensionNumbers, a function of (path, leaf) or a tree of these"
             raise TypeError(f"{owner}: {name} must be {wanted}; got {code(x)}")
-        return _ByLeaf(
-            (trees.path_string(at), y and self.convert(owner, name, y)) for at, y in rows
-        )
+        at = trees.path_string
+        return _ByLeaf((at(path), y and self.convert(owner, name, y)) for path, y in rows)
 
 
 Dimensions = Annotated[Any, _Dimensions()]

@@ -122,12 +122,12 @@ class _Transforms:
         return {label: as_inner.convert(owner, f"{name}[{label!r}]", tx) for label, tx in x.items()}
 
 
+Transforms = Annotated[Mapping[Hashable, Any], _Transforms()]
+
+
 @transformation
 def partition(
-    transforms: Annotated[Mapping[Hashable, Any], _Transforms()],
-    param_labels: ParamLabels,
-    *,
-    mask_compatible_extra_args: bool = False,
+    transforms: Transforms, param_labels: ParamLabels, *, mask_compatible_extra_args: bool = False
 ):
     """Another transformation for each group of parameters.
 
@@ -161,10 +161,7 @@ def partition(
 
 @transformation
 def multi_transform(
-    transforms: Annotated[Mapping[Hashable, Any], _Transforms()],
-    param_labels: ParamLabels,
-    *,
-    mask_compatible_extra_args: bool = False,
+    transforms: Transforms, param_labels: ParamLabels, *, mask_compatible_extra_args: bool = False
 ):
     """Optax's older name for `partition`.
 

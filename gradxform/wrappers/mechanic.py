@@ -5,10 +5,9 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import Epsilon, Inner, NonNegative, Positive, transformation
+from gradxform.core import Epsilon, Inner, NonNegative, Positive, Transform, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.transform import Transform
 from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.rules.measures import copy, inner, leaves_of, total
 from gradxform.wrappers.wrapper import Wrapper, counter

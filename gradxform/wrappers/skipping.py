@@ -72,7 +72,8 @@ class _Skip(Wrapper):
             skip = bad & (consecutive.astype(jnp.float32) <= most)
         clean = pick(skip, zeros_like((updates, gradient)), (updates, gradient))
         out, inner = self.run(clean[0], state.inner, params, clean[1], extra)
-        return skip, pick(skip, zeros_like(out), out), pick(skip, state.inner, inner), consecutive
+        out, inner = pick(skip, (zeros_like(out), state.inner), (out, inner))
+        return skip, out, inner, (consecutive, state.skipped + jnp.where(skip, 1, 0))
 
 
 @pytree()
@@ -88,8 +89,8 @@ class SkipNonfinite(_Skip):
 
     def step(self, updates, state, params, gradient, extra):
         given = ~all_finite(updates), state, updates, params, gradient, extra
-        skip, out, inner, consecutive = self.guarded(*given)
-        return out, SkipState(consecutive, state.skipped + jnp.where(skip, 1, 0), inner)
+        _, out, inner, counts = self.guarded(*given)
+        return out, SkipState(*counts, inner)
 
 
 @transformation
@@ -150,14 +151,13 @@ class SkipSpikes(_Skip):
         spread = safe_sqrt(state.variance / correction)
         bound = threshold * mean if self.by == "factor" else mean + threshold * spread
         bad = ~jnp.isfinite(norm) | ((norm > bound) & (state.seen.astype(jnp.float32) >= warmup))
-        skip, out, inner, consecutive = self.guarded(bad, state, updates, params, gradient, extra)
+        skip, out, inner, counts = self.guarded(bad, state, updates, params, gradient, extra)
         learn = ~skip & jnp.isfinite(norm)
         deviation = jnp.where(learn & (state.seen > 0), norm - mean, 0)
         mean = lerp(jnp.where(learn, norm, 0), state.mean, decay)
         variance = lerp(deviation**2, state.variance, decay)
         mean, variance = pick(learn, (mean, variance), (state.mean, state.variance))
-        skipped, seen = state.skipped + jnp.where(skip, 1, 0), state.seen + jnp.where(learn, 1, 0)
-        return out, SpikeState(consecutive, skipped, seen, mean, variance, inner)
+        return out, SpikeState(*counts, state.seen + jnp.where(learn, 1, 0), mean, variance, inner)
 
 
 @transformation

@@ -48,10 +48,8 @@ class Wrapper(Transform):
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         if not isinstance(state, self.State):
-            got = type(state).__name__
-            raise ValueError(
-                f"{self.name}: this state belongs to another transformation: got {got}"
-            )
+            what = f"{self.name}: this state belongs to another transformation"
+            raise ValueError(f"{what}: got {type(state).__name__}")
         if self.needs_params:
             require_params(self.name, params)
         return self.step(updates, state, params, gradient, extra)

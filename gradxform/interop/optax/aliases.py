@@ -44,16 +44,13 @@ __all__ += ["with_extra_args_support"]
 Params = Any
 
 
-Updates = Params
-
-
 OptState = Any
 
 
 ScalarOrSchedule = float | jax.Array | Schedule | Callable
 
 
-MaskOrFn = Any
+Updates = MaskOrFn = Any
 
 
 TransformInitFn = Callable[[Params], OptState]

@@ -5,7 +5,7 @@ becomes which slot of which rule is one table, by their names, so that nothing h
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -73,12 +73,9 @@ def _fields() -> dict[str, dict[str, dict]]:
 _FIELDS = _fields()
 
 
-_INSIDE = {
-    "MaskedState": "inner_state",
-    "InjectHyperparamsState": "inner_state",
-    "InjectStatefulHyperparamsState": "inner_state",
-    "ScheduleFreeState": "base_optimizer_state",
-}
+_HYPERPARAMS = ("InjectHyperparamsState", "InjectStatefulHyperparamsState")
+_INSIDE: dict[str, str] = dict.fromkeys(("MaskedState", *_HYPERPARAMS), "inner_state")
+_INSIDE |= {"ScheduleFreeState": "base_optimizer_state"}
 
 
 _COUNTS = ("count", "t", "step_count")
@@ -188,7 +185,7 @@ class Import:
         """What does not fit."""
         return ValueError(f"{self.owner}: {text}")
 
-    def run(self, tx: Any, state):
+    def run(self, tx, state):
         """The state with the saved values in it."""
         out = self.part("", tx, state)
         if self.queue:
@@ -197,7 +194,7 @@ class Import:
             raise self.error(f"{what} has no place in the state of {tx!r}")
         return out
 
-    def part(self, path: str, tx: Any, state):
+    def part(self, path: str, tx, state):
         """The state of one part, the next of the saved values taken."""
         if isinstance(tx, Leafwise):
             return self.rule(path or tx.name, tx, state)
@@ -219,7 +216,7 @@ class Import:
         what = f"{path or name_of(tx)} cannot be made from {unit or 'nothing'}"
         raise self.error(f"{what} in {self.saved}")
 
-    def wrapper(self, tx: Any, state, unit: _Unit):
+    def wrapper(self, tx, state, unit: _Unit):
         """The state of a wrapper: its own fields, and what it wraps."""
         theirs, at, fields = unit.state, unit.path, _WRAPPERS[type(tx), unit.kind]
         inside = {label: (part, below) for label, part, below, _ in tx.inside(state)}

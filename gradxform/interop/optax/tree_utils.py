@@ -71,19 +71,6 @@ def _found(node, name, path=()) -> Iterator[tuple]:
         yield from _found(child, name, below)
 
 
-def _matching(tree, key, filtering) -> list[tuple]:
-    """What goes by a name, or by ours for it; records of a number only where the number itself is
-    not in the state.
-    """
-    for name in dict.fromkeys((key, OURS.get(key, key))):
-        root = [((), tree)] if _is_named_tuple(tree) and type(tree).__name__ == name else []
-        found = [*root, *_found(tree, name)]
-        found = [(path, x) for path, x in found if filtering is None or filtering(path, x)]
-        if found:
-            return [(path, x) for path, x in found if not _is_record(path)] or found
-    return []
-
-
 def _is_named_tuple(node) -> bool:
     return isinstance(node, tuple) and hasattr(node, "_fields")
 
@@ -98,7 +85,8 @@ def _as_state_path(path) -> str:
 
 
 def tree_get_all_with_path(tree, key, filtering: Callable | None = None) -> list[tuple]:
-    """Everything in a state that goes by a name, each as (path, value).
+    """Everything in a state that goes by a name, each as (path, value); records of a number only
+    where the number itself is not in the state.
 
     Args:
         tree: any state, of gradxform or of Optax.
@@ -106,7 +94,13 @@ def tree_get_all_with_path(tree, key, filtering: Callable | None = None) -> list
             `m` and `v` here.
         filtering: `filtering(path, value) -> bool`, which of them.
     """
-    return _matching(tree, key, filtering)
+    for name in dict.fromkeys((key, OURS.get(key, key))):
+        root = [((), tree)] if _is_named_tuple(tree) and type(tree).__name__ == name else []
+        found = [*root, *_found(tree, name)]
+        found = [(path, x) for path, x in found if filtering is None or filtering(path, x)]
+        if found:
+            return [(path, x) for path, x in found if not _is_record(path)] or found
+    return []
 
 
 def tree_get(tree, key, default=None, filtering: Callable | None = None):
@@ -125,7 +119,7 @@ def tree_get(tree, key, default=None, filtering: Callable | None = None):
     Raises:
         KeyError: several at one depth, each listed.
     """
-    found = _matching(tree, key, filtering)
+    found = tree_get_all_with_path(tree, key, filtering)
     if not found:
         return default
     depth = min(len(path) for path, _ in found)
@@ -153,7 +147,7 @@ def tree_set(tree, filtering: Callable | None = None, /, **kwargs):
         ValueError: the value has another shape or structure, or cannot replace a schedule.
     """
     for key, value in kwargs.items():
-        found = _matching(tree, key, filtering)
+        found = tree_get_all_with_path(tree, key, filtering)
         if not found:
             raise KeyError(f"tree_set: there is no {key!r}")
         for path, _ in found:
