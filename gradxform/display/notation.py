@@ -190,9 +190,8 @@ def number(x: float) -> str:
 
 
 def _escaped(text: str) -> str:
-    plain = {"\\": r"\backslash ", "^": r"\hat{}", "~": r"\sim "}
-    special = {c: f"\\{c}" for c in "_{}%#&$"}
-    out = "".join(special.get(c, c) for c in text if c not in plain)
+    special = {c: f"\\{c}" for c in "_{}%#&$"} | dict.fromkeys("\\^~", "")
+    out = "".join(special.get(c, c) for c in text)
     return "".join(f"}}{_symbol(c)}\\text{{" if ord(c) > 127 else c for c in out)
 
 

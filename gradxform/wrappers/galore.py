@@ -105,7 +105,7 @@ class _View(NamedTuple):
 class GaLore(Wrapper):
     """Built by `scale_by_galore`."""
 
-    name: ClassVar[str] = "scale_by_galore"  # pyright: ignore[reportIncompatibleMethodOverride]
+    called = "scale_by_galore"
     State: ClassVar[type] = LowRankState
     inner: Transform
     update_proj_gap: Count

@@ -42,10 +42,6 @@ class Partition(Wrapper):
     bare: bool | None = None
 
     @property
-    def name(self):
-        return self.called
-
-    @property
     def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return any(tx.direction for tx in self.transforms.values())
 

@@ -31,7 +31,7 @@ def _is_narrow(p) -> bool:
 class MasterWeights(Wrapper):
     """Built by `master_weights`."""
 
-    name: ClassVar[str] = "master_weights"  # pyright: ignore[reportIncompatibleMethodOverride]
+    called = "master_weights"
     State: ClassVar[type] = MasterWeightsState
     needs_params: ClassVar[bool] = True
     inner: Transform

@@ -38,7 +38,7 @@ class MechanicState(NamedTuple):
 class Mechanic(Wrapper):
     """Built by `mechanize`."""
 
-    name: ClassVar[str] = "mechanize"  # pyright: ignore[reportIncompatibleMethodOverride]
+    called = "mechanize"
     State: ClassVar[type] = MechanicState
     needs_params: ClassVar[bool] = True
     inner: Transform

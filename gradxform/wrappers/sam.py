@@ -33,7 +33,7 @@ class SamState(NamedTuple):
 class Sam(Wrapper):
     """Built by `sam`."""
 
-    name: ClassVar[str] = "sam"  # pyright: ignore[reportIncompatibleMethodOverride]
+    called = "sam"
     State: ClassVar[type] = SamState
     needs_params: ClassVar[bool] = True
     inner: Transform

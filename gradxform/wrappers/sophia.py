@@ -32,7 +32,7 @@ class SophiaState(NamedTuple):
 class Sophia(Wrapper):
     """Built by `scale_by_sophia`."""
 
-    name: ClassVar[str] = "scale_by_sophia"  # pyright: ignore[reportIncompatibleMethodOverride]
+    called = "scale_by_sophia"
     direction: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleMethodOverride]
     State: ClassVar[type] = SophiaState
     needs_params: ClassVar[bool] = True

@@ -23,10 +23,11 @@ class Wrapper(Transform):
     inner: Transform
     State: ClassVar[type]
     needs_params: ClassVar[bool] = False
+    called: str = ""  # its name, where that is not the class's
 
     @property
     def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return type(self).__name__.lower()
+        return self.called or type(self).__name__.lower()
 
     @property
     def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
