@@ -10,26 +10,17 @@ Extra = Mapping[str, Any] | None  # keyword arguments that an update needs
 Exceptions = Mapping[str, str] | None  # law -> why it is not kept
 
 LAWS: dict[str, Callable] = {
-    "pair": laws.is_a_pair,
-    "dtypes": laws.dtypes_are_a_fixed_point,
-    "abstract_init": laws.init_is_abstract,
-    "jit": laws.jit_equals_eager,
-    "retrace": laws.new_numbers_retrace_nothing,
-    "vmap": laws.vmap_equals_loop,
-    "schedule": laws.constant_schedule_is_constant,
-    "table": laws.uniform_table_is_constant,
-    "leaves": laws.absent_empty_and_scalar_leaves,
-    "zero_gradient": laws.zero_gradients_are_safe,
+    "pair": laws.is_a_pair, "dtypes": laws.dtypes_are_a_fixed_point,
+    "abstract_init": laws.init_is_abstract, "jit": laws.jit_equals_eager,
+    "retrace": laws.new_numbers_retrace_nothing, "vmap": laws.vmap_equals_loop,
+    "schedule": laws.constant_schedule_is_constant, "table": laws.uniform_table_is_constant,
+    "leaves": laws.absent_empty_and_scalar_leaves, "zero_gradient": laws.zero_gradients_are_safe,
     "donation": laws.parameters_and_state_can_be_donated,
-    "temporary": laws.large_temporaries_are_absent,
-    "value": laws.is_a_value,
-    "extra": laws.unknown_arguments_are_ignored,
-    "associative": laws.chains_associate,
-    "subtree": laws.a_subtree_runs_alone,
-    "sharding": laws.sharding_changes_nothing,
-    "tools": tools.tools_see_all_of_it,
-    "platforms": tools.lowers_for_every_platform,
-}
+    "temporary": laws.large_temporaries_are_absent, "value": laws.is_a_value,
+    "extra": laws.unknown_arguments_are_ignored, "associative": laws.chains_associate,
+    "subtree": laws.a_subtree_runs_alone, "sharding": laws.sharding_changes_nothing,
+    "tools": tools.tools_see_all_of_it, "platforms": tools.lowers_for_every_platform,
+}  # fmt: skip
 
 
 def check_transformation(tx, *, extra: Extra = None, exceptions: Exceptions = None) -> None:

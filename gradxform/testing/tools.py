@@ -39,17 +39,9 @@ def _even(step, **extra):
     return step % 2 == 0
 
 
-_VALUES = {
-    "key": 0,
-    "mask": "**",
-    "freeze_mask": False,
-    "param_labels": "all",
-    "should_transform_fn": _even,
-    "measure": global_norm,
-    "measure_name": "norm",
-    "measures": {"norm": global_norm},
-    "init_step": ("learning_rate", 0.01),
-}
+_VALUES = {"key": 0, "mask": "**", "freeze_mask": False, "param_labels": "all"}
+_VALUES |= {"measure": global_norm, "measure_name": "norm", "measures": {"norm": global_norm}}
+_VALUES |= {"should_transform_fn": _even, "init_step": ("learning_rate", 0.01)}
 
 
 def _value_of(constructor, name: str):
