@@ -9,50 +9,35 @@ of a named optimizer do to u is read as one expression, and its arguments give t
 
 import inspect
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
+from gradxform.display import notation as tex
 from gradxform.display.code import code
-from gradxform.display.notation import (
-    ATOM,
-    LEFT,
-    inserted,
-    normal,
-    number,
-    one_by_one,
-    renamed,
-    signs,
-    symbol,
-    to_latex,
-    upright,
-    without,
-)
 
 # An argument or a slot -> the letters that stand for it, the usual one first; its name where none does.
 SYMBOLS: dict[str, str] = {
-    "learning_rate": "α η", "b1": "β₁ β", "b2": "β₂", "b3": "β₃", "beta": "β", "decay": "β", "rho": "ρ", "momentum": "β μ",
-    "eps": "ε", "eps_root": "ε₀", "eps1": "ε₁", "eps2": "ε₂", "epsilon": "ε", "weight_decay": "λ w", "l2": "λ",
-    "weight_decay_rate": "λ", "lambd": "λ ω", "dampening": "d", "nu": "ν", "nu1": "ν₁", "nu2": "ν₂", "alpha": "α κ", "gamma": "γ",
-    "eta": "η", "optimism": "o", "scaling": "σ", "step_size": "a s", "step_size_fn": "a", "rate": "α η", "scale_factor": "c",
-    "threshold": "z₀ c τ", "clipping_threshold": "d", "max_norm": "c", "min_norm": "n", "max_delta": "δ", "clipping": "c", "cap": "c",
-    "trust_coefficient": "η", "min_scale": "ε₂", "sync_period": "k", "slow_step_size": "α", "period": "k", "every_k": "k",
-    "every_k_schedule": "k", "update_interval": "k", "update_proj_gap": "k", "clip_threshold": "ρ", "eta_minus": "η⁻",
-    "eta_plus": "η⁺", "min_step_size": "s₋", "max_step_size": "s₊", "lambda_rel": "λ_rel", "lambda_abs": "λ_abs",
-    "warmup_steps": "T", "smooth_beta": "s", "momentum_decay": "ψ", "decay_rate": "γ rate", "step_offset": "t₀", "t0": "t₀",
-    "f_min": "f*", "max_learning_rate": "γ", "lower_bound": "f*", "estim_lr0": "d₀", "estim_lr_coef": "c", "reps_rel": "a",
-    "global_scale": "s", "first": "r₀ D₀", "weight_lr_power": "q", "l2_norm_clip": "c", "noise_multiplier": "σ", "scale": "s",
-    "rank": "r", "s_init": "s₀", "num_betas": "n", "selected": "φ", "accumulation_size": "n", "init_value": "init", "end_value": "end",
-    "peak_value": "peak", "base_value": "base", "max_value": "max",
-    "transition_steps": "steps", "transition_begin": "begin", "total_steps": "T", "value": "value",
-    "m1": "m₁", "m2": "m₂", "v_max": "w", "e_g": "E_g", "e_x": "E_x", "product": "Πₜ", "previous": "p₋₁ g₋₁ u₋₁ h",
-    "last": "g₋₁", "s_row": "R'", "s_col": "C'", "v_row": "R", "v_col": "C", "mu": "μᵣ", "x0": "p₀", "squares": "v", "bets": "θ",
-    "absolute": "G", "reward": "R", "average_params": "a", "slow_params": "s", "last_params": "P", "saved": "n", "total": "a",
-    "max_dist": "r", "square_sum": "G", "square_dist": "D", "weighted": "V", "estim_lr": "d", "numerator": "r", "barf": "f\u0304",
-    "lb": "l", "weight_sum": "W", "max_lr": "α_max", "start": "t₀", "mean": "μ", "variance": "v", "found_nan": "nan",
+    "learning_rate": "α η", "b1": "β₁ β", "b2": "β₂", "b3": "β₃", "beta": "β", "decay": "β", "rho": "ρ", "momentum": "β μ", "eps": "ε",
+    "eps_root": "ε₀", "eps1": "ε₁", "eps2": "ε₂", "epsilon": "ε", "weight_decay": "λ w", "l2": "λ", "weight_decay_rate": "λ",
+    "lambd": "λ ω", "dampening": "d", "nu": "ν", "nu1": "ν₁", "nu2": "ν₂", "alpha": "α κ", "gamma": "γ", "eta": "η", "optimism": "o",
+    "scaling": "σ", "step_size": "a s", "step_size_fn": "a", "rate": "α η", "scale_factor": "c", "threshold": "z₀ c τ",
+    "clipping_threshold": "d", "max_norm": "c", "min_norm": "n", "max_delta": "δ", "clipping": "c", "cap": "c", "trust_coefficient": "η",
+    "min_scale": "ε₂", "sync_period": "k", "slow_step_size": "α", "period": "k", "every_k": "k", "every_k_schedule": "k",
+    "update_interval": "k", "update_proj_gap": "k", "clip_threshold": "ρ", "eta_minus": "η⁻", "eta_plus": "η⁺", "min_step_size": "s₋",
+    "max_step_size": "s₊", "lambda_rel": "λ_rel", "lambda_abs": "λ_abs", "warmup_steps": "T", "smooth_beta": "s", "momentum_decay": "ψ",
+    "decay_rate": "γ rate", "step_offset": "t₀", "t0": "t₀", "f_min": "f*", "max_learning_rate": "γ", "lower_bound": "f*",
+    "estim_lr0": "d₀", "estim_lr_coef": "c", "reps_rel": "a", "global_scale": "s", "first": "r₀ D₀", "weight_lr_power": "q",
+    "l2_norm_clip": "c", "noise_multiplier": "σ", "scale": "s", "rank": "r", "s_init": "s₀", "num_betas": "n", "selected": "φ",
+    "accumulation_size": "n", "init_value": "init", "end_value": "end", "peak_value": "peak", "base_value": "base", "max_value": "max",
+    "transition_steps": "steps", "transition_begin": "begin", "total_steps": "T", "value": "value", "m1": "m₁", "m2": "m₂", "v_max": "w",
+    "e_g": "E_g", "e_x": "E_x", "product": "Πₜ", "previous": "p₋₁ g₋₁ u₋₁ h", "last": "g₋₁", "s_row": "R'", "s_col": "C'", "v_row": "R",
+    "v_col": "C", "mu": "μᵣ", "x0": "p₀", "squares": "v", "bets": "θ", "absolute": "G", "reward": "R", "average_params": "a",
+    "slow_params": "s", "last_params": "P", "saved": "n", "total": "a", "max_dist": "r", "square_sum": "G", "square_dist": "D",
+    "weighted": "V", "estim_lr": "d", "numerator": "r", "barf": "f\u0304", "lb": "l", "weight_sum": "W", "max_lr": "α_max", "start": "t₀",
+    "mean": "μ", "variance": "v", "found_nan": "nan",
 }  # fmt: skip
 
 SPARE = "wzyxhk"  # letters for a slot whose own letter another rule has taken
@@ -72,11 +57,11 @@ def _aligned(rows: list[str]) -> str:
 def equations(rule) -> list[str]:
     """The equations of a rule, one by one; none where its docstring is anything else."""
     text = getattr(rule, "equation", None) or inspect.getdoc(rule) or ""
-    lines = one_by_one(text.splitlines())
-    return lines if all(map(LEFT.match, lines)) else []
+    lines = tex.one_by_one(text.splitlines())
+    return lines if all(map(tex.LEFT.match, lines)) else []
 
 
-def first_block(function, arguments: dict[str, Any]) -> list[str]:
+def first_block(function, arguments: dict) -> list[str]:
     """The equations of a constructor's docstring, its first indented block. A line that ends in
     `name="value"` stands for that value of the argument only.
     """
@@ -86,7 +71,7 @@ def first_block(function, arguments: dict[str, Any]) -> list[str]:
     blocks = [x for x in rest if x.startswith("    ") or len(rest) == 1]
     lines = next((x.splitlines() for x in blocks if re.search(" [←=⇔] ", x)), [])
     kept = []
-    for line in one_by_one(lines):
+    for line in tex.one_by_one(lines):
         found = re.search(r'  +(\w+)=("[\w+-]+"|True|False|None)', line)
         if not (found and found[1] in arguments):
             kept.append(line)
@@ -119,20 +104,20 @@ def _rows(value, name: str = "") -> list[str]:
         rows += _wrapped(numbers)
     for key, parts in inner.items():
         for label, part in parts.items():
-            shown = upright(f"{key} {label}".strip().replace("_", " "))
+            shown = tex.upright(f"{key} {label}".strip().replace("_", " "))
             rows.append(rf"&{shown}: \left|\; {_aligned(_rows(part))} \right.")
     return rows
 
 
 def _title(name: str) -> str:
-    return rf"&\textbf{{{upright(name)[6:-1]}}}"
+    return rf"&\textbf{{{tex.upright(name)[6:-1]}}}"
 
 
 def _name(value) -> str:
     return getattr(value, "name", type(value).__name__)
 
 
-def _arguments(value) -> dict[str, Any]:
+def _arguments(value) -> dict:
     """What a value was made of, by name."""
     if hasattr(type(value), "arguments"):
         return value.arguments
@@ -142,21 +127,19 @@ def _arguments(value) -> dict[str, Any]:
     return {k: v for k, v in fields if (_is_value(v) or isinstance(v, float)) and k[:1] != "_"}
 
 
-def _is_value(x: Any) -> bool:
+def _is_value(x) -> bool:
     return hasattr(type(x), "_repr_latex_") or hasattr(x, "patterns")
 
 
-def _parts(x) -> dict[str, Any]:
+def _parts(x) -> dict:
     """The transformations and schedules that an argument consists of, by name."""
     if _is_value(x) and hasattr(x, "init") and hasattr(x, "update"):
         return {"": x}
     if isinstance(x, dict):
         return {str(k): v for k, v in x.items() if _parts(v)}
     if isinstance(x, tuple | list):
-        pairs = [
-            v if isinstance(v, tuple) and len(v) == 2 and isinstance(v[0], str) else ("", v)
-            for v in x
-        ]
+        named = lambda v: isinstance(v, tuple) and len(v) == 2 and isinstance(v[0], str)  # noqa: E731
+        pairs = [v if named(v) else ("", v) for v in x]
         whole = all(_is_value(v) and (hasattr(v, "table") or _parts(v)) for _, v in pairs)
         return {k or str(i): v for i, (k, v) in enumerate(pairs, 1)} if whole else {}
     items: Any = getattr(x, "items", None)
@@ -167,14 +150,14 @@ def _parts(x) -> dict[str, Any]:
 # --- the rules of a transformation as one text
 
 
-def _composed(value, inner) -> tuple[list[str], dict[str, tuple[str, Any]]]:
+def _composed(value, inner) -> tuple[list[str], dict[str, tuple]]:
     """The equations of a transformation's rules as one text, and what its letters are: the name of an
     argument or "", and a value.
     """
     tx, owners = _marked(value)
     given = {id(x) for k, v in _arguments(tx).items() if k in inner for x in _parts(v).values()}
     parts = list(_rules(tx, given))
-    letters: dict[str, tuple[str, Any]] = {}
+    letters: dict[str, tuple] = {}
     slots: set[str] = set()
     rules = []
     for part in parts:
@@ -188,21 +171,21 @@ def _composed(value, inner) -> tuple[list[str], dict[str, tuple[str, Any]]]:
             owner = name if owners is None else _owner(name, x, owners, _arguments(tx))
             own = own_letter(name, text, changes)
             if own and not owner and isinstance(x, int | float) and x in (-1, 0, 1):
-                text = without(text, own, x)
-            if own and symbol(own).search(text):
+                text = tex.without(text, own, x)
+            if own and tex.symbol(own).search(text):
                 changes[own] = _new_letter(own, name, owner, x, letters)
         for name, _ in getattr(part, "slots", ()):
             own = own_letter(name, text, changes) or name
             changes[own] = own if own not in slots else next(c for c in SPARE if c not in slots)
             slots.add(changes[own])
-        text = renamed(text, changes)
+        text = tex.renamed(text, changes)
         rules.append((text.splitlines(), getattr(part, "direction", False)))
     whole = tx is not value and hasattr(tx.expand(), "items") and any(map(_steps, parts))
     start = "g" if whole and parts[0] is not None else "u"
     return _joined(rules, start, whole) if rules else ["u ← u"], letters
 
 
-def _marked(value) -> tuple[Any, dict[int, str] | None]:
+def _marked(value):
     """The same with numbers that can be told apart, and which argument each of them is; None where
     they are its own.
     """
@@ -216,7 +199,7 @@ def _marked(value) -> tuple[Any, dict[int, str] | None]:
     return type(value)(value._function, fresh, value._static), owners
 
 
-def _rules(tx, given: set[int]) -> Iterator[Any]:
+def _rules(tx, given: set[int]):
     """Its rules in order; None for what it wraps; itself where it does not consist of rules."""
     whole = tx.expand() if hasattr(tx, "expand") else tx
     if id(tx) in given:
@@ -245,7 +228,8 @@ def _equations(part) -> list[str]:
 def own_letter(name: str, text: str, taken=()) -> str:
     """The letter of an argument in a text; "" where none is."""
     candidates = [*SYMBOLS.get(name, "").split(), name]
-    return next((normal(s) for s in candidates if s not in taken and symbol(s).search(text)), "")
+    free = (s for s in candidates if s not in taken)
+    return next((tex.normal(s) for s in free if tex.symbol(s).search(text)), "")
 
 
 def _owner(name: str, x, owners: dict[int, str], arguments) -> str:
@@ -257,12 +241,12 @@ def _owner(name: str, x, owners: dict[int, str], arguments) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _new_letter(own: str, name: str, owner: str, x, letters: dict[str, tuple[str, Any]]) -> str:
+def _new_letter(own: str, name: str, owner: str, x, letters: dict[str, tuple]) -> str:
     """The letter that a rule's number has in the whole: that of the argument it is."""
     same = [k for k, it in letters.items() if it[0] == owner and (owner or it[1] is x)]
     usual = SYMBOLS.get(owner or name, "").split()
     candidates = [own, *usual] if owner in ("", name) else [*usual, own]
-    free = [k for k in map(normal, candidates) if k not in letters]
+    free = [k for k in map(tex.normal, candidates) if k not in letters]
     new = next(iter([*same, *free]), own)
     letters[new] = owner, x
     return new
@@ -286,38 +270,38 @@ def _joined(rules, step: str, whole: bool) -> list[str]:
         last = [x for x in lines if x[:2] == "u "]
         alone = len(last) == 1 and "  " not in last[0]
         right = [x.partition(" ← ")[2] or x.partition(" = ")[2] for x in lines]
-        uses = sum(len(symbol("u").findall(x)) for x in right)
+        uses = sum(len(tex.symbol("u").findall(x)) for x in right)
         later = [x for rule in rules[i + 1 :] for x in rule[0]] if direction else []
-        measured = not frozen and any(symbol("g").search(x) for x in [*right, *later])
-        if not ATOM.fullmatch(step) and (uses > 1 or measured or not (alone or not last)):
+        measured = not frozen and any(tex.symbol("g").search(x) for x in [*right, *later])
+        if not tex.ATOM.fullmatch(step) and (uses > 1 or measured or not (alone or not last)):
             name = "g" if measured else "u"
-            out.append(f"{name} {'←' if symbol(name).search(step) else '='} {step}")
+            out.append(f"{name} {'←' if tex.symbol(name).search(step) else '='} {step}")
             step = name
-        out += [inserted(x, step) for x in lines if not (alone and x is last[0])]
+        out += [tex.inserted(x, step) for x in lines if not (alone and x is last[0])]
         if alone:
-            step = inserted(re.sub("^u [←=] ", "", last[0]), step)
+            step = tex.inserted(re.sub("^u [←=] ", "", last[0]), step)
         elif last or not lines:
             step = "u"
         frozen |= direction
     if any(x[:2] == "p " for x in rules[-1][0]):
         return out
     if whole and step != start:
-        return [*out, signs(f"p ← p + {step}")]
+        return [*out, tex.signs(f"p ← p + {step}")]
     if step in (start, "u"):
         return out or ([] if any(not lines for lines, _ in rules) else ["u ← u"])
-    return [*out, f"u {'←' if symbol('u').search(step) else '='} {step}"]
+    return [*out, f"u {'←' if tex.symbol('u').search(step) else '='} {step}"]
 
 
 def to_row(line: str) -> str:
     """A line of an aligned display: the two sides of its equation, and its remark."""
     equation, *remarks = re.split(r"\s{2,}", line.strip())
     equation, remark = equation.rstrip(","), " ".join(remarks)
-    at = found.end(1) if (found := LEFT.match(equation)) else 0
-    row = rf"{to_latex(equation[:at])} &{to_latex(equation[at:])}".lstrip()
-    return row + (rf" \qquad {to_latex(remark)}" if remark else "")
+    at = found.end(1) if (found := tex.LEFT.match(equation)) else 0
+    row = rf"{tex.to_latex(equation[:at])} &{tex.to_latex(equation[at:])}".lstrip()
+    return row + (rf" \qquad {tex.to_latex(remark)}" if remark else "")
 
 
-def _numbers(value, arguments, letters: dict[str, tuple[str, Any]], text: str) -> list[str]:
+def _numbers(value, arguments, letters: dict[str, tuple], text: str) -> list[str]:
     """`\\beta_1 = 0.9` for each argument that is a number or was given, and for the constants."""
     function = getattr(value, "_function", None)
     parameters = inspect.signature(function).parameters if function else {}
@@ -330,10 +314,10 @@ def _numbers(value, arguments, letters: dict[str, tuple[str, Any]], text: str) -
         if x is None or _parts(x) or (default and (name not in dynamic or not letter)):
             continue
         used.add(letter)
-        shown.append(f"{to_latex(letter) if letter else upright(name)} = {_shown(x)}")
+        shown.append(f"{tex.to_latex(letter) if letter else tex.upright(name)} = {_shown(x)}")
     for letter, (argument, x) in letters.items():
-        if argument not in arguments and letter not in used and symbol(letter).search(text):
-            shown.append(f"{to_latex(letter)} = {_shown(x)}")
+        if argument not in arguments and letter not in used and tex.symbol(letter).search(text):
+            shown.append(f"{tex.to_latex(letter)} = {_shown(x)}")
     return shown
 
 
@@ -359,22 +343,23 @@ def _wrapped(numbers: list[str], width: int = 64) -> list[str]:
 def _shown(x) -> str:
     """A value in LaTeX: numbers as numbers, schedules and tables by name, the rest as code."""
     if isinstance(x, int | float) and not isinstance(x, bool):
-        return number(x)
+        return tex.number(x)
     if isinstance(x, np.ndarray | np.generic | jax.Array) and not isinstance(x, Tracer):
         if jax.numpy.issubdtype(x.dtype, np.floating) and x.size <= 8:
-            entries = [number(float(v)) for v in np.asarray(x, float).ravel()]
+            entries = [tex.number(float(v)) for v in np.asarray(x, float).ravel()]
             return rf"\left( {', '.join(entries)} \right)" if x.ndim else entries[0]
     elif hasattr(type(x), "arguments"):
         call: Any = x
         defaults = inspect.signature(call._function).parameters
         rows = ((k, v) for k, v in call.arguments.items() if not _same(v, defaults[k].default))
-        shown = ", ".join(f"{upright(k)} = {_shown(v)}" for k, v in rows if v is not None)
-        return rf"{upright(call.name.strip('_'))}\left( {shown} \right)"
+        shown = ", ".join(f"{tex.upright(k)} = {_shown(v)}" for k, v in rows if v is not None)
+        return rf"{tex.upright(call.name.strip('_'))}\left( {shown} \right)"
     if (patterns := getattr(x, "patterns", None)) is not None:
         values = jax.tree.leaves(x, is_leaf=lambda v: _is_value(v) and v is not x)
-        rows = (f"{upright(code(k))}: {_shown(v)}" for k, v in zip(patterns, values, strict=True))
+        table = zip(patterns, values, strict=True)
+        rows = (f"{tex.upright(code(k))}: {_shown(v)}" for k, v in table)
         return r"\left\{ " + r",\; ".join(rows) + r" \right\}"
     if isinstance(x, tuple | list):
         return r"\left( " + r",\; ".join(map(_shown, x)) + r" \right)"
     text = code(x)
-    return upright(text if len(text) <= 60 else f"{text[:59]}…")
+    return tex.upright(text if len(text) <= 60 else f"{text[:59]}…")

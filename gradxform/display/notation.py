@@ -39,13 +39,10 @@ OPEN = {"(": ("(", ")", r"\right)"), "[": ("[", "]", r"\right]"), "{": (r"\{", "
 }  # fmt: skip
 
 
-HIGH = dict(
-    zip(
-        "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵃᵇᶜᵈᵉʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᵀ",
-        "0123456789+-()abcdehijklmnoprstuvwxyzT",
-        strict=True,
-    )
-)
+_HIGH, _PLAIN = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵃᵇᶜᵈᵉʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻᵀ", "0123456789+-()abcdehijklmnoprstuvwxyzT"
+
+
+HIGH = dict(zip(_HIGH, _PLAIN, strict=True))
 
 
 HIGH |= {"ᵞ": r"\gamma", "ᵝ": r"\beta", "′": r"\prime"}
@@ -107,9 +104,8 @@ def symbol(letter: str) -> re.Pattern[str]:
 
 def one_by_one(lines) -> list[str]:
     """Each equation of a line by itself."""
-    pieces = (
-        re.split(r"[,;]  +(?=\S[^←=⇔]{0,13}? [←=⇔] )", normal(line).strip()) for line in lines
-    )
+    apart = re.compile(r"[,;]  +(?=\S[^←=⇔]{0,13}? [←=⇔] )")
+    pieces = (apart.split(normal(line).strip()) for line in lines)
     return [piece for row in pieces for piece in row if piece]
 
 
@@ -137,9 +133,9 @@ def without(text: str, letter: str, value: float) -> str:
 
 def inserted(text: str, step: str) -> str:
     """The right side with an expression for u, in parentheses where it needs them."""
-    left, arrow, text = (
-        re.split(r"( [←=⇔] )", text, maxsplit=1) if LEFT.match(text) else ("", "", text)
-    )
+    left = arrow = ""
+    if LEFT.match(text):
+        left, arrow, text = re.split(r"( [←=⇔] )", text, maxsplit=1)
     level = re.sub(r"‖[^‖]*‖|\|[^|]*\|", "x", step)
     while (flat := re.sub(r"[(\[][^()\[\]]*[)\]]", "x", level)) != level:
         level = flat
@@ -194,9 +190,8 @@ def number(x: float) -> str:
 
 
 def _escaped(text: str) -> str:
-    plain = {"\\": r"\backslash ", "^": r"\hat{}", "~": r"\sim "}
-    special = {c: f"\\{c}" for c in "_{}%#&$"}
-    out = "".join(special.get(c, c) for c in text if c not in plain)
+    special = {c: f"\\{c}" for c in "_{}%#&$"} | dict.fromkeys("\\^~", "")
+    out = "".join(special.get(c, c) for c in text)
     return "".join(f"}}{_symbol(c)}\\text{{" if ord(c) > 127 else c for c in out)
 
 

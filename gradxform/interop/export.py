@@ -2,15 +2,10 @@
 missing.
 """
 
-from typing import Any
-
 import jax
 
-from gradxform.core.chain import Chain, Named, as_transform
-from gradxform.core.labels import ByPath
-from gradxform.core.leafwise import Leafwise
+from gradxform.core import ByPath, Chain, Leafwise, Named, Schedule, as_transform
 from gradxform.core.leaves import path_string
-from gradxform.core.schedule import Schedule
 from gradxform.display.code import code
 
 
@@ -49,14 +44,13 @@ def register_with_flax() -> None:
         serialization.register_serialization_state(cls, _numbers, _with_numbers, override=True)
 
 
-def _numbers(value) -> dict[str, Any]:
+def _numbers(value) -> dict:
     return {path_string(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(value)}
 
 
-def _with_numbers(value, numbers: dict[str, Any]):
+def _with_numbers(value, numbers):
     names = list(_numbers(value))
     if set(names) != set(numbers):
-        raise ValueError(
-            f"{code(value)} has the numbers {names}; the saved state has {sorted(numbers)}"
-        )
+        got = sorted(numbers)
+        raise ValueError(f"{code(value)} has the numbers {names}; the saved state has {got}")
     return jax.tree.unflatten(jax.tree.structure(value), [numbers[name] for name in names])

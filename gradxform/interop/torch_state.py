@@ -4,66 +4,45 @@ run goes on.
 Entries may be torch tensors or NumPy arrays; nothing here imports torch.
 """
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.core import leaves as trees
-from gradxform.core.chain import as_transform
-from gradxform.core.leafwise import Leafwise, RuleState
-from gradxform.interop.optax.state import Import, with_records
+from gradxform.core import Leafwise, RuleState, as_transform
+from gradxform.interop.optax.state import Import, leaves, with_records
 
-
-class SGD(NamedTuple):
-    """What torch keeps for SGD with momentum."""
-
-    count: Any
-    momentum_buffer: Any
-
-
-class Adam(NamedTuple):
-    """What torch keeps for Adam and AdamW."""
-
-    count: Any
-    exp_avg: Any
-    exp_avg_sq: Any
-
-
-class AMSGrad(NamedTuple):
-    """What torch keeps for Adam and AdamW with amsgrad=True."""
-
-    count: Any
-    exp_avg: Any
-    exp_avg_sq: Any
-    max_exp_avg_sq: Any
+# what torch keeps for SGD with momentum, for Adam and AdamW, and for these with amsgrad=True
+SGD = namedtuple("SGD", ["count", "momentum_buffer"])
+Adam = namedtuple("Adam", ["count", "exp_avg", "exp_avg_sq"])
+AMSGrad = namedtuple("AMSGrad", [*Adam._fields, "max_exp_avg_sq"])
 
 
 class _FromTorch(Import):
     owner = "import_torch_state"
     saved = "the state_dict"
-    fields: ClassVar[dict[str, Any]] = {
+    fields: ClassVar[dict] = {
         "momentum": {"SGD": {"v": "momentum_buffer"}},
         "trace": {"SGD": {"v": "momentum_buffer"}},
         "ema": {"Adam": {"m": "exp_avg"}, "AMSGrad": {"m": "exp_avg"}},
         "scale_by_rms": {"Adam": {"v": "exp_avg_sq"}},
         "scale_by_rms_max": {"AMSGrad": {"v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}},
     }
-    rules: ClassVar[dict[str, tuple[str, ...]]] = {"scale_by_rms_max": ("_max_debiased",)}
+    rules: ClassVar[dict] = {"scale_by_rms_max": ("_max_debiased",)}
     stepped = False
 
     def rule(self, path: str, tx: Leafwise, state: RuleState):
         if self.stepped and "v" in state.slots and tx.direction:
-            raise self.error(
-                f"{path} has the learning rate inside the velocity, which torch has not"
-            )
+            text = "has the learning rate inside the velocity, which torch has not"
+            raise self.error(f"{path} {text}")
         self.stepped |= tx.records
         out = super().rule(path, tx, state)
-        return (
-            out if self.step is not None else RuleState(jnp.ones((), jnp.int32), out.slots)
-        )  # a buffer has seen one
+        if self.step is None:  # a buffer has seen one
+            out = RuleState(jnp.ones((), jnp.int32), out.slots)
+        return out
 
 
 def _error(text: str) -> ValueError:
@@ -106,75 +85,50 @@ def import_torch_state(
             that are not the leaves; a part of `tx` that torch's method has not. Each is named.
     """
     if not isinstance(state_dict, Mapping) or not state_dict.keys() >= {"state", "param_groups"}:
-        raise _error(
-            "state_dict must have 'state' and 'param_groups', as an optimizer's state_dict() "
-            "gives them"
-        )
+        what = "state_dict must have 'state' and 'param_groups'"
+        raise _error(f"{what}, as an optimizer's state_dict() gives them")
     tx = as_transform(tx)
     groups, entries = state_dict["param_groups"], state_dict["state"]
     order = [index for group in groups for index in group["params"]]
     flat, structure = jax.tree.flatten(params)
-    paths = [trees.path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    paths = [path for path, _ in leaves(params)]
     names = paths if names is None else list(names)
     if sorted(names) != sorted(paths):
         missing, unknown = sorted(set(paths) - set(names)), sorted(set(names) - set(paths))
-        raise _error(
-            f"names must be the leaves, each once: missing {missing[:8]}, unknown {unknown[:8]}"
-        )
+        what = f"missing {missing[:8]}, unknown {unknown[:8]}"
+        raise _error(f"names must be the leaves, each once: {what}")
     if len(order) != len(names):
-        raise _error(
-            f"the state_dict has {len(order)} parameters, params {len(names)}: {names[:8]}"
-        )
+        count = f"the state_dict has {len(order)} parameters, params {len(names)}"
+        raise _error(f"{count}: {names[:8]}")
     kind = _kind(groups, entries)
     if kind is None:
         level = _FromTorch((), step=step)
     else:
-        at = {
-            name: entries.get(index, entries.get(str(index), {}))
-            for name, index in zip(names, order, strict=True)
-        }
-        fields = [field for field in kind._fields if field != "count"]
-        values = {
-            field: [
-                _entry(at, path, field, leaf, transform)
-                for path, leaf in zip(paths, flat, strict=True)
-            ]
-            for field in fields
-        }
+        found = [entries.get(index, entries.get(str(index), {})) for index in order]
+        at, rows = dict(zip(names, found, strict=True)), [*zip(paths, flat, strict=True)]
+        each = [[_entry(at, field, *row, transform) for row in rows] for field in kind._fields[1:]]
         count = _count(at, kind, step)
-        level = _FromTorch(
-            kind(count, *(structure.unflatten(values[field]) for field in fields)),
-            "state_dict",
-            count,
-        )
+        level = _FromTorch(kind(count, *map(structure.unflatten, each)), "state_dict", count)
     return with_records(tx, level.run(tx, tx.init(params)), params, level.step)
 
 
-def _kind(groups, entries) -> Any:
+def _kind(groups, entries):
     """The named tuple of the optimizer's values; None for SGD without momentum."""
     keys = {key for group in groups for key in group}
     found = {key for entry in entries.values() for key, x in entry.items() if x is not None}
     if {"momentum", "dampening", "nesterov"} <= keys and found <= {"momentum_buffer"}:
         return SGD if found or any(group["momentum"] for group in groups) else None
-    if {"betas", "amsgrad"} <= keys and found <= {
-        "step",
-        "exp_avg",
-        "exp_avg_sq",
-        "max_exp_avg_sq",
-    }:
+    if {"betas", "amsgrad"} <= keys and found <= {"step", *AMSGrad._fields}:
         flags = {bool(group["amsgrad"]) for group in groups}
         if len(flags) > 1:
-            raise _error(
-                "some parameter groups have amsgrad=True and some have not; import them one by one"
-            )
+            what = "some parameter groups have amsgrad=True and some have not"
+            raise _error(f"{what}; import them one by one")
         return AMSGrad if True in flags else Adam
-    raise _error(
-        f"this is none of SGD, Adam and AdamW: it keeps {sorted(found)}, and its groups have "
-        f"{sorted(keys)}"
-    )
+    what = f"this is none of SGD, Adam and AdamW: it keeps {sorted(found)}"
+    raise _error(f"{what}, and its groups have {sorted(keys)}")
 
 
-def _entry(at, path: str, field: str, leaf, transform):
+def _entry(at, field: str, path: str, leaf, transform):
     x = at[path].get(field)
     if x is None:
         raise _error(f"the state_dict has no {field} for {path!r}")

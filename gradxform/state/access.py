@@ -18,44 +18,32 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import ByPath, Call, Named, Schedule, Transform, TunableState, at_step
 from gradxform.core import leaves as trees
-from gradxform.core.call import Call
-from gradxform.core.chain import Named
-from gradxform.core.hyper import at_step
-from gradxform.core.labels import ByPath
 from gradxform.core.leafwise import RECORDED, Leafwise, RuleState
-from gradxform.core.schedule import Schedule
-from gradxform.core.transform import Transform
-from gradxform.core.tunable import TunableState
 
 __all__ = ["get", "numbers", "set"]
 
 Path = tuple[str, ...]
 
 
-def _split(node) -> tuple[list[str], list[Any], Callable[[list[Any]], Any]]:
+def _split(node) -> tuple[list[str], list, Callable]:
     """The names of a node's children, the children, and what puts new ones together; a leaf has
     none.
     """
     if node is None or isinstance(node, Schedule | ByPath):
         return [], [], lambda children: node
     if isinstance(node, RuleState):
-        return (
-            ["step", *node.slots],
-            [node.step, *node.slots.values()],
-            lambda new: RuleState(new[0], dict(zip(node.slots, new[1:], strict=True))),
-        )
+        build = lambda new: RuleState(new[0], dict(zip(node.slots, new[1:], strict=True)))  # noqa: E731
+        return ["step", *node.slots], [node.step, *node.slots.values()], build
     flat, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     if not flat or not flat[0][0]:
         return [], [], lambda children: node
-    return (
-        [trees.path_string(path) for path, _ in flat],
-        [child for _, child in flat],
-        structure.unflatten,
-    )
+    names = [trees.path_string(path) for path, _ in flat]
+    return names, [child for _, child in flat], structure.unflatten
 
 
-def with_children(node, new: dict[str, Any]):
+def with_children(node, new: dict):
     """The node with other children, by name."""
     names, children, build = _split(node)
     return build([new.get(name, child) for name, child in zip(names, children, strict=True)])
@@ -74,11 +62,8 @@ def _recorded(state) -> list[Path]:
     for path, node in [((), state), *_nodes(state)]:
         if isinstance(node, RuleState) and RECORDED in node.slots:
             found.append((*path, RECORDED))
-        if (
-            isinstance(node, dict)
-            and node.keys() == {"step", "slots"}
-            and RECORDED in node["slots"]
-        ):
+        saved = isinstance(node, dict) and node.keys() == {"step", "slots"} and node["slots"]
+        if saved and RECORDED in saved:
             found.append((*path, "slots", RECORDED))
     return found
 
@@ -102,7 +87,12 @@ def _find(paths: list[Path], name: str) -> list[Path]:
     return [path for path in found if len(path) == min(map(len, found))]
 
 
-def _locate(owner: str, state, name: str, known: Any = ()) -> Path | None:
+def _ambiguous(owner: str, name: str, found) -> KeyError:
+    any_of = ["/".join(path) for path in found][:8]
+    return KeyError(f"{owner}: {name!r} may be any of {any_of}; give more of the path")
+
+
+def _locate(owner: str, state, name: str, known=()) -> Path | None:
     """Where the name is in the state; None where it is not, or means one of the `known` numbers."""
     nodes = list(_nodes(state))
     paths = [path for path, _ in nodes]
@@ -113,25 +103,19 @@ def _locate(owner: str, state, name: str, known: Any = ()) -> Path | None:
     if len(found) > 1 and name in known:
         return None
     if len(found) > 1 and name != "step":  # the step counters at one depth run together
-        raise KeyError(
-            f"{owner}: {name!r} may be any of {['/'.join(path) for path in found][:8]}; give more "
-            "of the path"
-        )
+        raise _ambiguous(owner, name, found)
     return found[0] if found else None
 
 
-def _missing(owner: str, state, name: str, also: Any = ()) -> KeyError:
-    hint = (
-        ""
-        if also
-        else (
-            "; the numbers of an optimizer are in the optimizer: get(state, name, tx), or keep "
-            "them in the state by tunable(tx)"
-        )
-    )
-    return KeyError(
-        f"{owner}: there is no {name!r}; there are {[*_entries(state), *also][:32]}{hint}"
-    )
+_HINT = (
+    "; the numbers of an optimizer are in the optimizer: get(state, name, tx), or keep them in the "
+    "state by tunable(tx)"
+)
+
+
+def _missing(owner: str, state, name: str, also=()) -> KeyError:
+    known, hint = [*_entries(state), *also][:32], "" if also else _HINT
+    return KeyError(f"{owner}: there is no {name!r}; there are {known}{hint}")
 
 
 def _last(hyper, step):
@@ -195,10 +179,7 @@ def get(state, name: str, tx: Transform | None = None):
     if len(found) == 1:
         return known["/".join(found[0])]
     if found:
-        raise KeyError(
-            f"get: {name!r} may be any of {['/'.join(path) for path in found]}; give more of the "
-            "path"
-        )
+        raise _ambiguous("get", name, found)
     raise _missing("get", state, name, known)
 
 
@@ -211,7 +192,7 @@ def numbers(tx: Transform, state) -> dict[str, Any]:
     return {"/".join(path): _last(x, step) for path, x, step in _numbers(tx, state, ())}
 
 
-def _numbers(tx, state, path: Path, made_from: Any = None) -> Iterator[tuple[Path, Any, Any]]:
+def _numbers(tx, state, path: Path, made_from=None) -> Iterator[tuple]:
     """Path, number and step of each; a rule that a name has made from its arguments has theirs."""
     if made_from is not None and any(tx is x for x in made_from):
         made_from = None
@@ -272,13 +253,11 @@ def set(state, name: str, value):
     if _within(path, _recorded(state)):
         raise ValueError(
             f"set: {'/'.join(path)} records what the last update used, and no update reads it; "
-            "call update of another optimizer "
-            f"(tx.replace({RECORDED}=...) makes one), or keep its numbers in the state by "
-            "tunable(tx)"
+            f"call update of another optimizer (tx.replace({RECORDED}=...) makes one), or keep its "
+            "numbers in the state by tunable(tx)"
         )
-    for each in (
-        [path] if name != "step" else [path for path, _ in _nodes(state) if path[-1] == "step"]
-    ):
+    steps = [path for path, _ in _nodes(state) if path[-1] == "step"]
+    for each in steps if name == "step" else [path]:
         state = _replaced(state, each, name, value)
     return state
 
@@ -289,37 +268,24 @@ def _replaced(node, path: Path, name: str, value):
     if path:
         return with_children(node, {path[0]: _replaced(_at(node, path[:1]), path[1:], name, value)})
     leaves, structure = jax.tree.flatten(node)
-    values = (
-        [value] * len(leaves)
-        if not jax.tree.leaves(value)[1:] and jnp.ndim(jax.tree.leaves(value)[0]) == 0
-        else None
-    )
-    if values is None:
-        if jax.tree.structure(value) != structure:
-            raise ValueError(
-                f"set: {name} has the structure {structure}; got {jax.tree.structure(value)}"
-            )
-        values = jax.tree.leaves(value)
-    return structure.unflatten(
-        [_fit("set", name, old, new) for old, new in zip(leaves, values, strict=True)]
-    )
+    values, given = jax.tree.flatten(value)
+    if not values[1:] and jnp.ndim(values[0]) == 0:
+        values = values * len(leaves)
+    elif given != structure:
+        raise ValueError(f"set: {name} has the structure {structure}; got {given}")
+    rows = zip(leaves, values, strict=True)
+    return structure.unflatten(_fit("set", name, old, new) for old, new in rows)
 
 
-def owners(state, params) -> list[tuple[Path, Any, str | None]]:
+def owners(state, params) -> list[tuple]:
     """Each array of a state: its path, the array, and the path of the parameter it belongs to, None
     for the whole tree's.
     """
-    paths = sorted(
-        (tuple(filter(None, path.split("/"))) for path in trees.paths(params)),
-        key=len,
-        reverse=True,
-    )
-    return list(_owners(state, (), paths, None))
+    paths = [tuple(filter(None, path.split("/"))) for path in trees.paths(params)]
+    return list(_owners(state, (), sorted(paths, key=len, reverse=True), None))
 
 
-def _owners(
-    node, path: Path, paths: list[Path], below: int | None
-) -> Iterator[tuple[Path, Any, str | None]]:
+def _owners(node, path: Path, paths: list[Path], below: int | None) -> Iterator[tuple]:
     names, children, _ = _split(node)
     if not names:
         rest = path if below is None else path[below:]

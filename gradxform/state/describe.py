@@ -1,16 +1,13 @@
 """A table of what an optimizer does to each parameter, and what it remembers of it."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from gradxform.core import ByPath, Chain, Named, Transform, Tunable
 from gradxform.core import leaves as trees
-from gradxform.core.chain import Chain, Named
-from gradxform.core.labels import ByPath
-from gradxform.core.transform import Transform
-from gradxform.core.tunable import Tunable
 from gradxform.display.code import code
 from gradxform.state.access import holds_transforms, owners
 from gradxform.wrappers.masking import Partition
@@ -49,9 +46,8 @@ class Description(NamedTuple):
         lines = [("path", "shape", "dtype", "slots", "bytes", "rules")]
         for row in self.rows:
             slots, size = ", ".join(row.slots) or "none", f"{sum(row.slots.values()):,}"
-            lines.append(
-                (row.path, str(list(row.shape)), row.dtype, slots, size, " > ".join(row.rules))
-            )
+            shape, rules = str(list(row.shape)), " > ".join(row.rules)
+            lines.append((row.path, shape, row.dtype, slots, size, rules))
         shared = sum(self.shared.values())
         if self.shared:
             slots = f"{len(self.shared)} scalars and other"
@@ -59,11 +55,8 @@ class Description(NamedTuple):
         total = shared + sum(sum(row.slots.values()) for row in self.rows)
         lines.append(("total", "", "", "", f"{total:,}", ""))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        cells = [list(map(str.ljust, line[:4], widths)) for line in lines]
-        rows = zip(cells, lines, strict=True)
-        return "\n".join(
-            "  ".join([*cell, line[4].rjust(widths[4]), line[5]]).rstrip() for cell, line in rows
-        )
+        rows = ([*map(str.ljust, x[:4], widths), x[4].rjust(widths[4]), x[5]] for x in lines)
+        return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
 def _number(x) -> str:
@@ -71,7 +64,7 @@ def _number(x) -> str:
     return f"{x:g}" if scalar or isinstance(x, float | int) else code(x)
 
 
-def _rules(tx, params, name=None, given=None) -> Iterator[tuple[str, dict[str, Any], Any]]:
+def _rules(tx, params, name=None, given=None) -> Iterator[tuple]:
     """Every rule and wrapper: its name, its numbers, and the parameters it applies to, the others
     None.
     """
@@ -122,8 +115,8 @@ def describe(tx: Transform, params) -> Description:
         name = "/".join(path[: len(path) - depth])
         slots[owner][name] = slots[owner].get(name, 0) + leaf.size * leaf.dtype.itemsize
     rows = (
-        Row(path, tuple(leaf.shape), np.dtype(leaf.dtype).name, tuple(applied), slots[path])
-        for path, leaf, applied in zip(paths, leaves, rules, strict=True)
-        if leaf is not None
+        Row(path, tuple(x.shape), np.dtype(x.dtype).name, tuple(applied), slots[path])
+        for path, x, applied in zip(paths, leaves, rules, strict=True)
+        if x is not None
     )
     return Description(tuple(rows), slots[None])

@@ -3,23 +3,19 @@ optimizer's.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Call, Schedule, Transform, TunableState
 from gradxform.core import leaves as trees
-from gradxform.core.call import Call
 from gradxform.core.labels import ByPath, as_mask, label_leaves
-from gradxform.core.schedule import Schedule
-from gradxform.core.transform import Transform
-from gradxform.core.tunable import TunableState
 from gradxform.state.access import Path, _fit, _nodes, _recorded, _split, _within, owners
 
 __all__ = ["migrate", "reset"]
 
 
-def reset(state, tx: Transform, params, where: Any = None):
+def reset(state, tx: Transform, params, where=None):
     """The state as it was before the first update, for all parameters or for some of them.
 
     With `where`, what belongs to the chosen parameters begins again: averages, accumulators. Step
@@ -38,10 +34,8 @@ def reset(state, tx: Transform, params, where: Any = None):
     """
     fresh = tx.init(params)
     if jax.tree.structure(fresh) != jax.tree.structure(state):
-        raise ValueError(
-            "reset: this state belongs to another transformation or to other parameters: "
-            f"{jax.tree.structure(state)}"
-        )
+        what = "reset: this state belongs to another transformation or to other parameters"
+        raise ValueError(f"{what}: {jax.tree.structure(state)}")
     if where is not None:
         mask = as_mask.convert("reset", "where", where)
         flags = label_leaves("reset", mask, params, True)
@@ -54,14 +48,10 @@ def reset(state, tx: Transform, params, where: Any = None):
 def _mapped(node, path: Path, f):
     names, children, build = _split(node)
     if not names:
-        return (
-            node
-            if node is None or not jax.tree.leaves(node) or isinstance(node, Schedule | ByPath)
-            else f(path, node)
-        )
-    return build(
-        [_mapped(child, (*path, name), f) for name, child in zip(names, children, strict=True)]
-    )
+        kept = isinstance(node, Schedule | ByPath) or not jax.tree.leaves(node)
+        return node if kept else f(path, node)
+    rows = zip(names, children, strict=True)
+    return build([_mapped(child, (*path, name), f) for name, child in rows])
 
 
 def _keep_numbers(old, new):
@@ -102,9 +92,7 @@ def migrate(state, into, *, strict: bool = True):
     missing, unfit = [], []
 
     def value(path: Path, fresh):
-        ends = [p for p in saved if p == path] or [
-            p for p in saved if _end(p, path) or _end(path, p)
-        ]
+        ends = [path] if path in saved else [p for p in saved if _end(p, path) or _end(path, p)]
         longest = [p for p in ends if len(p) == max(map(len, ends))]
         if len(longest) != 1:
             if path[-1:] == ("step",) and steps:
@@ -113,19 +101,15 @@ def migrate(state, into, *, strict: bool = True):
                 missing.append("/".join(path))
             return fresh
         used.append(longest[0])
-        if jnp.shape(saved[longest[0]]) != jnp.shape(fresh):
-            unfit.append(
-                f"{'/'.join(path)}: {jnp.shape(saved[longest[0]])} saved, {jnp.shape(fresh)} here"
-            )
+        old = saved[longest[0]]
+        if jnp.shape(old) != jnp.shape(fresh):
+            unfit.append(f"{'/'.join(path)}: {jnp.shape(old)} saved, {jnp.shape(fresh)} here")
             return fresh
-        return jnp.asarray(saved[longest[0]], fresh.dtype)
+        return jnp.asarray(old, fresh.dtype)
 
     out = _mapped(into, (), value)
-    idle = [
-        "/".join(path)
-        for path in saved
-        if path not in used and path[-1:] != ("step",) and not _within(path, records)
-    ]
+    left = [path for path in saved if path not in used and path[-1:] != ("step",)]
+    idle = ["/".join(path) for path in left if not _within(path, records)]
     if unfit or (strict and (missing or idle)):
         raise ValueError(
             f"migrate: shapes that differ: {unfit[:8]}; without a saved value: {missing[:8]}; "
@@ -134,11 +118,11 @@ def migrate(state, into, *, strict: bool = True):
     return out
 
 
-def _leaves(state) -> Iterator[tuple[Path, Any]]:
+def _leaves(state) -> Iterator[tuple]:
     for path, node in _nodes(state):
-        if not _split(node)[0] and node is not None and jax.tree.leaves(node):
+        if not _split(node)[0] and jax.tree.leaves(node):
             yield path, node
 
 
 def _end(short: Path, long: Path) -> bool:
-    return 0 < len(short) < len(long) and long[-len(short) :] == short and len(short) > 1
+    return 1 < len(short) < len(long) and long[-len(short) :] == short

@@ -6,12 +6,9 @@ from typing import Annotated, Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Decay, DType, RuleState, Transform, at_step, dtype_name, scalar
 from gradxform.core.call import pytree
 from gradxform.core.chain import whole
-from gradxform.core.hyper import Decay, DType, at_step, scalar
-from gradxform.core.leafwise import RuleState
-from gradxform.core.slots import dtype_name
-from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.numerics import bias_correction, lerp, real_dtype, wide_dtype
 
@@ -36,7 +33,7 @@ def _store(measured, blank):
 class Measure(Transform):
     """A function of the updates, as a measure without memory."""
 
-    function: Callable[..., Any]
+    function: Callable
     name: str = "measure"
 
     def __repr__(self):
@@ -57,7 +54,7 @@ class Measure(Transform):
 class EmaMeasure(Transform):
     """Built by `measure_with_ema`."""
 
-    function: Callable[..., Any]
+    function: Callable
     decay: Any
     debias: bool
     accumulator_dtype: str | None
@@ -65,27 +62,25 @@ class EmaMeasure(Transform):
 
     def init(self, params):
         def wide(x):
-            return jax.ShapeDtypeStruct(
-                x.shape, x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32
-            )
+            inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+            return jax.ShapeDtypeStruct(x.shape, x.dtype if inexact else jnp.float32)
 
         shapes = jax.tree.map(wide, jax.eval_shape(self.function, params))
-        average = _blank(shapes, self.accumulator_dtype)
-        return RuleState(
-            jnp.zeros((), jnp.int32), {"average": average, "value": jax.tree.map(jnp.copy, average)}
-        )
+        average, value = (_blank(shapes, self.accumulator_dtype) for _ in range(2))
+        return RuleState(jnp.zeros((), jnp.int32), {"average": average, "value": value})
 
     def update(self, updates, state, params=None, **extra):
         decay = scalar(self.name, "decay", at_step(self.decay, state.step))
         t = state.step + jnp.ones((), jnp.int32)
 
+        def share(x):
+            return decay if isinstance(decay, float | int) else decay.astype(real_dtype(x.dtype))
+
         def one(old, new):
-            share = decay if isinstance(decay, float | int) else decay.astype(real_dtype(old.dtype))
-            return lerp(jnp.asarray(new).astype(old.dtype), old, share).astype(old.dtype)
+            return lerp(jnp.asarray(new).astype(old.dtype), old, share(old)).astype(old.dtype)
 
         def corrected(x):
-            share = decay if isinstance(decay, float | int) else decay.astype(real_dtype(x.dtype))
-            return (x / bias_correction(share, t, real_dtype(x.dtype))).astype(x.dtype)
+            return (x / bias_correction(share(x), t, real_dtype(x.dtype))).astype(x.dtype)
 
         average = jax.tree.map(one, state.slots["average"], self.function(updates))
         value = jax.tree.map(corrected, average) if self.debias else average
@@ -99,16 +94,14 @@ class EmaMeasure(Transform):
 class _Measures:
     """`{name: function or measure}`."""
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         if not isinstance(x, Mapping):
             raise TypeError(f"{owner}: {name} must be a dict from name to function; got {code(x)}")
         found = {}
         for key, measure in x.items():
             if not isinstance(measure, Transform) and not callable(measure):
-                raise TypeError(
-                    f"{owner}: {name}[{key!r}] must be a function of the updates; got "
-                    f"{code(measure)}"
-                )
+                at = f"{owner}: {name}[{key!r}]"
+                raise TypeError(f"{at} must be a function of the updates; got {code(measure)}")
             found[key] = measure if isinstance(measure, Transform) else Measure(measure)
         return found
 
@@ -118,7 +111,7 @@ class Monitor(Transform):
     """Built by `monitor` and `snapshot`."""
 
     equation: ClassVar[str] = "u ← u"
-    measures: dict[str, Any]
+    measures: dict
     name: str
 
     def init(self, params):
@@ -129,14 +122,13 @@ class Monitor(Transform):
             yield name, measure, state and state[name], params
 
     def update(self, updates, state, params=None, **extra):
-        return updates, {
-            name: m.update(updates, state[name], params, **extra)[1]
-            for name, m in self.measures.items()
-        }
+        each = self.measures.items()
+        new = {k: m.update(updates, state[k], params, **extra)[1] for k, m in each}
+        return updates, new
 
 
 @whole
-def snapshot(measure_name: str, measure: Callable[[Any], Any]):
+def snapshot(measure_name: str, measure: Callable):
     """Keep a measurement of the updates, as they are here: `snapshot("norm", global_norm)`, then
     `state["snapshot"]["norm"]`.
 
@@ -170,10 +162,7 @@ def monitor(measures: Annotated[Any, _Measures()]):
 
 @whole
 def measure_with_ema(
-    measure: Callable[[Any], Any],
-    decay: Decay,
-    debias: bool = True,
-    accumulator_dtype: DType | None = None,
+    measure: Callable, decay: Decay, debias: bool = True, accumulator_dtype: DType | None = None
 ):
     """A measure for `monitor`: the exponentially weighted average of a function of the updates.
 

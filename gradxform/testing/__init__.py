@@ -5,32 +5,25 @@ from typing import Any
 
 from gradxform.testing import laws, tools
 
-LAWS: dict[str, Callable[[Any, Mapping[str, Any]], None]] = {
-    "pair": laws.is_a_pair,
-    "dtypes": laws.dtypes_are_a_fixed_point,
-    "abstract_init": laws.init_is_abstract,
-    "jit": laws.jit_equals_eager,
-    "retrace": laws.new_numbers_retrace_nothing,
-    "vmap": laws.vmap_equals_loop,
-    "schedule": laws.constant_schedule_is_constant,
-    "table": laws.uniform_table_is_constant,
-    "leaves": laws.absent_empty_and_scalar_leaves,
-    "zero_gradient": laws.zero_gradients_are_safe,
+Extra = Mapping[str, Any] | None  # keyword arguments that an update needs
+
+Exceptions = Mapping[str, str] | None  # law -> why it is not kept
+
+LAWS: dict[str, Callable] = {
+    "pair": laws.is_a_pair, "dtypes": laws.dtypes_are_a_fixed_point,
+    "abstract_init": laws.init_is_abstract, "jit": laws.jit_equals_eager,
+    "retrace": laws.new_numbers_retrace_nothing, "vmap": laws.vmap_equals_loop,
+    "schedule": laws.constant_schedule_is_constant, "table": laws.uniform_table_is_constant,
+    "leaves": laws.absent_empty_and_scalar_leaves, "zero_gradient": laws.zero_gradients_are_safe,
     "donation": laws.parameters_and_state_can_be_donated,
-    "temporary": laws.large_temporaries_are_absent,
-    "value": laws.is_a_value,
-    "extra": laws.unknown_arguments_are_ignored,
-    "associative": laws.chains_associate,
-    "subtree": laws.a_subtree_runs_alone,
-    "sharding": laws.sharding_changes_nothing,
-    "tools": tools.tools_see_all_of_it,
-    "platforms": tools.lowers_for_every_platform,
-}
+    "temporary": laws.large_temporaries_are_absent, "value": laws.is_a_value,
+    "extra": laws.unknown_arguments_are_ignored, "associative": laws.chains_associate,
+    "subtree": laws.a_subtree_runs_alone, "sharding": laws.sharding_changes_nothing,
+    "tools": tools.tools_see_all_of_it, "platforms": tools.lowers_for_every_platform,
+}  # fmt: skip
 
 
-def check_transformation(
-    tx, *, extra: Mapping[str, Any] | None = None, exceptions: Mapping[str, str] | None = None
-) -> None:
+def check_transformation(tx, *, extra: Extra = None, exceptions: Exceptions = None) -> None:
     """Run every law over a transformation; the first one broken raises AssertionError, naming the
     law.
 
@@ -47,19 +40,13 @@ def check_transformation(
     exceptions = exceptions or {}
     unknown = sorted(set(exceptions) - set(LAWS))
     if unknown:
-        raise ValueError(
-            f"check_transformation: no law is called {unknown[0]!r}; the laws are {sorted(LAWS)}"
-        )
+        what = f"check_transformation: no law is called {unknown[0]!r}"
+        raise ValueError(f"{what}; the laws are {sorted(LAWS)}")
     for name in LAWS:
         check_law(name, tx, extra, exceptions)
 
 
-def check_law(
-    name: str,
-    tx,
-    extra: Mapping[str, Any] | None = None,
-    exceptions: Mapping[str, str] | None = None,
-) -> None:
+def check_law(name: str, tx, extra: Extra = None, exceptions: Exceptions = None) -> None:
     """Run one law; an exception must really be one."""
     reason = (exceptions or {}).get(name)
     try:
@@ -67,13 +54,11 @@ def check_law(
     except Exception as error:
         if reason:
             return
-        raise AssertionError(
-            f"{tx!r} breaks the law {name!r} ({LAWS[name].__doc__}): {error}"
-        ) from error
+        law = f"the law {name!r} ({LAWS[name].__doc__})"
+        raise AssertionError(f"{tx!r} breaks {law}: {error}") from error
     if reason:
-        raise AssertionError(
-            f"{tx!r} keeps the law {name!r} although it is listed as an exception: {reason}"
-        )
+        what = f"{tx!r} keeps the law {name!r} although it is listed as an exception"
+        raise AssertionError(f"{what}: {reason}")
 
 
 def __getattr__(name: str):

@@ -7,16 +7,13 @@ They use small arrays, and shapes alone where no numbers are needed.
 import itertools
 import pickle
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import gradxform
-from gradxform.core.chain import Named, apply_updates, chain, identity, stack
-from gradxform.core.labels import by_path
-from gradxform.core.schedule import Schedule
+from gradxform.core import Named, Schedule, apply_updates, by_path, chain, identity, stack
 from gradxform.schedules.basic import constant_schedule
 from gradxform.testing.samples import assert_close, assert_same, gradients_of, step, train, tree
 
@@ -38,28 +35,23 @@ def dtypes_are_a_fixed_point(tx, extra):
     for p_dtype, g_dtype in itertools.product(DTYPES, DTYPES):
         params, gradients = tree(dtype=p_dtype), tree(dtype=g_dtype)
         state = jax.eval_shape(tx.init, params)
-        updates, new_state = jax.eval_shape(
-            lambda g, s, p: tx.update(g, s, p, **extra), gradients, state, params
-        )
+        update = lambda g, s, p: tx.update(g, s, p, **extra)  # noqa: E731
+        updates, new_state = jax.eval_shape(update, gradients, state, params)
         what = f"params {jnp.dtype(p_dtype)}, gradients {jnp.dtype(g_dtype)}"
-        assert jax.tree.structure(state) == jax.tree.structure(new_state), (
-            f"{what}: the state changes its structure"
-        )
-        for (path, old), new in zip(
-            jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(new_state), strict=True
-        ):
+        same = jax.tree.structure(state) == jax.tree.structure(new_state)
+        assert same, f"{what}: the state changes its structure"
+        named = jax.tree_util.tree_leaves_with_path(state)
+        for (path, old), new in zip(named, jax.tree.leaves(new_state), strict=True):
             at = f"{what}: state{jax.tree_util.keystr(path)}"
             was, became = ((x.shape, x.dtype, x.weak_type) for x in (old, new))
             assert was == became, f"{at} goes from {was} to {became}"
             assert not old.weak_type, f"{at} is weakly typed, which costs a retrace after a restore"
             assert old.dtype not in (jnp.bfloat16, jnp.float16), f"{at} is narrow by default"
-        assert jax.tree.structure(updates) == jax.tree.structure(gradients), (
-            f"{what}: the updates have another structure"
-        )
+        same = jax.tree.structure(updates) == jax.tree.structure(gradients)
+        assert same, f"{what}: the updates have another structure"
         for u, g in zip(jax.tree.leaves(updates), jax.tree.leaves(gradients), strict=True):
-            assert (u.shape, u.dtype) == (g.shape, g.dtype), (
-                f"{what}: an update has {u.shape} {u.dtype}, its gradient {g.shape} {g.dtype}"
-            )
+            saw = f"an update has {u.shape} {u.dtype}, its gradient {g.shape} {g.dtype}"
+            assert (u.shape, u.dtype) == (g.shape, g.dtype), f"{what}: {saw}"
 
 
 def init_is_abstract(tx, extra):
@@ -115,7 +107,7 @@ def vmap_equals_loop(tx, extra):
         assert_close(got, alone(member), f"member {i}", rtol=1e-4, atol=1e-5)
 
 
-def _replace_numbers(tx, make: Callable[[float], Any]):
+def _replace_numbers(tx, make: Callable):
     is_leaf = lambda x: isinstance(x, Schedule)  # noqa: E731
     leaves, structure = jax.tree.flatten(tx, is_leaf=is_leaf)
     return structure.unflatten([make(x) if isinstance(x, float) else x for x in leaves])
@@ -137,19 +129,15 @@ def _jit_train(tx, params, extra):
     return jax.jit(lambda params: train(tx, params, extra))(params)
 
 
-_LAST: list[Any] = []  # the transformation and extra arguments of the last `_trained`; its result
+_LAST: list = []  # the transformation and extra arguments of the last `_trained`; its result
 
 
 def _trained(tx, extra):
     """`_jit_train` on the usual tree, which several laws in a row compare with: compiled once for
     them.
     """
-    if not (
-        _LAST
-        and _LAST[0] is tx
-        and _LAST[1].keys() == extra.keys()
-        and all(_LAST[1][k] is extra[k] for k in extra)
-    ):
+    known = _LAST and _LAST[0] is tx and _LAST[1].keys() == extra.keys()
+    if not (known and all(_LAST[1][k] is extra[k] for k in extra)):
         _LAST[:] = tx, extra, _jit_train(tx, tree(), extra)
     return _LAST[2]
 
@@ -178,16 +166,12 @@ def zero_gradients_are_safe(tx, extra):
             params = apply_updates(params, updates)
         return sum(jnp.sum(p * p) for p in jax.tree.leaves(params))
 
-    numbers = jax.tree.map(
-        lambda x: x if isinstance(x, float) else jax.lax.stop_gradient(jnp.asarray(x)), tx
-    )
-    value, by_everything = jax.jit(
-        jax.value_and_grad(loss_after, argnums=(0, 1, 2), allow_int=True)
-    )(numbers, params, jnp.float32(1.0))
+    held = lambda x: x if isinstance(x, float) else jax.lax.stop_gradient(jnp.asarray(x))  # noqa: E731
+    derived = jax.jit(jax.value_and_grad(loss_after, argnums=(0, 1, 2), allow_int=True))
+    value, by_everything = derived(jax.tree.map(held, tx), params, jnp.float32(1.0))
     assert np.isfinite(value), f"the loss is {value}"
     for path, x in jax.tree_util.tree_leaves_with_path(by_everything):
-        if x.dtype != jax.dtypes.float0:
-            assert np.all(np.isfinite(x)), f"the derivative by {jax.tree_util.keystr(path)} is {x}"
+        if x.dtype != jax.dtypes.float0:  # nor is NaN below any bound
             assert np.all(np.abs(x) < 1e6), f"the derivative by {jax.tree_util.keystr(path)} is {x}"
 
 
@@ -197,10 +181,7 @@ def parameters_and_state_can_be_donated(tx, extra):
     """
     params = jax.tree.map(jnp.array, tree())
     state = tx.init(params)
-
-    def first(params, state):
-        return step(tx, params, state, extra)
-
+    first = lambda params, state: step(tx, params, state, extra)  # noqa: E731
     expected = jax.tree.map(np.asarray, first(params, state))
     got = jax.jit(first, donate_argnums=(0, 1))(params, state)
     assert_close(got, expected, "donated")
@@ -277,14 +258,9 @@ def sharding_changes_nothing(tx, extra):
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
     params = {"w": jnp.linspace(-1, 1, 16 * len(devices)).reshape(8 * len(devices), 2)}
     sharded = jax.device_put(params, sharding)
-
-    @jax.jit
-    def first(params, state):
-        return step(tx, params, state, extra)
-
+    first = jax.jit(lambda params, state: step(tx, params, state, extra))
     got, _ = first(sharded, tx.init(sharded))
     expected, _ = first(params, tx.init(params))
     assert_close(got, expected, "sharded")
-    assert got["w"].sharding.is_equivalent_to(sharding, 2), (
-        f"the parameters came back as {got['w'].sharding}"
-    )
+    found = got["w"].sharding
+    assert found.is_equivalent_to(sharding, 2), f"the parameters came back as {found}"

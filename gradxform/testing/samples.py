@@ -9,18 +9,15 @@ from gradxform.core.chain import apply_updates
 
 def tree(scale=1.0, dtype=jnp.float32):
     """A matrix, within a dict, and a vector."""
-    values = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3) * np.float32(scale)
-    return {
-        "a": {"kernel": jnp.asarray(values, dtype)},
-        "b": jnp.asarray(values[0] + np.float32(0.3 * scale), dtype),
-    }
+    matrix = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3) * np.float32(scale)
+    vector = matrix[0] + np.float32(0.3 * scale)
+    return {"a": {"kernel": jnp.asarray(matrix, dtype)}, "b": jnp.asarray(vector, dtype)}
 
 
 def gradients_of(step, params):
     """Gradients that depend on the step and the parameters."""
-    return jax.tree.map(
-        lambda p: (jnp.sin(3 * p + jnp.asarray(step, p.dtype)) + p).astype(p.dtype), params
-    )
+    slope = lambda p: (jnp.sin(3 * p + jnp.asarray(step, p.dtype)) + p).astype(p.dtype)  # noqa: E731
+    return jax.tree.map(slope, params)
 
 
 def step(tx, params, state, extra, k=0):
@@ -42,15 +39,12 @@ def train(tx, params, extra, steps=3):
 def assert_close(got, expected, what, rtol=2e-5, atol=2e-6):
     """The trees agree, leaf by leaf."""
     assert jax.tree.structure(got) == jax.tree.structure(expected), f"{what}: the structures differ"
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True
-    ):
+    rows = zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True)
+    for (path, a), b in rows:
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
-        a, b = np.asarray(a), np.asarray(b)
-        np.testing.assert_allclose(
-            a, b, rtol=rtol, atol=atol, err_msg=f"{what} at {jax.tree_util.keystr(path)}"
-        )
+        at = f"{what} at {jax.tree_util.keystr(path)}"
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol, err_msg=at)
 
 
 def assert_same(got, expected, what):

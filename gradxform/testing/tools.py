@@ -5,17 +5,13 @@ from its signature.
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 from jax import export
 
 import gradxform
+from gradxform.core import Range, Transform, global_norm, tunable
 from gradxform.core.chain import AnyTransform, chain, identity
-from gradxform.core.hyper import Range
-from gradxform.core.leaves import global_norm
-from gradxform.core.transform import Transform
-from gradxform.core.tunable import tunable
 from gradxform.interop.optax import aliases
 from gradxform.optimizers.textbook import adam
 from gradxform.state.access import get, numbers
@@ -23,7 +19,7 @@ from gradxform.state.describe import describe
 from gradxform.testing.samples import tree
 
 
-def constructors() -> dict[str, Callable[..., Any]]:
+def constructors() -> dict[str, Callable]:
     """Every public constructor of transformations by name, those under Optax's names included."""
     public = vars(gradxform) | {name: getattr(aliases, name) for name in aliases.__all__}
     found = {name: f for name, f in public.items() if hasattr(f, "build")}
@@ -31,7 +27,7 @@ def constructors() -> dict[str, Callable[..., Any]]:
     return {name: f for name, f in found.items() if issubclass(made[name], Transform)}
 
 
-def representative(constructor: Callable[..., Any], **given):
+def representative(constructor: Callable, **given):
     """An instance of a public constructor: what has no default gets a value by its name or type."""
     for p in inspect.signature(constructor).parameters.values():
         if p.default is p.empty and p.name not in given:
@@ -43,17 +39,9 @@ def _even(step, **extra):
     return step % 2 == 0
 
 
-_VALUES = {
-    "key": 0,
-    "mask": "**",
-    "freeze_mask": False,
-    "param_labels": "all",
-    "should_transform_fn": _even,
-    "measure": global_norm,
-    "measure_name": "norm",
-    "measures": {"norm": global_norm},
-    "init_step": ("learning_rate", 0.01),
-}
+_VALUES = {"key": 0, "mask": "**", "freeze_mask": False, "param_labels": "all"}
+_VALUES |= {"measure": global_norm, "measure_name": "norm", "measures": {"norm": global_norm}}
+_VALUES |= {"should_transform_fn": _even, "init_step": ("learning_rate", 0.01)}
 
 
 def _value_of(constructor, name: str):
@@ -67,15 +55,14 @@ def _value_of(constructor, name: str):
     return adam(0.1) if isinstance(kind, AnyTransform) else {"all": adam(0.1)}
 
 
-def _around(tx) -> Iterator[Any]:
+def _around(tx) -> Iterator[Transform]:
     """The transformation in a chain, in its own state, and inside every wrapper."""
     yield chain(identity(), ("part", tx))
     yield tunable(tx)
     for constructor in constructors().values():
         for p in inspect.signature(constructor).parameters.values():
-            if p.default is p.empty and isinstance(
-                constructor.converters.get(p.name), AnyTransform
-            ):
+            kind = constructor.converters.get(p.name)
+            if p.default is p.empty and isinstance(kind, AnyTransform):
                 yield representative(constructor, **{p.name: tx})
                 break
             if p.name == "transforms":
@@ -127,7 +114,6 @@ def lowers_for_every_platform(tx, extra):
     """Its step is lowered for CPU, CUDA and TPU, whatever this machine has."""
     params = jax.eval_shape(tree)
     step = jax.jit(lambda g, s, p: tx.update(g, s, p, **extra))
-    exported = export.export(step, platforms=PLATFORMS)(
-        params, jax.eval_shape(tx.init, params), params
-    )
+    given = params, jax.eval_shape(tx.init, params), params
+    exported = export.export(step, platforms=PLATFORMS)(*given)
     assert exported.platforms == PLATFORMS

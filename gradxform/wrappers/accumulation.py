@@ -3,17 +3,14 @@ step.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Count, Inner, Named, Transform, dtype_name, transformation, zeros
 from gradxform.core import leaves as trees
 from gradxform.core.call import define, pytree
-from gradxform.core.chain import Inner, Named, transformation
-from gradxform.core.hyper import Count
-from gradxform.core.slots import dtype_name, zeros
-from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.numerics import wide_dtype
 from gradxform.wrappers.skipping import skip_not_finite
@@ -30,8 +27,8 @@ class AccumulateState(NamedTuple):
     mini_step: jax.Array
     step: jax.Array
     dropped: jax.Array
-    accumulator: Any
-    inner: Any
+    accumulator: trees.Tree
+    inner: trees.Tree
 
 
 @pytree(static=("mean", "skip", "dtype"))
@@ -42,15 +39,14 @@ class Accumulate(Wrapper):
     inner: Transform
     every_k: Count
     mean: bool
-    skip: Callable[..., Any] | None
+    skip: Callable | None
     dtype: str | None
 
     def init(self, params):
         accumulator, inner = trees.tree_map(zeros(self.dtype), params), self.inner.init(params)
         return AccumulateState(counter(), counter(), counter(), accumulator, inner)
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
+    def step(self, updates, state, params, gradient, extra):
         drop = jnp.array(False) if self.skip is None else self.skip(updates, state.step, params)
         drop = drop[0] if isinstance(drop, tuple) else drop
         mini_step = state.mini_step + jnp.where(drop, 0, 1)
@@ -82,7 +78,7 @@ def accumulate(
     every_k: Count,
     *,
     mean: bool = True,
-    skip: Callable[..., Any] | None = skip_not_finite,
+    skip: Callable | None = skip_not_finite,
     accumulator_dtype=None,
 ):
     """Collect the gradients of k micro-batches, then step once with their mean; zero updates in
@@ -133,7 +129,7 @@ def MultiSteps(
     opt: Inner,
     every_k_schedule: Count,
     use_grad_mean: bool = True,
-    should_skip_update_fn: Callable[..., Any] | None = skip_not_finite,
+    should_skip_update_fn: Callable | None = skip_not_finite,
     accumulator_dtype=None,
 ):
     """Optax's name for `accumulate`.
@@ -152,13 +148,8 @@ def MultiSteps(
 
     Source: M. Ott et al., Scaling Neural Machine Translation (2018), section 3.2.
     """
-    return accumulate(
-        opt,
-        every_k_schedule,
-        mean=use_grad_mean,
-        skip=should_skip_update_fn,
-        accumulator_dtype=accumulator_dtype,
-    )
+    skip, dtype = should_skip_update_fn, accumulator_dtype
+    return accumulate(opt, every_k_schedule, mean=use_grad_mean, skip=skip, accumulator_dtype=dtype)
 
 
 def _kinds(accumulator, out):
@@ -169,22 +160,20 @@ def _kinds(accumulator, out):
     def kind(x):
         name = str(getattr(x, "name", x)).lower().removeprefix("running_")
         if name not in ("sum", "mean", "concat"):
-            raise ValueError(
-                f"microbatch: accumulator must be 'sum', 'mean' or 'concat'; got {code(x)}"
-            )
+            wanted = "'sum', 'mean' or 'concat'"
+            raise ValueError(f"microbatch: accumulator must be {wanted}; got {code(x)}")
         return name
 
     is_kind = lambda x: isinstance(x, str) or not isinstance(x, tuple | list | dict)  # noqa: E731
-    return jax.tree.map(
-        lambda x, sub: jax.tree.map(lambda _: kind(x), sub), accumulator, out, is_leaf=is_kind
-    )
+    each = lambda x, part: jax.tree.map(lambda _: kind(x), part)  # noqa: E731
+    return jax.tree.map(each, accumulator, out, is_leaf=is_kind)
 
 
 def microbatch(
-    fun: Callable[..., Any],
+    fun: Callable,
     argnums: int | Sequence[int],
     microbatch_size: int | None,
-    accumulator: Any = "sum",
+    accumulator="sum",
     *,
     argnames: str | Sequence[str] = (),
 ):
@@ -224,14 +213,11 @@ def microbatch(
         batch = ([args[i] for i in positions], {name: kwargs[name] for name in names})
         sizes = sorted({jnp.shape(x)[0] for x in jax.tree.leaves(batch)})
         if len(sizes) != 1 or sizes[0] % microbatch_size:
-            raise ValueError(
-                f"microbatch: microbatch_size={microbatch_size} must divide the one batch size; "
-                f"got {sizes}"
-            )
+            what = f"microbatch: microbatch_size={microbatch_size} must divide the one batch size"
+            raise ValueError(f"{what}; got {sizes}")
         count = sizes[0] // microbatch_size
-        pieces = jax.tree.map(
-            lambda x: jnp.swapaxes(x.reshape(microbatch_size, count, *x.shape[1:]), 0, 1), batch
-        )
+        split = lambda x: x.reshape(microbatch_size, count, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
+        pieces = jax.tree.map(split, batch)
 
         def evaluate(piece):
             given = list(args)
@@ -246,30 +232,23 @@ def microbatch(
 
         def body(total, piece):
             new = jax.tree.leaves(evaluate(piece))
-            summed = [
-                None if a is None else a + x.astype(a.dtype)
-                for a, x in zip(total, new, strict=True)
-            ]
-            return summed, [
-                x if kind == "concat" else None for kind, x in zip(kinds, new, strict=True)
-            ]
+            parts = [x if a is None else None for a, x in zip(total, new, strict=True)]
+            return trees.tree_map(lambda a, x: a + x.astype(a.dtype), total, new), parts
 
         total, parts = jax.lax.scan(body, total, pieces)
         rows = zip(kinds, leaves, total, parts, strict=True)
-        result = [_combined(kind, like, summed, part, count) for kind, like, summed, part in rows]
-        return structure.unflatten(result)
+        return structure.unflatten([_combined(*row, count) for row in rows])
 
     return microbatched
 
 
 def _total(kind, x):
     """Zeros to add to: wide floats, integers as they are."""
-    if kind == "mean" and not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise ValueError(
-            f"microbatch: the mean of a result of dtype {x.dtype} is not of that dtype; use 'sum' "
-            "or 'concat'"
-        )
-    dtype = wide_dtype(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x.dtype
+    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+    if kind == "mean" and not inexact:
+        what = f"microbatch: the mean of a result of dtype {x.dtype} is not of that dtype"
+        raise ValueError(f"{what}; use 'sum' or 'concat'")
+    dtype = wide_dtype(x.dtype) if inexact else x.dtype
     return None if kind == "concat" else jnp.zeros(x.shape, dtype)
 
 

@@ -6,16 +6,14 @@ the end of the chain: the inner update u is final there, so that p + u are the n
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Inner, RuleState, chain, copied, dtype_name, leafwise, transformation
 from gradxform.core import leaves as trees
-from gradxform.core.chain import Inner, chain, transformation
 from gradxform.core.hyper import Count, Decay, Fraction, Patience
-from gradxform.core.leafwise import RuleState, leafwise
-from gradxform.core.slots import copied, dtype_name
 from gradxform.numerics import bias_correction, lerp, wide_dtype
 from gradxform.wrappers.conditional import restart
 from gradxform.wrappers.wrapper import is_multiple
@@ -63,10 +61,8 @@ def params_ema(inner: Inner, decay: Decay = 0.999, debias: bool = True, *, accum
     Not: `ema`, an average of the gradients.
     """
     slots = {"average_params": copied(dtype_name(accumulator_dtype))}
-    return chain(
-        inner,
-        leafwise(_ema_debiased if debias else _ema, slots=slots, name="params_ema", decay=decay),
-    )
+    rule = _ema_debiased if debias else _ema
+    return chain(inner, leafwise(rule, slots=slots, name="params_ema", decay=decay))
 
 
 def _swa(u, at, average_params, *, start, period):
@@ -176,7 +172,7 @@ def lookahead(
     return chain(fast, leafwise(_lookahead, slots=slots, name="lookahead", **numbers))
 
 
-def _averages(state) -> Iterator[tuple[int, list[Any], Callable[..., Any]]]:
+def _averages(state) -> Iterator[tuple[int, list, Callable]]:
     """Every averaging in a state: how deep it lies, the slots it reads, and what it makes of a
     parameter and these.
     """
@@ -205,7 +201,7 @@ def _without_base(p, z, b1):
 
 
 # the slots by which an averaging is known -> what it makes of a parameter and these
-_EVALUATE: dict[tuple[str, ...], Callable[..., Any]] = {
+_EVALUATE: dict[tuple[str, ...], Callable] = {
     ("average_params",): _stored,
     ("slow_params",): _stored,
     ("last_params", "saved"): _mean_of_saved,
@@ -231,7 +227,7 @@ def eval_params(state, params):
         A tree like params, in the parameters' dtypes.
     """
     leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
-    out, paths = list[Any](leaves), trees.paths(params)
+    out, paths = [*leaves], trees.paths(params)
     for _, slots, evaluate in sorted(_averages(state), key=lambda found: -found[0]):
         columns = [_column(slot, paths) for slot in slots]
         for i, (p, first, *rest) in enumerate(zip(leaves, *columns, strict=True)):
@@ -240,7 +236,7 @@ def eval_params(state, params):
     return structure.unflatten(out)
 
 
-def _column(slot, paths: list[str]) -> list[Any]:
+def _column(slot, paths: list[str]) -> list:
     """The slot's leaf for each parameter by path, since a framework may have wrapped either; one
     number serves them all.
     """
@@ -250,8 +246,6 @@ def _column(slot, paths: list[str]) -> list[Any]:
         return [found[""]] * len(paths)
     missing = [path for path in paths if path not in found]
     if missing:
-        raise ValueError(
-            f"eval_params: the average in the state has no leaf for {missing[:8]}; it has "
-            f"{list(found)[:8]}"
-        )
+        what = f"eval_params: the average in the state has no leaf for {missing[:8]}"
+        raise ValueError(f"{what}; it has {list(found)[:8]}")
     return [found[path] for path in paths]

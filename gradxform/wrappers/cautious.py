@@ -10,10 +10,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from gradxform.core import Inner, RuleState, Transform, leafwise, transformation
 from gradxform.core.call import pytree
-from gradxform.core.chain import Inner, transformation
-from gradxform.core.leafwise import RuleState, leafwise
-from gradxform.core.transform import Transform
 from gradxform.numerics import real_dtype
 from gradxform.wrappers.wrapper import Wrapper, counter
 

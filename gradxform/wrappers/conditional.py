@@ -8,17 +8,14 @@ two gradients per step in `sam`.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Count, Inner, Transform, leafwise, transformation, zeros
 from gradxform.core.call import pytree
-from gradxform.core.chain import Inner, transformation
-from gradxform.core.hyper import Count
-from gradxform.core.leafwise import leafwise
-from gradxform.core.slots import zeros
-from gradxform.core.transform import Transform, require_params
+from gradxform.core.leaves import Tree
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, is_multiple, pick, zeros_like
 
 __all__ = ["conditionally_mask", "conditionally_transform", "every", "restart"]
@@ -30,7 +27,7 @@ class ConditionState(NamedTuple):
     """
 
     step: jax.Array
-    inner: Any
+    inner: Tree
 
 
 @pytree(static=("should", "forward", "otherwise"))
@@ -40,19 +37,19 @@ class Conditional(Wrapper):
     State: ClassVar[type] = ConditionState
     inner: Transform
     k: Count
-    should: Callable[..., Any] | None
+    should: Callable | None
     forward: bool
     otherwise: str
 
     def init(self, params):
         return ConditionState(counter(), self.inner.init(params))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
+    def step(self, updates, state, params, gradient, extra):
+        step = state.step
         if self.should is None:
-            condition = is_multiple(state.step, self.number("k", state.step))
+            condition = is_multiple(step, self.number("k", step))
         else:
-            condition = self.should(state.step, **(extra if self.forward else {}))
+            condition = self.should(step, **(extra if self.forward else {}))
 
         def run(updates, inner):
             return self.run(updates, inner, params, gradient, extra)
@@ -61,12 +58,12 @@ class Conditional(Wrapper):
             return zeros_like(updates) if self.otherwise == "zero" else updates, inner
 
         out, inner = jax.lax.cond(condition, run, leave, updates, state.inner)
-        return out, ConditionState(state.step + 1, inner)
+        return out, ConditionState(step + 1, inner)
 
 
 @transformation
 def conditionally_transform(
-    inner: Inner, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: Inner, should_transform_fn: Callable, forward_extra_args: bool = False
 ):
     """Run the inner transformation only where a condition holds; elsewhere the updates pass as they
     are.
@@ -91,7 +88,7 @@ def conditionally_transform(
 
 @transformation
 def conditionally_mask(
-    inner: Inner, should_transform_fn: Callable[..., Any], forward_extra_args: bool = False
+    inner: Inner, should_transform_fn: Callable, forward_extra_args: bool = False
 ):
     """Run the inner transformation only where a condition holds; elsewhere the updates are zero.
 
@@ -156,7 +153,7 @@ class RestartState(NamedTuple):
     """State of `restart`: calls so far, and the inner state."""
 
     step: jax.Array
-    inner: Any
+    inner: Tree
 
 
 @pytree()
@@ -164,15 +161,14 @@ class Restart(Wrapper):
     """Built by `restart`."""
 
     State: ClassVar[type] = RestartState
+    needs_params: ClassVar[bool] = True
     inner: Transform
     period: Count
 
     def init(self, params):
         return RestartState(counter(), self.inner.init(params))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        require_params(self.name, params)
+    def step(self, updates, state, params, gradient, extra):
         out, inner = self.run(updates, state.inner, params, gradient, extra)
         step = state.step + 1
         over = is_multiple(step, self.number("period", state.step))

@@ -9,11 +9,9 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Count, Inner, Real, Transform, chain, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.chain import Inner, chain, transformation
-from gradxform.core.hyper import Count, Real
-from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.numerics import wide_dtype
 from gradxform.rules.directions import ema
@@ -46,23 +44,19 @@ class _Dimensions:
 
     static = True
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         if isinstance(x, GaLoreDimensionNumbers):
             axes = (tuple(a) if isinstance(a, Sequence) else a for a in x)
             return GaLoreDimensionNumbers(*axes)
         if callable(x):
             return x
-        leaves = jax.tree_util.tree_leaves_with_path(
-            x, is_leaf=lambda y: y is None or isinstance(y, GaLoreDimensionNumbers)
-        )
-        if not all(y is None or isinstance(y, GaLoreDimensionNumbers) for _, y in leaves):
-            raise TypeError(
-                f"{owner}: {name} must be GaLoreDimensionNumbers, a function of (path, leaf) or a "
-                f"tree of these; got {code(x)}"
-            )
-        return _ByLeaf(
-            (trees.path_string(path), y and self.convert(owner, name, y)) for path, y in leaves
-        )
+        is_leaf = lambda y: y is None or isinstance(y, GaLoreDimensionNumbers)  # noqa: E731
+        rows = jax.tree_util.tree_leaves_with_path(x, is_leaf=is_leaf)
+        if not all(is_leaf(y) for _, y in rows):
+            wanted = "GaLoreDimensionNumbers, a function of (path, leaf) or a tree of these"
+            raise TypeError(f"{owner}: {name} must be {wanted}; got {code(x)}")
+        at = trees.path_string
+        return _ByLeaf((at(path), y and self.convert(owner, name, y)) for path, y in rows)
 
 
 Dimensions = Annotated[Any, _Dimensions()]
@@ -74,8 +68,8 @@ class LowRankState(NamedTuple):
     """
 
     step: jax.Array
-    projector: Any
-    inner: Any
+    projector: trees.Tree
+    inner: trees.Tree
 
 
 class _View(NamedTuple):
@@ -111,13 +105,13 @@ class _View(NamedTuple):
 class GaLore(Wrapper):
     """Built by `scale_by_galore`."""
 
-    name: ClassVar[str] = "scale_by_galore"  # pyright: ignore[reportIncompatibleMethodOverride]
+    called = "scale_by_galore"
     State: ClassVar[type] = LowRankState
     inner: Transform
     update_proj_gap: Count
     scale: Real
     rank: int
-    dimensions: Any
+    dimensions: Dimensions
     convention: str
 
     def view(self, path: str, x) -> _View | None:
@@ -130,14 +124,12 @@ class GaLore(Wrapper):
             axes = self.dimensions(path, x)
         if axes is None:
             return None
-        rows, columns = (
-            [a % x.ndim for a in ([axis] if isinstance(axis, int) else axis)] for axis in axes
-        )
+        named = ([axis] if isinstance(axis, int) else axis for axis in axes)
+        rows, columns = ([a % x.ndim for a in side] for side in named)
         transpose = (*rows, *columns)
         if sorted(transpose) != list(range(x.ndim)):
-            raise ValueError(
-                f"{self.name}: {path!r} of shape {x.shape}: {axes} must name every axis once"
-            )
+            at = f"{self.name}: {path!r} of shape {x.shape}"
+            raise ValueError(f"{at}: {axes} must name every axis once")
         m, n = (math.prod(x.shape[a] for a in side) for side in (rows, columns))
         left = m >= n if self.convention == "optax" else m < n
         shape = tuple(x.shape[a] for a in transpose)
@@ -145,11 +137,8 @@ class GaLore(Wrapper):
 
     def views(self, tree):
         """One view per leaf, None leaves included."""
-        leaves = jax.tree.leaves(tree, is_leaf=trees.is_none)
-        return [
-            None if x is None else self.view(path, x)
-            for path, x in zip(trees.paths(tree), leaves, strict=True)
-        ]
+        rows = zip(trees.paths(tree), jax.tree.leaves(tree, is_leaf=trees.is_none), strict=True)
+        return [None if x is None else self.view(path, x) for path, x in rows]
 
     def init(self, params):
         def begin(x, view):
@@ -162,8 +151,7 @@ class GaLore(Wrapper):
         projectors, low = _both(begin, params, self.views(params))
         return LowRankState(counter(), projectors, self.inner.init(low))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
+    def step(self, updates, state, params, gradient, extra):
         due = is_multiple(state.step, self.number("update_proj_gap", state.step, jnp.int32))
         amount = self.number("scale", state.step, float)
         views, structure = self.views(updates), jax.tree.structure(updates, is_leaf=trees.is_none)

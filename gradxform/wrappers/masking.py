@@ -16,12 +16,11 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Leafwise, Transform
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
 from gradxform.core.chain import AnyTransform, Inner, as_inner, stateless, transformation
 from gradxform.core.labels import ParamLabels, Where, label_leaves
-from gradxform.core.leafwise import Leafwise
-from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.wrappers.wrapper import Wrapper, updated
 
@@ -36,37 +35,27 @@ class Partition(Wrapper):
     other one has none, and leaves whose label has no transformation pass.
     """
 
-    transforms: dict[Any, Transform]
+    transforms: dict[Hashable, Transform]
     labels: Any
     extras: bool = False
     called: str = "partition"
     bare: bool | None = None
 
     @property
-    def name(self):
-        return self.called
-
-    @property
     def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return any(tx.direction for tx in self.transforms.values())
 
-    def groups(self, tree) -> Iterator[tuple[Any, Transform, list[bool]]]:
+    def groups(self, tree) -> Iterator[tuple[Hashable, Transform, list[bool]]]:
         """Each label, its transformation, and which leaves carry it. A label with no transformation
         is an error.
         """
         labels = label_leaves(self.called, self.labels, tree, self.bare is not None)
         unknown = {label for label in labels if label is not None} - self.transforms.keys()
         if unknown and self.bare is None:
-            at = [
-                path
-                for path, label in zip(trees.paths(tree), labels, strict=True)
-                if label in unknown
-            ]
-            raise ValueError(
-                f"{self.called}: no transformation for the labels {sorted(map(str, unknown))} of "
-                f"{at[:8]}; "
-                f"there are transformations for {list(self.transforms)}"
-            )
+            rows = zip(trees.paths(tree), labels, strict=True)
+            at, named = [path for path, x in rows if x in unknown], sorted(map(str, unknown))
+            what = f"{self.called}: no transformation for the labels {named} of {at[:8]}"
+            raise ValueError(f"{what}; there are transformations for {list(self.transforms)}")
         for label, tx in self.transforms.items():
             yield label, tx, [x is not None and x == label for x in labels]
 
@@ -75,27 +64,21 @@ class Partition(Wrapper):
         if self.bare is None:
             if not isinstance(state, dict) or state.keys() != self.transforms.keys():
                 have = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
-                raise ValueError(
-                    f"{self.called}: this state belongs to another transformation: it has {have}, "
-                    f"not {list(self.transforms)}"
-                )
+                what = f"{self.called}: this state belongs to another transformation"
+                raise ValueError(f"{what}: it has {have}, not {list(self.transforms)}")
             return state[label]
         return state if label == self.bare else ()
 
     def init(self, params):
-        states = {
-            label: tx.init(_only(chosen, params)) for label, tx, chosen in self.groups(params)
-        }
+        groups = self.groups(params)
+        states = {label: tx.init(_only(chosen, params)) for label, tx, chosen in groups}
         return states if self.bare is None else states[self.bare]
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         structure = jax.tree.structure(updates)
         out, states = updates, {}
         for label, tx, chosen in self.groups(updates if params is None else params):
-            u, p, g = (
-                None if tree is None else _only(chosen, tree)
-                for tree in (updates, params, gradient)
-            )
+            u, p, g = (x if x is None else _only(chosen, x) for x in (updates, params, gradient))
             own = {
                 k: _only(chosen, x) if self.extras and jax.tree.structure(x) == structure else x
                 for k, x in extra.items()
@@ -115,36 +98,32 @@ class Partition(Wrapper):
 def _only(chosen: list[bool], tree):
     """The chosen leaves; None for the others."""
     leaves, structure = jax.tree.flatten(tree, is_leaf=trees.is_none)
-    return structure.unflatten(
-        [x if keep else None for keep, x in zip(chosen, leaves, strict=True)]
-    )
+    return structure.unflatten(x if y else None for y, x in zip(chosen, leaves, strict=True))
 
 
 def _merge(chosen: list[bool], new, old):
     leaves, structure = jax.tree.flatten(old, is_leaf=trees.is_none)
     found = trees.align(structure, new, "partition", "the new updates", "the updates")
-    return structure.unflatten(
-        [n if keep else o for keep, n, o in zip(chosen, found, leaves, strict=True)]
-    )
+    rows = zip(chosen, found, leaves, strict=True)
+    return structure.unflatten(n if keep else o for keep, n, o in rows)
 
 
 class _Transforms:
     """A dict from label to transformation; it must not be empty."""
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         if not isinstance(x, Mapping) or not x:
-            raise TypeError(
-                f"{owner}: {name} must be a dict from label to transformation; got {code(x)}"
-            )
+            what = f"{owner}: {name} must be a dict from label to transformation"
+            raise TypeError(f"{what}; got {code(x)}")
         return {label: as_inner.convert(owner, f"{name}[{label!r}]", tx) for label, tx in x.items()}
+
+
+Transforms = Annotated[Mapping[Hashable, Any], _Transforms()]
 
 
 @transformation
 def partition(
-    transforms: Annotated[Mapping[Hashable, Any], _Transforms()],
-    param_labels: ParamLabels,
-    *,
-    mask_compatible_extra_args: bool = False,
+    transforms: Transforms, param_labels: ParamLabels, *, mask_compatible_extra_args: bool = False
 ):
     """Another transformation for each group of parameters.
 
@@ -178,10 +157,7 @@ def partition(
 
 @transformation
 def multi_transform(
-    transforms: Annotated[Mapping[Hashable, Any], _Transforms()],
-    param_labels: ParamLabels,
-    *,
-    mask_compatible_extra_args: bool = False,
+    transforms: Transforms, param_labels: ParamLabels, *, mask_compatible_extra_args: bool = False
 ):
     """Optax's older name for `partition`.
 
@@ -195,9 +171,8 @@ def multi_transform(
 
     Source: Optax (I. Babuschkin et al., The DeepMind JAX Ecosystem, 2020).
     """
-    return partition(
-        transforms, param_labels, mask_compatible_extra_args=mask_compatible_extra_args
-    )
+    extras = mask_compatible_extra_args
+    return partition(transforms, param_labels, mask_compatible_extra_args=extras)
 
 
 def _steps(tx) -> bool:
@@ -210,14 +185,13 @@ def _steps(tx) -> bool:
 class _Masked(AnyTransform):
     """As `Inner`; a whole optimizer makes it warn."""
 
-    def convert(self, owner: str, name: str, x: Any):
+    def convert(self, owner: str, name: str, x):
         tx = super().convert(owner, name, x)
         if _steps(tx):
             warnings.warn(
                 f"{owner}: {tx.name} is a whole optimizer: elsewhere the raw gradient passes, and "
-                "apply_updates would add it "
-                f"to the parameters. To keep those fixed use freeze(mask, {tx.name}(...)); for "
-                "another optimizer there, partition",
+                "apply_updates would add it to the parameters. To keep those fixed use "
+                f"freeze(mask, {tx.name}(...)); for another optimizer there, partition",
                 stacklevel=3,
             )
         return tx

@@ -1,14 +1,13 @@
 """How an optimizer's numbers are stored: parameters narrower than their training needs."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 
+from gradxform.core import Inner, copied, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.chain import Inner, transformation
-from gradxform.core.slots import copied
-from gradxform.core.transform import Transform, check_updates, require_params
+from gradxform.core.transform import Transform, check_updates
 from gradxform.numerics import wide_dtype
 from gradxform.wrappers.wrapper import Wrapper, updated
 
@@ -20,31 +19,28 @@ class MasterWeightsState(NamedTuple):
     the inner state.
     """
 
-    master: Any
-    inner: Any
+    master: trees.Tree
+    inner: trees.Tree
 
 
 def _is_narrow(p) -> bool:
-    return p is not None and p.dtype != wide_dtype(p.dtype)
+    return p.dtype != wide_dtype(p.dtype)
 
 
 @pytree()
 class MasterWeights(Wrapper):
     """Built by `master_weights`."""
 
-    name: ClassVar[str] = "master_weights"  # pyright: ignore[reportIncompatibleMethodOverride]
+    called = "master_weights"
     State: ClassVar[type] = MasterWeightsState
+    needs_params: ClassVar[bool] = True
     inner: Transform
 
     def init(self, params):
-        master = jax.tree.map(
-            lambda p: copied()(p) if _is_narrow(p) else None, params, is_leaf=trees.is_none
-        )
+        master = trees.tree_map(lambda p: copied()(p) if _is_narrow(p) else None, params)
         return MasterWeightsState(master, self.inner.init(_over(params, master)))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        require_params(self.name, params)
+    def step(self, updates, state, params, gradient, extra):
         check_updates("master_weights", updates, params)
         weights = _over(params, state.master)
         wide = trees.tree_map(lambda g: g.astype(wide_dtype(g.dtype)), (updates, gradient))

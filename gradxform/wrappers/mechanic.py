@@ -1,15 +1,13 @@
 """Learn the scale of any optimizer's steps by betting on it."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Epsilon, Inner, NonNegative, Positive, Transform, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.chain import Inner, transformation
-from gradxform.core.hyper import Epsilon, NonNegative, Positive
-from gradxform.core.transform import Transform, require_params
 from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.rules.measures import copy, inner, leaves_of, total
 from gradxform.wrappers.wrapper import Wrapper, counter
@@ -18,9 +16,8 @@ __all__ = ["mechanize"]
 
 
 def _gain(g, p, x0, pull):
-    return inner(
-        g + pull * p, x0 - jax.lax.optimization_barrier(p)
-    )  # apart from the x0 - p of the step, so that none is stored
+    # apart from the x0 - p of the step, so that none is stored
+    return inner(g + pull * p, x0 - jax.lax.optimization_barrier(p))
 
 
 class MechanicState(NamedTuple):
@@ -33,16 +30,17 @@ class MechanicState(NamedTuple):
     largest: jax.Array
     variance: jax.Array
     scale: jax.Array
-    x0: Any
-    inner: Any
+    x0: trees.Tree
+    inner: trees.Tree
 
 
 @pytree(static=("num_betas",))
 class Mechanic(Wrapper):
     """Built by `mechanize`."""
 
-    name: ClassVar[str] = "mechanize"  # pyright: ignore[reportIncompatibleMethodOverride]
+    called = "mechanize"
     State: ClassVar[type] = MechanicState
+    needs_params: ClassVar[bool] = True
     inner: Transform
     weight_decay: NonNegative
     eps: Epsilon
@@ -55,22 +53,18 @@ class Mechanic(Wrapper):
         inner = self.inner.init(params)
         return MechanicState(counter(), reward, largest, variance, scale, copy(params), inner)
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        require_params(self.name, params)
-        weight_decay, eps, s_init = (
-            self.number(name, state.step, float) for name in ("weight_decay", "eps", "s_init")
-        )
+    def step(self, updates, state, params, gradient, extra):
+        names = ("weight_decay", "eps", "s_init")
+        weight_decay, eps, s_init = self.numbers(state.step, *names, dtype=float)
         out, inner_state = self.run(updates, state.inner, params, gradient, extra)
-        x0 = trees.tree_map(
-            lambda x, p: jnp.where(state.step == 0, p.astype(x.dtype), x), state.x0, params
-        )
-        g, p, first = leaves_of(updates), leaves_of(params), leaves_of(x0)
+        first = lambda x, p: jnp.where(state.step == 0, p.astype(x.dtype), x)  # noqa: E731
+        x0 = trees.tree_map(first, state.x0, params)
+        g, p, start = map(leaves_of, (updates, params, x0))
         before = jnp.sum(state.scale)
         norm, size = (safe_sqrt(trees.sum_of_squares(x)).astype(float) for x in (g, p))
         pull = weight_decay * before * norm / (size + eps)
 
-        h = total(_gain, g, p, first, numbers=(pull,)).astype(float) / (before + eps)
+        h = total(_gain, g, p, start, numbers=(pull,)).astype(float) / (before + eps)
         betas = 1 - 0.1 ** jnp.arange(1, self.num_betas + 1, dtype=float)
         clipped = jnp.clip(h, -state.largest, state.largest)
         largest = jnp.maximum(betas * state.largest, jnp.abs(h) + eps)
@@ -81,17 +75,11 @@ class Mechanic(Wrapper):
         share = jnp.sum(scale)
 
         def move(u, p, x0):
-            dtype = x0.dtype
-            sum_before, sum_now = (before + eps).astype(dtype), share.astype(dtype)
-            wide = p.astype(dtype)
-            return (x0 - sum_now * ((x0 - wide) / sum_before - u.astype(dtype)) - wide).astype(
-                u.dtype
-            )
+            p, wide, sum_before, sum_now = (x.astype(x0.dtype) for x in (p, u, before + eps, share))
+            return (x0 - sum_now * ((x0 - p) / sum_before - wide) - p).astype(u.dtype)
 
-        moved = trees.tree_map(move, out, params, x0)
-        return moved, MechanicState(
-            state.step + 1, reward, largest, variance, scale, x0, inner_state
-        )
+        learned = reward, largest, variance, scale, x0, inner_state
+        return trees.tree_map(move, out, params, x0), MechanicState(state.step + 1, *learned)
 
 
 @transformation

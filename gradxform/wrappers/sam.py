@@ -3,17 +3,15 @@ found there.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Count, Inner, NonNegative, apply_updates, copied, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import Value, pytree
-from gradxform.core.chain import Inner, apply_updates, transformation
-from gradxform.core.hyper import Count, NonNegative
-from gradxform.core.slots import copied
-from gradxform.core.transform import Transform, require_params
+from gradxform.core.transform import Transform
 from gradxform.numerics import safe_divide, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, pick
 
@@ -26,17 +24,18 @@ class SamState(NamedTuple):
     """
 
     mini_step: jax.Array
-    outer_params: Any
-    inner: Any
-    adversary: Any
+    outer_params: trees.Tree
+    inner: trees.Tree
+    adversary: trees.Tree
 
 
 @pytree(static=("reset_state", "axis_name"))
 class Sam(Wrapper):
     """Built by `sam`."""
 
-    name: ClassVar[str] = "sam"  # pyright: ignore[reportIncompatibleMethodOverride]
+    called = "sam"
     State: ClassVar[type] = SamState
+    needs_params: ClassVar[bool] = True
     inner: Transform
     adversary: Transform
     sync_period: Count
@@ -51,9 +50,7 @@ class Sam(Wrapper):
         yield from super().inside(state, params)
         yield "adversary", self.adversary, state and state.adversary, params
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        require_params(self.name, params)
+    def step(self, updates, state, params, gradient, extra):
         kept = pick(state.mini_step == 0, cast(params, state.outer_params), state.outer_params)
         outer = cast(kept, params)
         period = self.number("sync_period", state.mini_step)
@@ -70,17 +67,16 @@ class Sam(Wrapper):
             out = jax.tree.map(lambda x, u: -x.astype(u.dtype), out, updates)
             return out, inner, cast(new, adversary)
 
-        out, inner, adversary = jax.lax.cond(
-            last, descend, ascend, updates, state.inner, state.adversary
-        )
+        given = updates, state.inner, state.adversary
+        out, inner, adversary = jax.lax.cond(last, descend, ascend, *given)
         return out, SamState(jnp.where(last, 0, state.mini_step + 1), kept, inner, adversary)
 
 
 class OpaqueSamState(NamedTuple):
     """State of `sam(opaque_mode=True)`: the two inner states."""
 
-    inner: Any
-    adversary: Any
+    inner: trees.Tree
+    adversary: trees.Tree
 
 
 @pytree(static=("reset_state", "axis_name"))
@@ -88,18 +84,17 @@ class OpaqueSam(Sam):
     """Built by `sam` with `opaque_mode=True`."""
 
     State: ClassVar[type] = OpaqueSamState
+    needs_params: ClassVar[bool] = False  # it says itself what is missing
 
     def init(self, params):
         return OpaqueSamState(self.inner.init(params), self.adversary.init(params))
 
-    def update(self, updates, state, params=None, *, gradient=None, grad_fn=None, **extra):
-        self.check(state)
+    def step(self, updates, state, params, gradient, extra):
+        grad_fn = extra.pop("grad_fn", None)
         if params is None or grad_fn is None:
             missing = "the parameters" if params is None else "the keyword argument grad_fn="
-            raise ValueError(
-                f"sam: update() in opaque mode needs {missing}: update(updates, state, params, "
-                "grad_fn=f)"
-            )
+            call = "update(updates, state, params, grad_fn=f)"
+            raise ValueError(f"sam: update() in opaque mode needs {missing}: {call}")
 
         def ascend(i, carry):
             point, slope, adversary = carry
@@ -170,7 +165,7 @@ def sam(
     return mode(optimizer, adv_optimizer, sync_period, bool(reset_state), batch_axis_name)
 
 
-def sam_gradient(grad_fn: Callable[..., Any], rho: NonNegative = 0.05):
+def sam_gradient(grad_fn: Callable, rho: NonNegative = 0.05):
     """The gradient function ∇f(p + ρ ∇f(p) / ‖∇f(p)‖): sharpness-aware minimisation with any
     optimizer, no state.
 
@@ -191,9 +186,8 @@ def sam_gradient(grad_fn: Callable[..., Any], rho: NonNegative = 0.05):
     def gradient(params, *args, **kwargs):
         slope = grad_fn(params, *args, **kwargs)
         norm = safe_sqrt(trees.sum_of_squares(jax.tree.leaves(slope)))
-        ascent = trees.tree_map(
-            lambda g: g * safe_divide(jnp.asarray(rho, norm.dtype), norm).astype(g.dtype), slope
-        )
+        share = safe_divide(jnp.asarray(rho, norm.dtype), norm)
+        ascent = trees.tree_map(lambda g: g * share.astype(g.dtype), slope)
         return grad_fn(apply_updates(params, jax.lax.stop_gradient(ascent)), *args, **kwargs)
 
     return gradient

@@ -6,9 +6,7 @@ from typing import Annotated, Any
 
 import jax.numpy as jnp
 
-from gradxform.core.chain import Inner, chain, transformation
-from gradxform.core.hyper import Decay, LearningRate, Range
-from gradxform.core.leafwise import leafwise
+from gradxform.core import Decay, Inner, LearningRate, Range, chain, leafwise, transformation
 from gradxform.core.schedule import Schedule, schedule
 from gradxform.core.slots import copied, dtype_name
 from gradxform.numerics import safe_divide
@@ -16,9 +14,10 @@ from gradxform.rules.measures import zero
 
 __all__ = ["gpa", "schedule_free"]
 
-Share = Annotated[
-    Any, Range("(0, 1]", "share of the average in the point where the gradient is taken")
-]
+_POINT = "share of the average in the point where the gradient is taken"
+
+
+Share = Annotated[Any, Range("(0, 1]", _POINT)]
 
 
 Power = Annotated[Any, Range("[0, inf)", "power")]
@@ -68,11 +67,10 @@ def _weigh(updates, at, kept, weight_sum, max_lr, *, b1, rate, weight_lr_power, 
     W ← W + w
     c = w / W
     """
-    b1, rate, weight_lr_power, r = (
-        jnp.asarray(x, weight_sum.dtype) for x in (b1, rate, weight_lr_power, r)
-    )
+    dtype = weight_sum.dtype
+    b1, rate, power, r = (jnp.asarray(x, dtype) for x in (b1, rate, weight_lr_power, r))
     max_lr = jnp.maximum(max_lr, rate)
-    weight = at.t.astype(weight_sum.dtype) ** r * max_lr**weight_lr_power
+    weight = at.t.astype(dtype) ** r * max_lr**power
     weight_sum = weight_sum + weight
     return (safe_divide(weight, weight_sum), b1), b1, weight_sum, max_lr
 
@@ -92,17 +90,18 @@ def _ahead(step, schedule: Any):
     return schedule(step + 1)
 
 
+def _kept(rule, state_dtype, measure, memory, name, **numbers):
+    slots = {"z": copied(dtype_name(state_dtype))}
+    return leafwise(rule, slots=slots, measure=measure, memory=memory, name=name, **numbers)
+
+
 def _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, rule=_primal, **numbers):
     """`schedule_free`, whose rule may decay z or y by itself."""
     if convention == "optax" and isinstance(rate, Schedule):
         rate = _ahead(rate)
     memory = {"b1": _b1, "weight_sum": zero, "max_lr": zero}
     numbers |= {"b1": b1, "rate": rate, "weight_lr_power": weight_lr_power, "r": r}
-    slots = {"z": copied(dtype_name(state_dtype))}
-    return chain(
-        base,
-        leafwise(rule, slots=slots, measure=_weigh, memory=memory, name="schedule_free", **numbers),
-    )
+    return chain(base, _kept(rule, state_dtype, _weigh, memory, "schedule_free", **numbers))
 
 
 @transformation(conventions=("optax", "paper"))
@@ -163,10 +162,5 @@ def gpa(base_optimizer: Inner, b1: Share = 0.8, b2: Decay = 0.9967, state_dtype=
 
     Source: A. Defazio et al., Smoothing DiLoCo with Primal Averaging (2025), arXiv 2512.17131.
     """
-    slots = {"z": copied(dtype_name(state_dtype))}
-    return chain(
-        base_optimizer,
-        leafwise(
-            _primal, slots=slots, measure=_constant, memory={"b1": _b1}, name="gpa", b1=b1, b2=b2
-        ),
-    )
+    average = _kept(_primal, state_dtype, _constant, {"b1": _b1}, "gpa", b1=b1, b2=b2)
+    return chain(base_optimizer, average)

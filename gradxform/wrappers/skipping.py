@@ -2,16 +2,14 @@
 been.
 """
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Decay, Inner, Patience, Positive, Transform, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.core.chain import Inner, transformation
-from gradxform.core.hyper import Decay, Patience, Positive
-from gradxform.core.transform import Transform
 from gradxform.numerics import bias_correction, lerp, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, counter, pick, zeros_like
 
@@ -44,7 +42,7 @@ class SkipState(NamedTuple):
 
     consecutive: jax.Array
     skipped: jax.Array
-    inner: Any
+    inner: trees.Tree
 
 
 class SpikeState(NamedTuple):
@@ -57,7 +55,7 @@ class SpikeState(NamedTuple):
     seen: jax.Array
     mean: jax.Array
     variance: jax.Array
-    inner: Any
+    inner: trees.Tree
 
 
 class _Skip(Wrapper):
@@ -74,7 +72,8 @@ class _Skip(Wrapper):
             skip = bad & (consecutive.astype(jnp.float32) <= most)
         clean = pick(skip, zeros_like((updates, gradient)), (updates, gradient))
         out, inner = self.run(clean[0], state.inner, params, clean[1], extra)
-        return skip, pick(skip, zeros_like(out), out), pick(skip, state.inner, inner), consecutive
+        out, inner = pick(skip, (zeros_like(out), state.inner), (out, inner))
+        return skip, out, inner, (consecutive, state.skipped + jnp.where(skip, 1, 0))
 
 
 @pytree()
@@ -88,11 +87,10 @@ class SkipNonfinite(_Skip):
     def init(self, params):
         return SkipState(counter(), counter(), self.inner.init(params))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        bad = ~all_finite(updates)
-        skip, out, inner, consecutive = self.guarded(bad, state, updates, params, gradient, extra)
-        return out, SkipState(consecutive, state.skipped + jnp.where(skip, 1, 0), inner)
+    def step(self, updates, state, params, gradient, extra):
+        given = ~all_finite(updates), state, updates, params, gradient, extra
+        _, out, inner, counts = self.guarded(*given)
+        return out, SkipState(*counts, inner)
 
 
 @transformation
@@ -145,25 +143,21 @@ class SkipSpikes(_Skip):
         inner = self.inner.init(params)
         return SpikeState(counter(), counter(), counter(), mean, variance, inner)
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        threshold, decay, warmup = (
-            self.number(name, state.seen) for name in ("threshold", "decay", "warmup")
-        )
+    def step(self, updates, state, params, gradient, extra):
+        threshold, decay, warmup = self.numbers(state.seen, "threshold", "decay", "warmup")
         norm = safe_sqrt(trees.sum_of_squares(jax.tree.leaves(updates))).astype(jnp.float32)
         correction = bias_correction(decay, jnp.maximum(state.seen, 1), jnp.float32)
         mean = state.mean / correction
         spread = safe_sqrt(state.variance / correction)
         bound = threshold * mean if self.by == "factor" else mean + threshold * spread
         bad = ~jnp.isfinite(norm) | ((norm > bound) & (state.seen.astype(jnp.float32) >= warmup))
-        skip, out, inner, consecutive = self.guarded(bad, state, updates, params, gradient, extra)
+        skip, out, inner, counts = self.guarded(bad, state, updates, params, gradient, extra)
         learn = ~skip & jnp.isfinite(norm)
         deviation = jnp.where(learn & (state.seen > 0), norm - mean, 0)
         mean = lerp(jnp.where(learn, norm, 0), state.mean, decay)
         variance = lerp(deviation**2, state.variance, decay)
         mean, variance = pick(learn, (mean, variance), (state.mean, state.variance))
-        skipped, seen = state.skipped + jnp.where(skip, 1, 0), state.seen + jnp.where(learn, 1, 0)
-        return out, SpikeState(consecutive, skipped, seen, mean, variance, inner)
+        return out, SpikeState(*counts, state.seen + jnp.where(learn, 1, 0), mean, variance, inner)
 
 
 @transformation

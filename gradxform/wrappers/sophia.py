@@ -1,26 +1,15 @@
 """The curvature that another transformation estimates, averaged, as a preconditioner."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import ByPath, Inner, Transform, at_step, dtype_name, scalar, zeros
 from gradxform.core import leaves as trees
 from gradxform.core.call import define, pytree
-from gradxform.core.chain import Inner, Whole
-from gradxform.core.hyper import (
-    Count,
-    Decay,
-    DType,
-    Epsilon,
-    NonNegative,
-    Positive,
-    at_step,
-    scalar,
-)
-from gradxform.core.labels import ByPath
-from gradxform.core.slots import dtype_name, zeros
-from gradxform.core.transform import Transform, require_params
+from gradxform.core.chain import Whole
+from gradxform.core.hyper import Count, Decay, DType, Epsilon, NonNegative, Positive
 from gradxform.numerics import debias, lerp, real_dtype, safe_divide, wide_dtype
 from gradxform.rules.curvature import hutchinson_estimator_diag_hessian
 from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
@@ -34,18 +23,19 @@ class SophiaState(NamedTuple):
     """
 
     step: jax.Array
-    mu: Any
-    nu: Any
-    hessian: Any
+    mu: trees.Tree
+    nu: trees.Tree
+    hessian: trees.Tree
 
 
 @pytree(static=("mu_dtype", "convention"))
 class Sophia(Wrapper):
     """Built by `scale_by_sophia`."""
 
-    name: ClassVar[str] = "scale_by_sophia"  # pyright: ignore[reportIncompatibleMethodOverride]
+    called = "scale_by_sophia"
     direction: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleMethodOverride]
     State: ClassVar[type] = SophiaState
+    needs_params: ClassVar[bool] = True
     inner: Transform
     b1: Decay
     b2: Decay
@@ -59,7 +49,7 @@ class Sophia(Wrapper):
     def inside(self, state=None, params=None):
         yield "hessian", self.inner, state and state.hessian, params
 
-    def numbers(self, name: str, step, params):
+    def per_leaf(self, name: str, step, params):
         """One of its numbers at a step, for each leaf: a tree like the parameters."""
         x = at_step(getattr(self, name), step)
         leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
@@ -71,12 +61,10 @@ class Sophia(Wrapper):
         mu, nu = (trees.tree_map(zeros(dtype), params) for dtype in (self.mu_dtype, None))
         return SophiaState(counter(), mu, nu, self.inner.init(params))
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
-        self.check(state)
-        require_params(self.name, params)
-        b1, b2, eps, gamma = (
-            self.numbers(name, state.step, params) for name in ("b1", "b2", "eps", "gamma")
-        )
+    def step(self, updates, state, params, gradient, extra):
+        bounded = [] if self.clip_threshold is None else ["clip_threshold"]
+        names = ["b1", "b2", "eps", "gamma", *bounded]
+        b1, b2, eps, gamma, *bounds = (self.per_leaf(name, state.step, params) for name in names)
         interval = self.number("update_interval", state.step, jnp.int32)
         step = state.step + 1
 
@@ -84,9 +72,8 @@ class Sophia(Wrapper):
             estimate, hessian = self.run(updates, hessian, params, None, extra)
             return hessian, trees.tree_map(_average, nu, estimate, b2)
 
-        hessian, nu = jax.lax.cond(
-            is_multiple(state.step, interval), fresh, lambda *old: old, state.hessian, state.nu
-        )
+        due, keep = is_multiple(state.step, interval), lambda *old: old
+        hessian, nu = jax.lax.cond(due, fresh, keep, state.hessian, state.nu)
         paper = self.convention == "paper"
 
         def average(old, u, b1):
@@ -99,12 +86,10 @@ class Sophia(Wrapper):
             m = m if paper else debias(m, _as(b1, m.dtype), step)
             curvature = jnp.maximum(_as(gamma, m.dtype) * h.astype(m.dtype), _as(eps, m.dtype))
             out = safe_divide(m, curvature)
-            for bound in bounds:
-                out = jnp.clip(out, -_as(bound, m.dtype), _as(bound, m.dtype))
+            for bound in (_as(x, m.dtype) for x in bounds):
+                out = jnp.clip(out, -bound, bound)
             return out.astype(u.dtype)
 
-        bounded = [] if self.clip_threshold is None else ["clip_threshold"]
-        bounds = [self.numbers(name, state.step, params) for name in bounded]
         h = nu if paper else state.nu
         out = trees.tree_map(descend, mu, h, updates, b1, gamma, eps, *bounds)
         kept = trees.tree_map(lambda m, old: m.astype(old.dtype), mu, state.mu)

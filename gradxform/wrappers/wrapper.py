@@ -4,27 +4,30 @@ It is a direction if what it wraps is (the gradient it freezes is then what ente
 hands on every extra argument, and never branches in Python on a number.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradxform.core.hyper import one_number
-from gradxform.core.transform import Transform
+from gradxform.core.transform import Transform, require_params
 from gradxform.display.code import code
 
 
 class Wrapper(Transform):
     """A transformation around another one, `inner`. Subclasses are pytrees that give `init` and
-    `update`.
+    `step`.
     """
 
     inner: Transform
     State: ClassVar[type]
+    needs_params: ClassVar[bool] = False
+    called: str = ""  # its name, where that is not the class's
 
     @property
     def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return type(self).__name__.lower()
+        return self.called or type(self).__name__.lower()
 
     @property
     def direction(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -36,17 +39,25 @@ class Wrapper(Transform):
     def inside(self, state=None, params=None):
         yield "inner", self.inner, state and state.inner, params
 
-    def number(self, name: str, step, dtype: Any = jnp.float32):
+    def number(self, name: str, step, dtype: DTypeLike = jnp.float32):
         """One of its numbers at a step, the same for the whole tree."""
         return jnp.asarray(one_number(self.name, name, getattr(self, name), step), dtype)
 
-    def check(self, state):
-        """Raise when the state is not this wrapper's."""
+    def numbers(self, step, *names, dtype: DTypeLike = jnp.float32):
+        """Several of its numbers at a step."""
+        return (self.number(name, step, dtype) for name in names)
+
+    def update(self, updates, state, params=None, *, gradient=None, **extra):
         if not isinstance(state, self.State):
-            raise ValueError(
-                f"{self.name}: this state belongs to another transformation: got "
-                f"{type(state).__name__}"
-            )
+            what = f"{self.name}: this state belongs to another transformation"
+            raise ValueError(f"{what}: got {type(state).__name__}")
+        if self.needs_params:
+            require_params(self.name, params)
+        return self.step(updates, state, params, gradient, extra)
+
+    def step(self, updates, state, params, gradient, extra):
+        """`update`, of a state that is this wrapper's."""
+        raise NotImplementedError(f"{type(self).__name__} defines no step")
 
     def run(self, updates, state, params, gradient, extra):
         """The inner update, in the dtypes that came in."""

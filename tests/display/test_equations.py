@@ -9,8 +9,8 @@ from instances import TRANSFORMATIONS
 
 import gradxform as gx
 from gradxform.core.leafwise import Leafwise
-from gradxform.display.latex import LEFT, equations, own_letter
-from gradxform.display.notation import SUMS, _tokens, to_latex
+from gradxform.display.latex import equations, own_letter
+from gradxform.display.notation import LEFT, SUMS, _tokens, to_latex
 
 GIVEN = "u g p t f i j 𝒩"  # what every rule may name: f is the loss, i and j are axes
 FUNCTIONS = {

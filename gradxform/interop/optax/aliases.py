@@ -3,25 +3,16 @@ exists here under another one.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Schedule, Transform, inject_hyperparams
 from gradxform.core.chain import Chain, Foreign, as_transform, chain, stateless_with_tree_map
-from gradxform.core.schedule import Schedule
-from gradxform.core.transform import Transform
-from gradxform.core.tunable import inject_hyperparams
 from gradxform.display.code import code
-from gradxform.interop.optax.tree_math import (
-    tree_add_scale,
-    tree_bias_correction,
-    tree_cast_like,
-    tree_scale,
-    tree_update_infinity_moment,
-    tree_update_moment,
-    tree_update_moment_per_elem_norm,
-)
+from gradxform.interop.optax import tree_math
 from gradxform.interop.optax.tree_utils import tree_map_params
 from gradxform.numerics import abs_sq
 from gradxform.rules.clipping import unitwise_norm
@@ -53,16 +44,13 @@ __all__ += ["with_extra_args_support"]
 Params = Any
 
 
-Updates = Params
-
-
 OptState = Any
 
 
-ScalarOrSchedule = float | jax.Array | Schedule | Callable[[Any], Any]
+ScalarOrSchedule = float | jax.Array | Schedule | Callable
 
 
-MaskOrFn = Any
+Updates = MaskOrFn = Any
 
 
 TransformInitFn = Callable[[Params], OptState]
@@ -71,7 +59,7 @@ TransformInitFn = Callable[[Params], OptState]
 TransformUpdateFn = TransformUpdateExtraArgsFn = Callable[..., tuple[Updates, OptState]]
 
 
-ShouldSkipUpdateFunction = ConditionFn = Callable[..., Any]
+ShouldSkipUpdateFunction = ConditionFn = Callable
 
 
 class EmptyState(NamedTuple):
@@ -121,10 +109,8 @@ def named_chain(*args) -> Chain:
     """
     for pair in args:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise TypeError(
-                "named_chain: every argument must be a (name, transformation) pair; got "
-                f"{code(pair)}"
-            )
+            what = "every argument must be a (name, transformation) pair"
+            raise TypeError(f"named_chain: {what}; got {code(pair)}")
     return chain(*args)
 
 
@@ -149,19 +135,15 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size):
     A leaf keeps the dtype of the average. `params_ema` does the same inside an optimizer, with bias
     correction.
     """
-    moved = tree_add_scale(tree_scale(1.0 - step_size, old_tensors), step_size, new_tensors)
-    return tree_cast_like(moved, old_tensors)
+    kept = tree_math.tree_scale(1.0 - step_size, old_tensors)
+    moved = tree_math.tree_add_scale(kept, step_size, new_tensors)
+    return tree_math.tree_cast_like(moved, old_tensors)
 
 
 def periodic_update(new_tensors: Params, old_tensors: Params, steps, update_period):
     """p̄ ← p at every k-th step, k = `update_period`: a target network that is copied now and then."""
-    return jax.lax.cond(
-        jnp.mod(steps, update_period) == 0,
-        lambda new, old: new,
-        lambda new, old: old,
-        new_tensors,
-        old_tensors,
-    )
+    due, tensors = jnp.mod(steps, update_period) == 0, (new_tensors, old_tensors)
+    return jax.lax.cond(due, lambda new, old: new, lambda new, old: old, *tensors)
 
 
 def safe_increment(count):
@@ -184,29 +166,24 @@ def safe_increment(count):
 safe_int32_increment = safe_increment
 
 
-bias_correction = tree_bias_correction
+bias_correction = tree_math.tree_bias_correction
 
 
-update_moment = tree_update_moment
+update_moment = tree_math.tree_update_moment
 
 
-update_infinity_moment = tree_update_infinity_moment
+update_infinity_moment = tree_math.tree_update_infinity_moment
 
 
-update_moment_per_elem_norm = tree_update_moment_per_elem_norm
+update_moment_per_elem_norm = tree_math.tree_update_moment_per_elem_norm
 
 
-def safe_norm(
-    x, min_norm, ord: int | float | str | None = None, axis: Any = None, keepdims: bool = False
-):
+def safe_norm(x, min_norm, ord: int | float | str | None = None, axis=None, keepdims: bool = False):
     """max(‖x‖, bound), whose slope is 0 at and below the bound; arguments as in `jnp.linalg.norm`."""
-    norm = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
-    inside = jnp.linalg.norm(
-        jnp.where(norm <= min_norm, jnp.ones_like(x), x), ord=ord, axis=axis, keepdims=keepdims
-    )
-    return jnp.where(
-        norm.reshape(inside.shape) <= min_norm, jnp.asarray(min_norm, inside.dtype), inside
-    )
+    norm = partial(jnp.linalg.norm, ord=ord, axis=axis)
+    low = norm(x, keepdims=True) <= min_norm
+    inside = norm(jnp.where(low, jnp.ones_like(x), x), keepdims=keepdims)
+    return jnp.where(low.reshape(inside.shape), jnp.asarray(min_norm, inside.dtype), inside)
 
 
 def safe_root_mean_squares(x, min_rms):
@@ -223,11 +200,9 @@ def unitwise_clip(g_norm, max_norm, grad, div_eps=1e-6):
     Raises:
         ValueError: the norms have not the shape of the gradient.
     """
-    if not jnp.shape(g_norm) == jnp.shape(max_norm) == jnp.shape(grad):
-        raise ValueError(
-            f"unitwise_clip: all must have one shape; got {jnp.shape(g_norm)}, "
-            f"{jnp.shape(max_norm)} and {jnp.shape(grad)}"
-        )
+    a, b, c = map(jnp.shape, (g_norm, max_norm, grad))
+    if not a == b == c:
+        raise ValueError(f"unitwise_clip: all must have one shape; got {a}, {b} and {c}")
     return jnp.where(g_norm < max_norm, grad, grad * (max_norm / jnp.maximum(g_norm, div_eps)))
 
 

@@ -21,191 +21,140 @@ from gradxform.interop.optax import aliases
 SHARED = ("optax", "optax.contrib", "optax.schedules", "optax.transforms", "optax.losses")
 
 
-APART = (
-    "tree",
-    "tree_utils",
-    "projections",
-    "second_order",
-    "microbatching",
-    "assignment",
-    "perturbations",
-    "experimental",
-)
-
+APART = ("tree", "tree_utils", "projections", "second_order", "microbatching", "assignment")
+APART += ("perturbations", "experimental")
 
 SAME, DIFFERENT, PASSED, NOT_OURS = "same", "different", "passed through", "not ours"
 
-
-_TYPE = "a type for annotations"
-
-
-_KEY = (
-    "`key=` is required, an integer or a `jax.random` key; there is no `seed=`, which Optax "
-    "deprecates"
-)
-
-
+_NO_SEED = "there is no `seed=`, which Optax deprecates"
+_KEY = f"`key=` is required, an integer or a `jax.random` key; {_NO_SEED}"
 _SCALAR = "a scalar does not widen a leaf: bfloat16 times a float32 scalar is bfloat16"
-
-
 _SUM = "computed in float32 or wider: of a bfloat16 tree it is float32"
-
-
 _NORM = f"{_SUM}; its slope at a zero tree is 0, not NaN"
-
-
 _AVERAGE = "the average keeps its dtype, whatever that of the update"
-
-
-_CORRECTION = "the correction is computed in float32 or wider, without cancellation"
-
-
 _NAMES = "`count`, `mu` and `nu` also find `step`, `m` and `v`, their names here"
+_MEASURED = "in a chain, later preconditioners go on measuring the gradient that entered it"
 
+# of the functions that Optax has at its top as well as in its modules of trees
+_MOMENTS = {
+    **dict.fromkeys(["update_moment", "update_infinity_moment"], _AVERAGE),
+    "update_moment_per_elem_norm": _AVERAGE,
+    "bias_correction": "the correction is computed in float32 or wider, without cancellation",
+}
 
-_TREE = {
+_TREE = _MOMENTS | {
     "add_scale": _SCALAR,
     "scale": _SCALAR,
     "sum": f"{_SUM}; `associative_reduction` changes nothing",
     "norm": _NORM,
     "vdot": _SUM,
-    "max": "of integers it is an integer",
-    "min": "of integers it is an integer",
-    "update_moment": _AVERAGE,
-    "update_infinity_moment": _AVERAGE,
-    "update_moment_per_elem_norm": _AVERAGE,
-    "bias_correction": _CORRECTION,
-    "get": (
-        "of several entries the outermost is meant; a schedule is the number that the last "
-        f"update used; {_NAMES}"
-    ),
+    **dict.fromkeys(["max", "min"], "of integers it is an integer"),
+    "get": "of several entries the outermost is meant; a schedule is the number that the last "
+    f"update used; {_NAMES}",
     "get_all_with_path": _NAMES,
     "set": f"values take the dtype of what was there and are checked as at construction; {_NAMES}",
 }
 
+_TYPES = ["Params", "Updates", "OptState", "ScalarOrSchedule", "MaskOrFn", "ConditionFn"]
+_TYPES += ["TransformInitFn", "TransformUpdateFn", "TransformUpdateExtraArgsFn"]
+_TYPES += ["ShouldSkipUpdateFunction"]
 
 HOW = {
-    "GradientTransformation": (
-        "makes a part of a chain of `(init, update)`; every transformation here is an instance"
-    ),
+    "GradientTransformation": "makes a part of a chain of `(init, update)`; every transformation "
+    "here is an instance",
     "GradientTransformationExtraArgs": "`GradientTransformation`: all take extra arguments",
     "MultiSteps": "the inner optimizer runs at every k-th step only; a micro-batch that is not "
-    "finite is dropped, unless "
-    "`should_skip_update_fn=None`; the accumulator is float32 or wider",
+    "finite is dropped, unless `should_skip_update_fn=None`; the accumulator is float32 or wider",
     "Schedule": "the class of the schedules here; where one is taken, any function of the step is",
-    "adadelta": (
-        "`learning_rate=1.0`; Optax's None leaves the sign as it is, so that the step ascends"
-    ),
+    "adadelta": "`learning_rate=1.0`; Optax's None leaves the sign as it is, so that the step "
+    "ascends",
     "adafactor": "`dtype_momentum=None`, which is float32 or wider",
     "add_noise": _KEY,
     "chain": "the state is a dict by name; what a momentum in front changes is where we step, not "
-    "what later preconditioners "
-    "measure; None is a part that does nothing",
+    "what later preconditioners measure; None is a part that does nothing",
     "differentially_private_aggregate": _KEY,
     "dpsgd": "`key` in place of `seed`: an integer or a `jax.random` key",
-    "ema": "in a chain, later preconditioners go on measuring the gradient that entered it",
+    "ema": _MEASURED,
     "global_norm": _NORM,
     "hutchinson_estimator_diag_hessian": "`random_seed=0` by default",
     "incremental_update": "a leaf keeps the dtype of `old_tensors`",
     "inject_hyperparams": "every number can be changed, scheduled ones excepted; scalars are "
-    "float32 whatever the parameters' dtype; "
-    "`state.hyperparams` reads and assigns, and `state.replace(learning_rate=3e-4)` is its pure "
-    "form",
+    "float32 whatever the parameters' dtype; `state.hyperparams` reads and assigns, and "
+    "`state.replace(learning_rate=3e-4)` is its pure form",
     "lars": "None is the default of both masks, and means everywhere as Optax's True does",
-    "lookahead": (
-        "parameters are plain, without `LookaheadParams`; `eval_params(state, params)` "
-        "gives the slow ones"
-    ),
-    "masked": (
-        "leaves that are left out are None to the inner transformation, not `MaskedNode`; "
-        "around a whole optimizer it warns"
-    ),
-    "microbatch": (
-        'no `in_axes=` and `num_real_microbatches=`; `accumulator` is "sum", "mean" or '
-        '"concat", or Optax\'s enumeration'
-    ),
+    "lookahead": "parameters are plain, without `LookaheadParams`; `eval_params(state, params)` "
+    "gives the slow ones",
+    "masked": "leaves that are left out are None to the inner transformation, not `MaskedNode`; "
+    "around a whole optimizer it warns",
+    "microbatch": 'no `in_axes=` and `num_real_microbatches=`; `accumulator` is "sum", "mean" or '
+    '"concat", or Optax\'s enumeration',
     "nadam": "no `nesterov=`: without it, it is `adam`",
     "nadamw": "no `nesterov=`: without it, it is `adamw`",
-    "noisy_sgd": "`key=0` by default; there is no `seed=`, which Optax deprecates",
+    "noisy_sgd": f"`key=0` by default; {_NO_SEED}",
     "normalize": "a zero gradient stays zero and does not become NaN",
     "scale_by_distance_over_gradients": "`param_dtype=None`, which is float32 or wider",
     "scale_by_factored_rms": "`decay_rate_fn=None`, which is Optax's default function",
     "scale_by_learning_rate": "`learning_rate` is required: Optax's None leaves the sign as it is",
     "schedule_free_eval_params": "`eval_params`, which knows every average",
     "sophia": "`hessian_diagonal_fn=None`, which is Hutchinson's estimator",
-    "trace": "in a chain, later preconditioners go on measuring the gradient that entered it",
-    **dict.fromkeys(
-        ("Params", "Updates", "OptState", "ScalarOrSchedule", "MaskOrFn", "ConditionFn"), _TYPE
-    ),
-    **dict.fromkeys(("TransformInitFn", "TransformUpdateFn", "TransformUpdateExtraArgsFn"), _TYPE),
-    "ShouldSkipUpdateFunction": _TYPE,
-    **dict.fromkeys(
-        ("update_moment", "update_infinity_moment", "update_moment_per_elem_norm"), _AVERAGE
-    ),
-    "bias_correction": _CORRECTION,
+    "trace": _MEASURED,
+    **dict.fromkeys(_TYPES, "a type for annotations"),
+    **_MOMENTS,
     **{f"tree.{name}": how for name, how in _TREE.items()},
     **{f"tree_utils.tree_{name}": how for name, how in _TREE.items()},
 }
 
-
 _STATE = 'a state is read by name, `gx.get(state, "m")`, and has no class to import'
-
-
-_INSIDE = "it works inside our chain: `gx.chain(optax.{name}(...))`"
-
-
+_INSIDE = "it works inside our chain: `gx.chain({module}.{{name}}(...))`"
 _FUNCTIONS = "it works beside our transformations as it is: `optax.{module}`"
-
-
-_STATEFUL = (
-    "a schedule is a function of the step; what depends on more is a number to change in "
-    "the state of `tunable`"
-)
-
-
-_KIND = '"sum", "mean" or "concat"'
-
+_SEARCHES = ["scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"]
+_NUMBER = "a number to change in the state of `tunable`"
+_STATEFUL = f"a schedule is a function of the step; what depends on more is {_NUMBER}"
+_KINDS = ["microbatching.AccumulationType", "microbatching.Accumulator"]
+_BESIDE = ["assignment", "perturbations", "experimental"]
 
 WHY = {
     "ApplyEvery": _STATE,
     "LookaheadParams": "parameters are plain; `eval_params(state, params)` gives the slow ones",
     "MaskedNode": "an absent leaf is None",
     "WrappedSchedule": "a schedule is a value and needs no wrapper",
-    "StatefulSchedule": _STATEFUL,
-    "inject_stateful_hyperparams": _STATEFUL,
-    **dict.fromkeys(("lbfgs", "scale_by_lbfgs"), _INSIDE),
-    **dict.fromkeys(("scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"), _INSIDE),
-    **dict.fromkeys(
-        ("muon", "scale_by_muon"),
-        "it works inside our chain: `gx.chain(optax.contrib.{name}(...))`",
-    ),
+    **dict.fromkeys(["StatefulSchedule", "inject_stateful_hyperparams"], _STATEFUL),
+    **dict.fromkeys(["lbfgs", "scale_by_lbfgs", *_SEARCHES], _INSIDE.format(module="optax")),
+    **dict.fromkeys(["muon", "scale_by_muon"], _INSIDE.format(module="optax.contrib")),
     "MuonDimensionNumbers": "an argument of `optax.contrib.muon`",
     "ZoomLinesearchInfo": "part of the state of Optax's line search",
     "value_and_grad_from_state": "it reads the state of Optax's line searches",
     "flatten": "leaves of one shape run together as they are, and one long vector cannot be sharded",
     "split_real_and_imaginary": "rules take |g|² of complex leaves",
-    "microbatching.AccumulationType": _KIND,
-    "microbatching.Accumulator": _KIND,
+    **dict.fromkeys(_KINDS, '"sum", "mean" or "concat"'),
     "microbatching.micro_grad": "`microbatch(jax.grad(loss), ...)`",
     "microbatching.micro_vmap": "`microbatch(jax.vmap(f), ...)`",
     "microbatching.reshape_batch_axis": "`microbatch` does it",
-    **{
-        module: _FUNCTIONS.format(module=module)
-        for module in ("assignment", "perturbations", "experimental")
-    },
+    **{module: _FUNCTIONS.format(module=module) for module in _BESIDE},
 }
-
 
 # Functions that are no transformations, as losses are: each is Optax's own, resolved when it is
 # asked for.
-PASS = (
-    "projections",
-    "second_order",
-    "matrix_inverse_pth_root",
-    "multi_normal",
-    "nnls",
-    "power_iteration",
-)
+PASS = ("projections", "second_order", "matrix_inverse_pth_root", "multi_normal", "nnls")
+PASS += ("power_iteration",)
+
+_HEAD = """\
+# Optax {version}, name by name
+
+`import gradxform as optax` keeps a training script working. Every public name of Optax is one of \
+these:
+
+- **same** ({counts[same]}): every call that Optax takes is taken here and means the same;
+- **different** ({counts[different]}): the name is here, with the difference given;
+- **passed through** ({counts[passed through]}): functions that are no transformations resolve to Optax's own, where it \
+is installed;
+- **not ours** ({counts[not ours]}): an error that gives the reason; use Optax's, which works beside ours.
+
+Names of `optax.contrib`, `optax.schedules`, `optax.transforms` and `optax.losses` are at the top \
+of gradxform and in `gradxform.contrib` and so on. Optimizers' results are compared with Optax's \
+in `tests/optimizers`.
+
+Made by `gradxform list --compatibility`."""
 
 
 class Row(NamedTuple):
@@ -221,16 +170,12 @@ class Row(NamedTuple):
 
 def public(module) -> list[str]:
     """The public names of a module of Optax, functions first; without modules."""
-    found = vars(module).items()
-    names = [
-        name
-        for name, x in found
-        if not name.startswith("_") and not isinstance(x, types.ModuleType)
-    ]
+    found = {name for name, x in vars(module).items() if not isinstance(x, types.ModuleType)}
+    names = [name for name in found if not name.startswith("_")]
     return sorted(names, key=lambda name: (name[0].isupper(), name))
 
 
-def rows(package: Any) -> Iterator[Row]:
+def rows(package) -> Iterator[Row]:
     """Every public name of Optax once, beside what `package` has under it; a name of `APART` with
     its module in front.
 
@@ -241,7 +186,7 @@ def rows(package: Any) -> Iterator[Row]:
         optax = importlib.import_module("optax")
     except ImportError as error:
         raise ImportError("the table of Optax's names needs Optax: pip install optax") from error
-    seen: list[Any] = []
+    seen = []
     for path in (*SHARED, *(f"optax.{module}" for module in APART)):
         module = importlib.import_module(path)
         for name in public(module):
@@ -253,7 +198,7 @@ def rows(package: Any) -> Iterator[Row]:
             yield Row(path, full, *_entry(path, full), theirs, _ours(package, full))
 
 
-def _ours(package: Any, name: str) -> Any:
+def _ours(package, name: str):
     """What gradxform has under a name of the table; None where it is not ours."""
     if _entry("", name)[0] in (PASSED, NOT_OURS):
         return None
@@ -282,7 +227,10 @@ def _is_loss(name: str) -> bool:
     return "." not in name and hasattr(importlib.import_module("optax.losses"), name)
 
 
-def mismatch(theirs: Callable[..., Any], ours: Callable[..., Any]) -> str | None:
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def mismatch(theirs: Callable, ours: Callable) -> str | None:
     """The first call that Optax's signature takes and ours does not, or takes otherwise; None where
     there is none.
 
@@ -290,11 +238,10 @@ def mismatch(theirs: Callable[..., Any], ours: Callable[..., Any]) -> str | None
     behind Optax's, with a default.
     """
     mine = dict(inspect.signature(ours).parameters)
-    positions = [
-        p.name for p in mine.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positions = [p.name for p in mine.values() if p.kind in positional]
     for i, (name, p) in enumerate(inspect.signature(theirs).parameters.items()):
-        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+        if p.kind in _VARIADIC:
             if not any(q.kind is p.kind for q in mine.values()):
                 return f"no *{name}"
             continue
@@ -307,12 +254,8 @@ def mismatch(theirs: Callable[..., Any], ours: Callable[..., Any]) -> str | None
             return f"{name} is positional only"
         if p.default is not p.empty and not _alike(p.default, q.default):
             return f"{name}={q.default!r}, not {p.default!r}"
-    needed = [
-        q.name
-        for q in mine.values()
-        if q.default is q.empty and q.kind not in (q.VAR_POSITIONAL, q.VAR_KEYWORD)
-    ]
-    return f"{needed[0]} is required" if needed else None
+    needed = [q for q in mine.values() if q.default is q.empty and q.kind not in _VARIADIC]
+    return f"{needed[0].name} is required" if needed else None
 
 
 def _alike(a, b) -> bool:
@@ -324,43 +267,18 @@ def _alike(a, b) -> bool:
     return bool(a == b)
 
 
-def more(theirs: Callable[..., Any], ours: Callable[..., Any]) -> list[str]:
+def more(theirs: Callable, ours: Callable) -> list[str]:
     """The arguments that ours has beside Optax's."""
-    skip = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    known = inspect.signature(theirs).parameters
-    return [
-        name
-        for name, p in inspect.signature(ours).parameters.items()
-        if name not in known and p.kind not in skip
-    ]
+    known, mine = (inspect.signature(f).parameters for f in (theirs, ours))
+    return [name for name, p in mine.items() if name not in known and p.kind not in _VARIADIC]
 
 
-def markdown(package: Any) -> str:
+def markdown(package) -> str:
     """The table of `docs/compatibility.md`."""
     found = list(rows(package))
     counts = Counter(row.status for row in found)
     version = importlib.import_module("optax").__version__
-    lines = [
-        f"# Optax {version}, name by name",
-        "",
-        "`import gradxform as optax` keeps a training script working. Every public name of Optax "
-        "is one of these:",
-        "",
-        f"- **{SAME}** ({counts[SAME]}): every call that Optax takes is taken here and means the "
-        "same;",
-        f"- **{DIFFERENT}** ({counts[DIFFERENT]}): the name is here, with the difference given;",
-        f"- **{PASSED}** ({counts[PASSED]}): functions that are no transformations resolve to "
-        "Optax's own, where it is installed;",
-        f"- **{NOT_OURS}** ({counts[NOT_OURS]}): an error that gives the reason; use Optax's, "
-        "which works beside ours.",
-        "",
-        "Names of `optax.contrib`, `optax.schedules`, `optax.transforms` and `optax.losses` are "
-        "at the top of gradxform and in "
-        "`gradxform.contrib` and so on. Optimizers' results are compared with Optax's in "
-        "`tests/optimizers`.",
-        "",
-        "Made by `gradxform list --compatibility`.",
-    ]
+    lines = [_HEAD.format(version=version, counts=counts)]
     module = ""
     for row in found:
         if row.module != module:
@@ -373,7 +291,7 @@ def markdown(package: Any) -> str:
     return "\n".join(lines)
 
 
-def find(name: str) -> Any:
+def find(name: str):
     """What a name that gradxform does not show is: what only Optax's users need, Optax's own
     function, or an error that says why not.
 
@@ -389,16 +307,14 @@ def find(name: str) -> Any:
     if name not in PASS:
         return loss(name)
     try:
-        return (
-            importlib.import_module(f"optax.{name}")
-            if name in APART
-            else getattr(importlib.import_module("optax"), name)
-        )
+        if name in APART:
+            return importlib.import_module(f"optax.{name}")
+        return getattr(importlib.import_module("optax"), name)
     except ImportError as error:
         raise AttributeError(f"gradxform.{name} is Optax's: pip install optax") from error
 
 
-def loss(name: str) -> Any:
+def loss(name: str):
     """One of Optax's losses.
 
     Raises:
@@ -409,15 +325,14 @@ def loss(name: str) -> Any:
     try:
         from optax import losses
     except ImportError as error:
-        raise AttributeError(
-            f"gradxform has no {name!r}; if it is a loss, it is Optax's: pip install optax"
-        ) from error
+        what = f"gradxform has no {name!r}; if it is a loss, it is Optax's: pip install optax"
+        raise AttributeError(what) from error
     if not hasattr(losses, name):
         raise AttributeError(f"neither gradxform nor optax.losses has {name!r}")
     return getattr(losses, name)
 
 
-def namespace(package: Any, module: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def namespace(package, module: str) -> tuple[Callable, Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a module that gives gradxform's names under those of one of
     Optax's modules.
     """
@@ -428,10 +343,7 @@ def namespace(package: Any, module: str) -> tuple[Callable[[str], Any], Callable
         return getattr(package, name)
 
     def names() -> list[str]:
-        return [
-            row.name
-            for row in rows(package)
-            if row.status != NOT_OURS and hasattr(importlib.import_module(module), row.name)
-        ]
+        theirs, found = importlib.import_module(module), rows(package)
+        return [x.name for x in found if x.status != NOT_OURS and hasattr(theirs, x.name)]
 
     return get, names

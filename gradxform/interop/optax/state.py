@@ -5,18 +5,15 @@ becomes which slot of which rule is one table, by their names, so that nothing h
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core import Chain, RuleState, Schedule, Tunable, TunableState, as_transform
 from gradxform.core import leaves as trees
-from gradxform.core.chain import Chain, as_transform
 from gradxform.core.leafwise import RECORDED, Leafwise
-from gradxform.core.schedule import Schedule
-from gradxform.core.states import RuleState
 from gradxform.core.transform import name_of
-from gradxform.core.tunable import Tunable, TunableState
 from gradxform.state.access import with_children
 from gradxform.wrappers.accumulation import Accumulate
 from gradxform.wrappers.conditional import Conditional
@@ -62,9 +59,9 @@ apply_every | ApplyEvery | total=grad_acc
 """
 
 
-def _fields() -> dict[str, dict[str, dict[str, str]]]:
+def _fields() -> dict[str, dict[str, dict]]:
     """Rule here -> named tuple in Optax -> slot here: field there."""
-    found: dict[str, dict[str, dict[str, str]]] = {}
+    found: dict[str, dict[str, dict]] = {}
     for row in _TABLE.strip().splitlines():
         rules, states, slots = (cell.split() for cell in row.split(" | "))
         pairs = {slot.split("=")[0]: slot.split("=")[-1] for slot in slots}
@@ -76,12 +73,9 @@ def _fields() -> dict[str, dict[str, dict[str, str]]]:
 _FIELDS = _fields()
 
 
-_INSIDE = {
-    "MaskedState": "inner_state",
-    "InjectHyperparamsState": "inner_state",
-    "InjectStatefulHyperparamsState": "inner_state",
-    "ScheduleFreeState": "base_optimizer_state",
-}
+_HYPERPARAMS = ("InjectHyperparamsState", "InjectStatefulHyperparamsState")
+_INSIDE: dict[str, str] = dict.fromkeys(("MaskedState", *_HYPERPARAMS), "inner_state")
+_INSIDE |= {"ScheduleFreeState": "base_optimizer_state"}
 
 
 _COUNTS = ("count", "t", "step_count")
@@ -96,12 +90,11 @@ def _kind(node) -> str:
 class _Unit:
     """A named tuple of a saved state, its place, and the fields that nothing has taken yet."""
 
-    def __init__(self, path: str, state, fields: dict[str, Any]):
+    def __init__(self, path: str, state, fields: dict[str, dict]):
         self.path, self.state, self.kind = path, state, _kind(state)
-        self.known = known = {
-            field for rule in fields.values() for field in rule.get(self.kind, {}).values()
-        }
-        self.open = [field for field in state._fields if field in known]
+        rules = [rule.get(self.kind, {}) for rule in fields.values()]
+        self.known = {field for rule in rules for field in rule.values()}
+        self.open = [field for field in state._fields if field in self.known]
 
     def __repr__(self):
         return f"{self.kind} at {self.path}"
@@ -118,7 +111,7 @@ class _Unit:
         return None
 
 
-def _units(node, path: str, fields: dict[str, Any]) -> Iterator[_Unit]:
+def _units(node, path: str, fields: dict) -> Iterator[_Unit]:
     kind = _kind(node)
     if kind in _INSIDE:
         yield from _units(getattr(node, _INSIDE[kind]), f"{path}.{_INSIDE[kind]}", fields)
@@ -141,41 +134,32 @@ def like(owner: str, name: str, value, fresh):
     """
     theirs, ours = dict(leaves(value)), dict(leaves(fresh))
     if theirs.keys() != ours.keys():
-        raise ValueError(
-            f"{owner}: {name}: only in the saved state {sorted(theirs.keys() - ours.keys())[:8]}, "
-            f"only here {sorted(ours.keys() - theirs.keys())[:8]}"
-        )
+        saved, here = sorted(theirs.keys() - ours.keys()), sorted(ours.keys() - theirs.keys())
+        what = f"only in the saved state {saved[:8]}, only here {here[:8]}"
+        raise ValueError(f"{owner}: {name}: {what}")
     for path, old in ours.items():
         if jnp.shape(theirs[path]) != old.shape:
             at = f"{name}: {path}" if path else name
             raise ValueError(f"{owner}: {at} has shape {jnp.shape(theirs[path])}, here {old.shape}")
-    return jax.tree.structure(fresh).unflatten(
-        jnp.array(theirs[path], old.dtype) for path, old in ours.items()
-    )
+    new = (jnp.array(theirs[path], old.dtype) for path, old in ours.items())
+    return jax.tree.structure(fresh).unflatten(new)
 
 
-def leaves(tree) -> list[tuple[str, Any]]:
+def leaves(tree) -> list[tuple]:
     """The leaves with their paths."""
-    return [
-        (trees.path_string(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    ]
+    rows = jax.tree_util.tree_leaves_with_path(tree)
+    return [(trees.path_string(path), leaf) for path, leaf in rows]
 
 
 # wrapper here, named tuple in Optax -> field here: field there
+_CONDITIONAL = {"step": "step", "inner": "inner_state"}
+_SKIP = {"consecutive": "notfinite_count", "skipped": "total_notfinite", "inner": "inner_state"}
+_ACCUMULATE = {"mini_step": "mini_step", "step": "gradient_step", "accumulator": "acc_grads"}
 _WRAPPERS: dict[tuple[type, str], dict[str, str]] = {
-    (Accumulate, "MultiStepsState"): {
-        "mini_step": "mini_step",
-        "step": "gradient_step",
-        "accumulator": "acc_grads",
-        "inner": "inner_opt_state",
-    },
-    (SkipNonfinite, "ApplyIfFiniteState"): {
-        "consecutive": "notfinite_count",
-        "skipped": "total_notfinite",
-        "inner": "inner_state",
-    },
-    (Conditional, "ConditionallyMaskState"): {"step": "step", "inner": "inner_state"},
-    (Conditional, "ConditionallyTransformState"): {"step": "step", "inner": "inner_state"},
+    (Accumulate, "MultiStepsState"): _ACCUMULATE | {"inner": "inner_opt_state"},
+    (SkipNonfinite, "ApplyIfFiniteState"): _SKIP,
+    (Conditional, "ConditionallyMaskState"): _CONDITIONAL,
+    (Conditional, "ConditionallyTransformState"): _CONDITIONAL,
     (Partition, "PartitionState"): {},  # by label
 }
 
@@ -187,22 +171,21 @@ class Import:
     saved = "the Optax state"
     fields = _FIELDS
     # of one name, with the same contents
-    rules: ClassVar[dict[str, tuple[str, ...]]] = {"scale_by_rms_max": ("_max_of_debiased", "_max")}
+    rules: ClassVar[dict] = {"scale_by_rms_max": ("_max_of_debiased", "_max")}
 
     def __init__(self, theirs, path="state", step=None):
         self.units = list(_units(theirs, path, self.fields))
         self.queue = [u for u in self.units if u.open or u.kind not in (*_INSIDE, *_SCHEDULES)]
         self.queue = [u for u in self.queue if u.open or jax.tree.leaves(u.state)]
-        counted = sorted(
-            (u for u in self.units if u.count is not None), key=lambda u: u.kind not in _SCHEDULES
-        )
+        counted = [u for u in self.units if u.count is not None]
+        counted.sort(key=lambda u: u.kind not in _SCHEDULES)
         self.step = counted[0].count if counted else step
 
     def error(self, text: str) -> ValueError:
         """What does not fit."""
         return ValueError(f"{self.owner}: {text}")
 
-    def run(self, tx: Any, state):
+    def run(self, tx, state):
         """The state with the saved values in it."""
         out = self.part("", tx, state)
         if self.queue:
@@ -211,7 +194,7 @@ class Import:
             raise self.error(f"{what} has no place in the state of {tx!r}")
         return out
 
-    def part(self, path: str, tx: Any, state):
+    def part(self, path: str, tx, state):
         """The state of one part, the next of the saved values taken."""
         if isinstance(tx, Leafwise):
             return self.rule(path or tx.name, tx, state)
@@ -221,21 +204,19 @@ class Import:
             if below is state and state != ():  # a name for it, or the one group of a mask
                 return self.part(path or name_of(tx), part, state)
         if isinstance(tx, Chain):
-            named = {
-                name: self.part(f"{path}/{name}".lstrip("/"), part, below)
-                for name, part, below, _ in tx.inside(state)
-            }
+            at = f"{path}/" if path else ""
+            parts = tx.inside(state)
+            named = {name: self.part(f"{at}{name}", part, below) for name, part, below, _ in parts}
             return with_children(state, named)
         if not jax.tree.leaves(state):
             return state
         unit = self.queue.pop(0) if self.queue else None
         if unit and (type(tx), unit.kind) in _WRAPPERS:
             return self.wrapper(tx, state, unit)
-        raise self.error(
-            f"{path or name_of(tx)} cannot be made from {unit or 'nothing'} in {self.saved}"
-        )
+        what = f"{path or name_of(tx)} cannot be made from {unit or 'nothing'}"
+        raise self.error(f"{what} in {self.saved}")
 
-    def wrapper(self, tx: Any, state, unit: _Unit):
+    def wrapper(self, tx, state, unit: _Unit):
         """The state of a wrapper: its own fields, and what it wraps."""
         theirs, at, fields = unit.state, unit.path, _WRAPPERS[type(tx), unit.kind]
         inside = {label: (part, below) for label, part, below, _ in tx.inside(state)}
@@ -243,15 +224,13 @@ class Import:
         if isinstance(tx, Partition):
             groups = {str(label): group for label, group in theirs.inner_states.items()}
             if groups.keys() != inside.keys():
-                raise self.error(
-                    f"{at} has the labels {sorted(groups)}, {tx.name} has {sorted(inside)}"
-                )
+                has = f"{at} has the labels {sorted(groups)}"
+                raise self.error(f"{has}, {tx.name} has {sorted(inside)}")
             places = {label: (f"{at}[{label!r}]", group) for label, group in groups.items()}
         step = getattr(theirs, "gradient_step", None if isinstance(tx, Conditional) else self.step)
-        new = {
-            label: type(self)(group, place, step).run(*inside[label])
-            for label, (place, group) in places.items()
-        }
+        new = {}
+        for label, (place, group) in places.items():
+            new[label] = type(self)(group, place, step).run(*inside[label])
         for ours, field in fields.items():
             if ours not in new:
                 value = _absent(getattr(theirs, field))
@@ -266,10 +245,8 @@ class Import:
             unit = self.queue[0] if self.queue else None
             fields = self.fields.get(tx.name, {}).get(unit.kind, {}) if unit else {}
             if unit is None or fields.keys() != set(own):
-                raise self.error(
-                    f"nothing in {self.saved} gives {path} its slots {own}; the next there is "
-                    f"{unit or 'its end'}"
-                )
+                what = f"nothing in {self.saved} gives {path} its slots {own}"
+                raise self.error(f"{what}; the next there is {unit or 'its end'}")
             rule = getattr(tx.rule, "__name__", "")
             if rule not in self.rules.get(tx.name, (rule,)):
                 raise self.error(f"{path} keeps something else than {unit} in this convention")
@@ -337,10 +314,8 @@ def _recorded(state, recent):
     if isinstance(state, TunableState):
         return TunableState(state.tx, _recorded(state.inner, recent.inner))
     if isinstance(state, RuleState):
-        return RuleState(
-            state.step, state.slots | {k: v for k, v in recent.slots.items() if k == RECORDED}
-        )
+        records = {k: v for k, v in recent.slots.items() if k == RECORDED}
+        return RuleState(state.step, state.slots | records)
     is_node = lambda x: x is not state and isinstance(x, RuleState | TunableState)  # noqa: E731
-    return jax.tree.map(
-        lambda x, y: _recorded(x, y) if is_node(x) else x, state, recent, is_leaf=is_node
-    )
+    new = lambda x, y: _recorded(x, y) if is_node(x) else x  # noqa: E731
+    return jax.tree.map(new, state, recent, is_leaf=is_node)

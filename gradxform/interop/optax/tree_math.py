@@ -9,7 +9,6 @@ import inspect
 import operator
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from gradxform.core.leaves import is_none, paths, sum_of_squares
 from gradxform.numerics import abs_sq, bias_correction, safe_sqrt, wide_dtype
 
 
-def _map(f: Callable[..., Any], *trees) -> Any:
+def _map(f: Callable, *trees):
     def on_leaves(*xs):
         return None if any(x is None for x in xs) else f(*xs)
 
@@ -26,7 +25,7 @@ def _map(f: Callable[..., Any], *trees) -> Any:
         return jax.tree.map(on_leaves, *trees, is_leaf=is_none)
 
 
-def _reduce(f: Callable[..., Any], each: Callable[..., Any], leaves, empty):
+def _reduce(f: Callable, each: Callable, leaves, empty):
     with jax.numpy_dtype_promotion("standard"):
         found = [each(x) for x in leaves]
         return reduce(f, found) if found else jnp.asarray(empty)
@@ -96,14 +95,12 @@ def tree_sum(tree, associative_reduction: bool = False):
 
 def tree_max(tree):
     """The largest entry; -inf where there is none."""
-    return _reduce(
-        jnp.maximum, jnp.max, (x for x in jax.tree.leaves(tree) if jnp.size(x)), -jnp.inf
-    )
+    return _reduce(jnp.maximum, jnp.max, filter(jnp.size, jax.tree.leaves(tree)), -jnp.inf)
 
 
 def tree_min(tree):
     """The smallest entry; inf where there is none."""
-    return _reduce(jnp.minimum, jnp.min, (x for x in jax.tree.leaves(tree) if jnp.size(x)), jnp.inf)
+    return _reduce(jnp.minimum, jnp.min, filter(jnp.size, jax.tree.leaves(tree)), jnp.inf)
 
 
 def tree_size(tree) -> int:
@@ -166,10 +163,8 @@ def tree_clip(tree, min_value=None, max_value=None):
     """min(max(x, low), high), entry by entry; None is no bound."""
 
     def clip(x):
-        bounds = (
-            b if b is None else jnp.asarray(b, jnp.result_type(x)) for b in (min_value, max_value)
-        )
-        return jnp.clip(x, *bounds)
+        dtype, bounds = jnp.result_type(x), (min_value, max_value)
+        return jnp.clip(x, *(b if b is None else jnp.asarray(b, dtype) for b in bounds))
 
     return _map(clip, tree)
 
@@ -213,9 +208,8 @@ def tree_bias_correction(moment, decay, count):
 
     def correct(m):
         wide = _wide(m)
-        return (wide / bias_correction(decay, count, jnp.real(wide).dtype)).astype(
-            jnp.result_type(m)
-        )
+        corrected = wide / bias_correction(decay, count, jnp.real(wide).dtype)
+        return corrected.astype(jnp.result_type(m))
 
     return _map(correct, moment)
 
@@ -240,9 +234,8 @@ def tree_cast_like(tree, other_tree):
     """Every leaf in the dtype of the other tree's; a leaf of that tree without a dtype changes
     nothing.
     """
-    return _map(
-        lambda x, y: jnp.asarray(x).astype(y.dtype) if hasattr(y, "dtype") else x, tree, other_tree
-    )
+    cast = lambda x, y: jnp.asarray(x).astype(y.dtype) if hasattr(y, "dtype") else x  # noqa: E731
+    return _map(cast, tree, other_tree)
 
 
 def tree_dtype(tree, mixed_dtype_handler: str | None = None):
@@ -259,23 +252,17 @@ def tree_dtype(tree, mixed_dtype_handler: str | None = None):
             handler.
     """
     if mixed_dtype_handler not in (None, "promote", "highest", "lowest"):
-        raise ValueError(
-            "tree_dtype: mixed_dtype_handler must be None, 'promote', 'highest' or 'lowest'; got "
-            f"{mixed_dtype_handler!r}"
-        )
-    flat = [
-        (path, jnp.asarray(x).dtype)
-        for path, x in zip(paths(tree), _all_leaves(tree), strict=True)
-        if x is not None
-    ]
+        wanted = "None, 'promote', 'highest' or 'lowest'"
+        got = repr(mixed_dtype_handler)
+        raise ValueError(f"tree_dtype: mixed_dtype_handler must be {wanted}; got {got}")
+    rows = zip(paths(tree), jax.tree.leaves(tree, is_leaf=is_none), strict=True)
+    flat = [(path, jnp.asarray(x).dtype) for path, x in rows if x is not None]
     dtypes = list(dict.fromkeys(dtype for _, dtype in flat))
     if len(dtypes) < 2:
         return dtypes[0] if dtypes else jnp.zeros(()).dtype
     if mixed_dtype_handler is None:
-        raise ValueError(
-            "tree_dtype: the leaves differ in dtype: "
-            f"{[f'{path}: {dtype}' for path, dtype in flat][:8]}"
-        )
+        found = [f"{path}: {dtype}" for path, dtype in flat][:8]
+        raise ValueError(f"tree_dtype: the leaves differ in dtype: {found}")
     if mixed_dtype_handler == "promote":
         return reduce(_promoted, dtypes)
     found = dtypes[0]
@@ -293,19 +280,13 @@ def _promoted(a, b):
         return jnp.promote_types(a, b)
 
 
-def _all_leaves(tree) -> list[Any]:
-    return jax.tree.leaves(tree, is_leaf=is_none)
-
-
 def tree_split_key_like(rng_key, target_tree):
     """A random key for each leaf."""
     structure = jax.tree.structure(target_tree)
     return jax.tree.unflatten(structure, jax.random.split(rng_key, structure.num_leaves))
 
 
-def tree_random_like(
-    rng_key, target_tree, sampler: Callable[..., Any] = jax.random.normal, dtype=None
-):
+def tree_random_like(rng_key, target_tree, sampler: Callable = jax.random.normal, dtype=None):
     """Random leaves of the shapes and shardings of a tree: `sampler(key, shape, dtype)`, in the
     dtype of each leaf by default.
     """
@@ -326,3 +307,6 @@ def tree_unwrap_random_key_data(input_tree):
         return jax.random.key_data(x) if key else x
 
     return jax.tree.map(data, input_tree)
+
+
+__all__ = [name for name in vars() if name.startswith("tree_")]

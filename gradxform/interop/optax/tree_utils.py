@@ -6,95 +6,24 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
+from gradxform.core import ByPath, Schedule
 from gradxform.core import leaves as trees
-from gradxform.core.labels import ByPath
 from gradxform.core.leafwise import RECORDED
-from gradxform.core.schedule import Schedule
-from gradxform.interop.optax.tree_math import (
-    tree_add,
-    tree_add_scale,
-    tree_allclose,
-    tree_batch_shape,
-    tree_bias_correction,
-    tree_cast,
-    tree_cast_like,
-    tree_clip,
-    tree_conj,
-    tree_div,
-    tree_dtype,
-    tree_full_like,
-    tree_max,
-    tree_min,
-    tree_mul,
-    tree_norm,
-    tree_ones_like,
-    tree_random_like,
-    tree_real,
-    tree_scale,
-    tree_size,
-    tree_split_key_like,
-    tree_sub,
-    tree_sum,
-    tree_unwrap_random_key_data,
-    tree_update_infinity_moment,
-    tree_update_moment,
-    tree_update_moment_per_elem_norm,
-    tree_vdot,
-    tree_where,
-    tree_zeros_like,
-)
+from gradxform.interop.optax import tree_math
+from gradxform.interop.optax.tree_math import *  # noqa: F403
+from gradxform.interop.optax.tree_math import tree_add_scale, tree_norm, tree_scale
 from gradxform.state import access as states
 
-__all__ = [
-    "NamedTupleKey",
-    "tree_add",
-    "tree_add_scale",
-    "tree_allclose",
-    "tree_batch_shape",
-    "tree_bias_correction",
-    "tree_cast",
-    "tree_cast_like",
-    "tree_clip",
-    "tree_conj",
-    "tree_div",
-    "tree_dtype",
-    "tree_full_like",
-    "tree_get",
-    "tree_get_all_with_path",
-    "tree_map_params",
-    "tree_max",
-    "tree_min",
-    "tree_mul",
-    "tree_norm",
-    "tree_ones_like",
-    "tree_random_like",
-    "tree_real",
-    "tree_scale",
-    "tree_set",
-    "tree_size",
-    "tree_split_key_like",
-    "tree_sub",
-    "tree_sum",
-    "tree_unwrap_random_key_data",
-    "tree_update_infinity_moment",
-    "tree_update_moment",
-    "tree_update_moment_per_elem_norm",
-    "tree_vdot",
-    "tree_where",
-    "tree_zeros_like",
-]
+__all__ = ["NamedTupleKey", "tree_get", "tree_get_all_with_path", "tree_map_params", "tree_set"]
+__all__ += tree_math.__all__
 
 
-OURS = {
-    "count": "step",
-    "mu": "m",
-    "nu": "v",
-}  # Optax's names of entries that go by another name here
+# Optax's names of entries that go by another name here
+OURS = {"count": "step", "mu": "m", "nu": "v"}
 
 
 @dataclass(frozen=True)
@@ -115,19 +44,17 @@ tree_scalar_mul, tree_add_scalar_mul = tree_scale, tree_add_scale
 tree_l1_norm, tree_l2_norm, tree_linf_norm = (partial(tree_norm, ord=ord) for ord in (1, 2, "inf"))
 
 
-def _children(node) -> list[tuple[Any, Any]]:
+def _children(node) -> list[tuple]:
     """The children of a node, each with its step of a path."""
     if _is_named_tuple(node):
         name = type(node).__name__
-        return [
-            (NamedTupleKey(name, field), child)
-            for field, child in zip(node._fields, node, strict=True)
-        ]
+        keys = [NamedTupleKey(name, field) for field in node._fields]
+        return list(zip(keys, node, strict=True))
     flat = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
     return [(path[0], child) for path, child in flat if path]
 
 
-def _name(key) -> Any:
+def _name(key):
     if isinstance(key, DictKey | FlattenedIndexKey):
         return key.key
     if isinstance(key, GetAttrKey | NamedTupleKey):
@@ -135,26 +62,13 @@ def _name(key) -> Any:
     return key.idx if isinstance(key, SequenceKey) else str(key)
 
 
-def _found(node, name, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def _found(node, name, path=()) -> Iterator[tuple]:
     """Every node that goes by a name: that of its entry, or of its class where it is a named tuple."""
     for key, child in _children(node):
         below = (*path, key)
         if _name(key) == name or (_is_named_tuple(child) and type(child).__name__ == name):
             yield below, child
         yield from _found(child, name, below)
-
-
-def _matching(tree, key, filtering) -> list[tuple[tuple[Any, ...], Any]]:
-    """What goes by a name, or by ours for it; records of a number only where the number itself is
-    not in the state.
-    """
-    for name in dict.fromkeys((key, OURS.get(key, key))):
-        root = [((), tree)] if _is_named_tuple(tree) and type(tree).__name__ == name else []
-        found = [*root, *_found(tree, name)]
-        found = [(path, x) for path, x in found if filtering is None or filtering(path, x)]
-        if found:
-            return [(path, x) for path, x in found if not _is_record(path)] or found
-    return []
 
 
 def _is_named_tuple(node) -> bool:
@@ -170,10 +84,9 @@ def _as_state_path(path) -> str:
     return "/".join(str(_name(key)) for key in path if key != NamedTupleKey("RuleState", "slots"))
 
 
-def tree_get_all_with_path(
-    tree, key, filtering: Callable[..., bool] | None = None
-) -> list[tuple[Any, Any]]:
-    """Everything in a state that goes by a name, each as (path, value).
+def tree_get_all_with_path(tree, key, filtering: Callable | None = None) -> list[tuple]:
+    """Everything in a state that goes by a name, each as (path, value); records of a number only
+    where the number itself is not in the state.
 
     Args:
         tree: any state, of gradxform or of Optax.
@@ -181,10 +94,16 @@ def tree_get_all_with_path(
             `m` and `v` here.
         filtering: `filtering(path, value) -> bool`, which of them.
     """
-    return _matching(tree, key, filtering)
+    for name in dict.fromkeys((key, OURS.get(key, key))):
+        root = [((), tree)] if _is_named_tuple(tree) and type(tree).__name__ == name else []
+        found = [*root, *_found(tree, name)]
+        found = [(path, x) for path, x in found if filtering is None or filtering(path, x)]
+        if found:
+            return [(path, x) for path, x in found if not _is_record(path)] or found
+    return []
 
 
-def tree_get(tree, key, default=None, filtering: Callable[..., bool] | None = None):
+def tree_get(tree, key, default=None, filtering: Callable | None = None):
     """What a state has under a name: `gradxform.get` with a default, and with Optax's names
     `count`, `mu` and `nu`.
 
@@ -200,20 +119,19 @@ def tree_get(tree, key, default=None, filtering: Callable[..., bool] | None = No
     Raises:
         KeyError: several at one depth, each listed.
     """
-    found = _matching(tree, key, filtering)
+    found = tree_get_all_with_path(tree, key, filtering)
     if not found:
         return default
     depth = min(len(path) for path, _ in found)
     outermost = [(path, x) for path, x in found if len(path) == depth]
     if len(outermost) > 1 and OURS.get(key, key) != "step":
-        raise KeyError(
-            f"tree_get: {key!r} may be any of {[_as_state_path(path) for path, _ in outermost][:8]}"
-        )
+        any_of = [_as_state_path(path) for path, _ in outermost][:8]
+        raise KeyError(f"tree_get: {key!r} may be any of {any_of}")
     path, value = outermost[0]
     return states.get(tree, _as_state_path(path)) if isinstance(value, Schedule | ByPath) else value
 
 
-def tree_set(tree, filtering: Callable[..., bool] | None = None, /, **kwargs):
+def tree_set(tree, filtering: Callable | None = None, /, **kwargs):
     """The state with other values under names: `tree_set(state, learning_rate=3e-4, count=0)`.
 
     Every entry of that name is set, as in Optax. Numbers of a `tunable` optimizer are checked as at
@@ -229,7 +147,7 @@ def tree_set(tree, filtering: Callable[..., bool] | None = None, /, **kwargs):
         ValueError: the value has another shape or structure, or cannot replace a schedule.
     """
     for key, value in kwargs.items():
-        found = _matching(tree, key, filtering)
+        found = tree_get_all_with_path(tree, key, filtering)
         if not found:
             raise KeyError(f"tree_set: there is no {key!r}")
         for path, _ in found:
@@ -243,19 +161,17 @@ class _Placeholder:
     """
 
 
-jax.tree_util.register_pytree_node(
-    _Placeholder, lambda x: ((), None), lambda aux, children: _Placeholder()
-)
+jax.tree_util.register_pytree_node(_Placeholder, lambda x: ((), None), lambda *_: _Placeholder())
 
 
 def tree_map_params(
     initable,
-    f: Callable[..., Any],
+    f: Callable,
     state,
     /,
     *rest,
-    transform_non_params: Callable[..., Any] | None = None,
-    is_leaf: Callable[..., bool] | None = None,
+    transform_non_params: Callable | None = None,
+    is_leaf: Callable | None = None,
 ):
     """The state with f applied to every leaf that belongs to a parameter, `f(leaf, *rest)`: to make
     shardings, for example.
