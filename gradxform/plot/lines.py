@@ -11,6 +11,7 @@ import numpy as np
 from gradxform.plot.style import (
     LIGHT,
     array,
+    arrays,
     band,
     crosses,
     dress,
@@ -43,43 +44,28 @@ def curves(
     Raises:
         ValueError: an array has another shape, naming its label.
     """
-    series = {
-        label: np.atleast_2d(
-            array("curves", f"series[{label!r}]", y, "[steps] or [seeds, steps]", 1, 2)
-        )
-        for label, y in labelled("curves", "series", series).items()
-    }
+    series = arrays("curves", "series", series, "[steps] or [seeds, steps]", 1, 2)
+    series = {label: np.atleast_2d(y) for label, y in series.items()}
     if x is not None:
         x = array("curves", "x", x, "[steps]", 1)
         for label, y in series.items():
             if y.shape[1] != len(x):
-                raise ValueError(
-                    f"curves: series[{label!r}] has {y.shape[1]} steps, x has {len(x)}"
-                )
+                has = f"has {y.shape[1]} steps, x has {len(x)}"
+                raise ValueError(f"curves: series[{label!r}] {has}")
     figure, ax = figure_of(ax)
     for i, ((label, y), style) in enumerate(zip(series.items(), styles(len(series)), strict=True)):
         at = np.arange(y.shape[1]) if x is None else x
         mean = y.mean(axis=0)
         if len(y) > 1:
             band(ax, at, y, style["color"], zorder=2)
-        marks = staggered(i, len(series), len(mean))
-        ax.plot(
-            at, mean, linewidth=1.5, markersize=4, markevery=marks, label=label, zorder=3, **style
-        )
+        style |= {"markevery": staggered(i, len(series), len(mean)), "label": label}
+        ax.plot(at, mean, linewidth=1.5, markersize=4, zorder=3, **style)
         alive = np.flatnonzero(np.isfinite(mean))
-        if len(alive) and alive[-1] < len(mean) - 1:
-            ax.plot(
-                at[alive[-1]], mean[alive[-1]], "x", color=LIGHT.diverged, markersize=7, zorder=4
-            )
+        if len(alive) and (end := alive[-1]) < len(mean) - 1:
+            ax.plot(at[end], mean[end], "x", color=LIGHT.diverged, markersize=7, zorder=4)
     if target is not None:
-        ax.axhline(
-            float(target),
-            color=LIGHT.faint,
-            linewidth=1,
-            linestyle=(0, (4, 3)),
-            label="target",
-            zorder=1,
-        )
+        dashed: dict = {"color": LIGHT.faint, "linewidth": 1, "linestyle": (0, (4, 3))}
+        ax.axhline(float(target), label="target", zorder=1, **dashed)
     logarithmic_scale(ax, "y", log)
     name_axes(ax, xlabel, ylabel, title)
     legend_beside(ax)
@@ -105,48 +91,35 @@ def sensitivity(
     rates = array("sensitivity", "rates", rates, "[rates]", 1)
     if not (rates > 0).all():
         raise ValueError(f"sensitivity: rates must be positive; got {rates.min():g}")
-    members = {}
-    for label, y in labelled("sensitivity", "values", values).items():
-        y = array("sensitivity", f"values[{label!r}]", y, "[rates] or [rates, seeds]", 1, 2)
+    members = arrays("sensitivity", "values", values, "[rates] or [rates, seeds]", 1, 2)
+    for label, y in members.items():
         if len(y) != len(rates):
-            raise ValueError(
-                f"sensitivity: values[{label!r}] has {len(y)} rates, rates has {len(rates)}"
-            )
+            has = f"has {len(y)} rates, rates has {len(rates)}"
+            raise ValueError(f"sensitivity: values[{label!r}] {has}")
         members[label] = y.reshape(len(rates), -1)
     order = np.argsort(rates)
     rates = rates[order]
     figure, ax = figure_of(ax)
     ax.set_xscale("log")
     logarithmic_scale(ax, "y", log)
-    for row, ((label, y), style) in enumerate(
-        zip(members.items(), styles(len(members)), strict=True)
-    ):
-        y = np.where(np.isfinite(y), y, np.nan)[order]
-        if y.shape[1] > 1:
-            ax.plot(
-                np.repeat(rates, y.shape[1]),
-                y.ravel(),
-                ".",
-                color=style["color"],
-                alpha=0.45,
-                markersize=3.5,
-            )
+    drawn = zip(members.items(), styles(len(members)), strict=True)
+    for row, ((label, y), style) in enumerate(drawn):
+        y, color = np.where(np.isfinite(y), y, np.nan)[order], style["color"]
+        if (seeds := y.shape[1]) > 1:
+            dots = np.repeat(rates, seeds), y.ravel(), "."
+            ax.plot(*dots, color=color, alpha=0.45, markersize=3.5)
         ax.plot(rates, y.mean(axis=1), linewidth=1.5, markersize=4, label=label, zorder=3, **style)
-        lost = rates[np.isnan(y).any(axis=1)]
-        crosses(ax, lost, 0.985 - 0.035 * row, style["color"])
+        crosses(ax, rates[np.isnan(y).any(axis=1)], 0.985 - 0.035 * row, color)
     everything = np.concatenate([y.ravel() for y in members.values()])
     finite = np.isfinite(everything)
     seen = everything[finite & (everything > 0)] if log else everything[finite]
     if len(seen):
         low, high = seen.min(), upper_limit(seen, log)
-        room = 0.15 * (high - low) or abs(high) or 1.0
-        ax.set_ylim(
-            *(
-                (low / 1.3, high * 1.3 * (high / low) ** 0.1)
-                if log
-                else (low - room / 3, high + room)
-            )
-        )
+        if log:
+            ax.set_ylim(low / 1.3, high * 1.3 * (high / low) ** 0.1)
+        else:
+            room = 0.15 * (high - low) or abs(high) or 1.0
+            ax.set_ylim(low - room / 3, high + room)
     if not finite.all():
         ax.plot([], [], "x", color=LIGHT.faint, markersize=5, label="diverged")
     name_axes(ax, xlabel, ylabel, title)
@@ -173,20 +146,17 @@ def schedules(
     lines = {}
     for label, schedule in labelled("schedules", "schedules", schedules).items():
         value = schedule if callable(schedule) else lambda step, number=schedule: number
-        lines[label] = np.broadcast_to(
-            np.asarray(jax.vmap(value)(jnp.asarray(at)), np.float64), (steps,)
-        )
+        values = np.asarray(jax.vmap(value)(jnp.asarray(at)), np.float64)
+        lines[label] = np.broadcast_to(values, (steps,))
     if len(lines) <= 6 and columns is None:
         return curves(lines, x=at, xlabel=xlabel, ylabel=ylabel, log=log, title=title)
     columns = min(columns or 4, len(lines))
     rows = math.ceil(len(lines) / columns)
-    figure = need("gradxform.plot.picture").Picture(
-        figsize=(max(4.6, 1.85 * columns), 0.7 + 1.3 * rows), layout="constrained"
-    )
+    size = max(4.6, 1.85 * columns), 0.7 + 1.3 * rows
+    figure = need("gradxform.plot.picture").Picture(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for i, axis in enumerate(axes.flat):
-        if i >= len(lines):
-            axis.set_visible(False)
+    for axis in axes.flat[len(lines) :]:
+        axis.set_visible(False)
     for i, ((label, y), axis) in enumerate(zip(lines.items(), axes.flat, strict=False)):
         dress(axis)
         axis.tick_params(labelbottom=i + columns >= len(lines))
