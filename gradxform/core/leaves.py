@@ -14,6 +14,8 @@ from jax.tree_util import GetAttrKey, keystr
 
 from gradxform.numerics import abs_sq, safe_sqrt, wide_dtype
 
+Tree = Any  # arrays, nested in whatever way
+
 
 def is_none(x) -> bool:
     """None marks an absent leaf (Equinox filters trees that way)."""

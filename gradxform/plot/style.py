@@ -38,7 +38,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1
 LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
-BESIDE: dict[str, Any] = {  # where a legend hides no data
+BESIDE: dict = {  # where a legend hides no data
     "loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0, "fontsize": 8.5,
     "frameon": False,
 }  # fmt: skip
@@ -56,7 +56,7 @@ def need(module: str) -> Any:
         raise ModuleNotFoundError(text, name=error.name) from error
 
 
-def styles(count: int) -> list[dict[str, Any]]:
+def styles(count: int) -> list[dict]:
     """A colour, a line style and a marker for each of so many series; no two of the first 315 agree
     in all three.
     """
@@ -64,7 +64,7 @@ def styles(count: int) -> list[dict[str, Any]]:
     return [{"color": c, "linestyle": line, "marker": m} for c, line, m in islice(triples, count)]
 
 
-def figure_of(ax, size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
+def figure_of(ax, size: tuple[float, float] = SIZE) -> tuple:
     """The figure and the axes to draw in: those given, or a new figure with one axes, dressed."""
     if ax is not None:
         return ax.figure, ax
@@ -142,7 +142,7 @@ def array(owner: str, name: str, x, shapes: str, *dims: int) -> np.ndarray:
     return x
 
 
-def labelled(owner: str, name: str, x) -> dict[str, Any]:
+def labelled(owner: str, name: str, x) -> dict:
     """A dict from label to data that has entries, or an error that names it."""
     if not isinstance(x, dict):
         kind = type(x).__name__

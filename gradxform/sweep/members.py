@@ -20,7 +20,7 @@ from jax.tree_util import keystr
 from gradxform.core.call import Call, Value
 from gradxform.core.hyper import Range
 from gradxform.display.code import code, plain
-from gradxform.sweep.space import Space, unlabelled
+from gradxform.sweep.space import Setting, Space, unlabelled
 
 SEED = "seed"
 LISTED = 24  # candidates that an error message lists
@@ -29,7 +29,7 @@ FLOATS = float | complex | np.ndarray | np.generic | jax.Array
 Path = tuple[str, ...]
 
 
-def children(node) -> dict[str, Any]:
+def children(node) -> Setting:
     """The parts of a node by name: all arguments of a call, the children of any other pytree,
     nothing for a leaf.
     """
@@ -44,11 +44,11 @@ def _parts(node):
     return {keystr(path, simple=True): child for path, child in flat}, treedef
 
 
-def paths(node, root: Path = ()) -> dict[Path, Any]:
+def paths(node, root: Path = ()) -> dict[Path, object]:
     """Every path below a node that may be given a value: numbers, schedules, and the structural
     arguments of calls.
     """
-    found: dict[Path, Any] = {}
+    found: dict[Path, object] = {}
     for name, child in children(node).items():
         array = isinstance(child, np.ndarray | jax.Array) and np.ndim(child) > 0
         if not array or isinstance(node, Value):
@@ -58,7 +58,7 @@ def paths(node, root: Path = ()) -> dict[Path, Any]:
     return found
 
 
-def find(name: str, known: dict[Path, Any]) -> Path:
+def find(name: str, known: dict[Path, object]) -> Path:
     """The path that a name stands for: `ema.decay`, or `ema/decay` as paths of states are written.
 
     Raises:
@@ -113,7 +113,7 @@ class Arguments:
     put by name.
     """
 
-    def __init__(self, train: Callable[..., Any]):
+    def __init__(self, train: Callable):
         parameters = inspect.signature(train).parameters.values()
         if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
             why = "it has positional-only ones"
@@ -123,7 +123,7 @@ class Arguments:
         self.base = {p.name: p.default for p in taken if p.default is not p.empty}
         self.keyed = "key" in self.names
 
-    def of(self, setting: dict[str, Any]) -> dict[str, Any]:
+    def of(self, setting: Setting) -> Setting:
         """The arguments of a member but its key: whole ones first, so that a method is chosen
         before its numbers.
         """
@@ -144,7 +144,7 @@ class Arguments:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return float(value) if whole and isinstance(self.base.get(name), float) else value
 
-    def known_of(self, args: dict[str, Any]) -> dict[Path, Any]:
+    def known_of(self, args: Setting) -> dict[Path, object]:
         """Every path that a name may stand for in these arguments."""
         known = {(name,): None for name in self.names}
         known |= paths({name: x for name, x in args.items() if is_number(x)})
@@ -186,9 +186,9 @@ class Group:
     """
 
     members: np.ndarray
-    fixed: dict[str, Any]
+    fixed: Setting
     treedef: Any
-    leaves: list[Any]
+    leaves: list
     varying: tuple[int, ...]
     columns: tuple[np.ndarray, ...]
     seeds: np.ndarray
@@ -196,7 +196,7 @@ class Group:
     keyed: bool
 
     @property
-    def identity(self) -> tuple[Any, ...]:
+    def identity(self) -> tuple:
         """What its programs are compiled for: all but the values of what varies and of what is
         shared.
         """
@@ -210,7 +210,7 @@ class Group:
         fixed = tuple(self.fixed.items())
         return self.treedef, leaves, self.varying, self.shared, fixed, self.keyed
 
-    def arguments(self, numbers: Sequence[Any], seed, shared: Sequence[Any]) -> dict[str, Any]:
+    def arguments(self, numbers: Sequence, seed, shared: Sequence) -> Setting:
         """The keyword arguments of train for one member, with numbers that may be traced."""
         leaves = list(self.leaves)
         for i, x in zip((*self.varying, *self.shared), (*numbers, *shared), strict=True):
@@ -225,7 +225,7 @@ class Group:
         """The numbers and seeds of some of its members, by position in the group."""
         return tuple(column[at] for column in self.columns), self.seeds[at]
 
-    def shared_arrays(self) -> tuple[Any, ...]:
+    def shared_arrays(self) -> tuple:
         """The arrays that all members share."""
         return tuple(self.leaves[i] for i in self.shared)
 
@@ -260,13 +260,13 @@ def group(arguments: Arguments, space: Space) -> list[Group]:
     Raises:
         KeyError: a name that nothing has; ValueError: a number out of range, named with its owner.
     """
-    similar: dict[Any, _Similar] = {}
+    similar: dict[tuple, _Similar] = {}
     for member, setting in enumerate(space):
         kinds = tuple((name, _kind(arguments, name, value)) for name, value in setting.items())
         if kinds not in similar:
             similar[kinds] = _Similar(arguments, setting)
         similar[kinds].add(arguments, member, setting)
-    merged: dict[Any, list[_Similar]] = {}
+    merged: dict[tuple, list[_Similar]] = {}
     for some in similar.values():
         merged.setdefault(some.structure, []).append(some)
     return [_merge(arguments, some) for some in merged.values()]

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from gradxform.core.leaves import Tree
 from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.sweep.members import Arguments, Group
-from gradxform.sweep.space import Labelled, Space
-from gradxform.sweep.store import unflat
+from gradxform.sweep.space import Labelled, Setting, Space
+from gradxform.sweep.store import Memory, unflat
 
 
 def better(values, mode: str) -> np.ndarray:
@@ -61,10 +62,10 @@ class Member(NamedTuple):
     """One member of a sweep."""
 
     index: int
-    setting: dict[str, Any]
+    setting: Setting
     score: float
-    optimizer: Any
-    params: Any
+    optimizer: Transform | None
+    params: Tree
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class SweepResult:
     _groups: list[Group] = field(repr=False)
     _where: list[tuple[str, int, int]] = field(repr=False)  # of each member: chunk, row, group
     _numbers: dict[int, list[np.ndarray]] = field(repr=False)
-    _store: Any = field(repr=False)
-    _like: Callable[[int], Any] = field(repr=False)
+    _store: Memory = field(repr=False)
+    _like: Callable[[int], Tree] = field(repr=False)
 
     @classmethod
     def of(
@@ -173,11 +174,11 @@ class SweepResult:
         tx = next(iter(self._optimizers(i)), None)
         return Member(i, self.setting(i), float(self.scores[i]), tx, self.params(i))
 
-    def setting(self, i: int) -> dict[str, Any]:
+    def setting(self, i: int) -> Setting:
         """A member's setting."""
         return dict(self.space[i])
 
-    def arguments(self, i: int) -> dict[str, Any]:
+    def arguments(self, i: int) -> Setting:
         """What `train` was called with for a member, but its key; in a population, the numbers it
         ended with.
         """
@@ -191,7 +192,7 @@ class SweepResult:
             args = args | treedef.unflatten(leaves)
         return args
 
-    def optimizer(self, i: int) -> Any:
+    def optimizer(self, i: int) -> Transform:
         """The optimizer of a member, ready to use.
 
         Raises:
@@ -205,20 +206,20 @@ class SweepResult:
     def _optimizers(self, i: int) -> list[Transform]:
         return [x for x in self.arguments(i).values() if isinstance(x, Transform)]
 
-    def params(self, i: int) -> Any:
+    def params(self, i: int) -> Tree:
         """The parameters that a member ended with, read from disk where the sweep has a folder."""
         chunk, row, g = self._where[i]
         arrays = self._store.load(chunk, "params/")
         return unflat(self._like(g), {name: x[row] for name, x in arrays.items()})
 
-    def stacked(self) -> Any:
+    def stacked(self) -> Tree:
         """The parameters of all members, [members, ...], where all are of one structure."""
         chunks = {name: self._store.load(name, "params/") for name, *_ in self._where}
         names = next(iter(chunks.values()))
         arrays = {k: np.stack([chunks[c][k][row] for c, row, _ in self._where]) for k in names}
         return unflat(self._like(self._where[0][2]), arrays)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Setting]:
         """One dict for each member: its setting as text and numbers, its last metrics, steps,
         whether it diverged.
         """
@@ -240,7 +241,7 @@ class SweepResult:
         frame = pandas.DataFrame(self.rows())
         return frame.iloc[self.order()].reset_index(drop=True)
 
-    def sensitivity(self) -> dict[str, dict[str, Any]]:
+    def sensitivity(self) -> dict[str, dict]:
         """How much each name matters: for every value the best and the median score, and the share
         of ranks it explains.
 
@@ -278,7 +279,7 @@ def shown(x):
     return code(x)
 
 
-def _bins(values: list[Any], most: int = 8) -> list[tuple[Any, list[int]]]:
+def _bins(values: list, most: int = 8) -> list[tuple]:
     distinct = list(dict.fromkeys(values))
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
     if numeric:

@@ -5,7 +5,6 @@ finished.
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from gradxform.sweep.engine import Engine
 from gradxform.sweep.members import Arguments, group
 from gradxform.sweep.result import SweepResult, Trial, better
 from gradxform.sweep.search import Halving, Population, Task, Tasks
-from gradxform.sweep.space import as_space, unlabelled
+from gradxform.sweep.space import Setting, as_space, unlabelled
 from gradxform.sweep.store import Folder, Memory, digest, fingerprint, flat, within
 from gradxform.sweep.stretches import PausePlan, Progress, notes, restored, run_task
 
@@ -24,7 +23,7 @@ AHEAD = 2  # structures whose programs are compiled while another trains
 
 
 def sweep(
-    train: Callable[..., Any],
+    train: Callable,
     space,
     *,
     metric: str | None = None,
@@ -32,7 +31,7 @@ def sweep(
     out=None,
     chunk: int | None = None,
     memory: float | None = None,
-    devices: int | Sequence[Any] | None = None,
+    devices: int | Sequence | None = None,
     every: int | None = None,
     halving: Halving | None = None,
     population: Population | None = None,
@@ -112,7 +111,7 @@ def prepare(
     return Preparation(arguments, space, engines, store, pauses, (metric, mode), chunk, memory)
 
 
-def _devices(devices) -> list[Any]:
+def _devices(devices) -> list:
     local = jax.local_devices()
     if devices is None or isinstance(devices, int):
         if devices is not None and not 1 <= devices <= len(local):
@@ -128,7 +127,7 @@ class Preparation:
 
     def __init__(
         self, arguments: Arguments, space, engines: list[Engine], store: Memory, pauses: PausePlan,
-        judged: tuple[Any, Any], chunk: int | None, memory: float | None,
+        judged: tuple, chunk: int | None, memory: float | None,
     ):  # fmt: skip
         self.arguments, self.space, self.engines, self.store = arguments, space, engines, store
         self.pauses, self.progress, self.chunk, self.memory = pauses, pauses.progress, chunk, memory
@@ -174,7 +173,7 @@ class Preparation:
             time.perf_counter() - began + compiled, sum(e.compile_seconds for e in self.engines),
         )  # fmt: skip
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> dict:
         """What identifies the sweep, and its chunks: cut so that each fits, and every process has
         one.
         """
@@ -297,5 +296,5 @@ def _plain_key(x):
     return jax.random.key_data(x) if is_key(x) else x
 
 
-def _written(setting: dict[str, Any]) -> str:
+def _written(setting: Setting) -> str:
     return code({name: unlabelled(x) for name, x in setting.items()})

@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import numpy as np
 
+Setting = dict[str, Any]  # a value for each name
+
 
 def _plain(x):
     """A number of NumPy as one of Python, which prints as what it is."""
@@ -31,13 +33,13 @@ class Space(Sequence):
     every one of b.
     """
 
-    def __init__(self, settings: Iterable[Mapping[str, Any]]):
+    def __init__(self, settings: Iterable[Mapping]):
         self.settings = tuple({name: _plain(x) for name, x in one.items()} for one in settings)
 
     def __len__(self):
         return len(self.settings)
 
-    def __getitem__(self, i) -> Any:
+    def __getitem__(self, i):
         return Space(self.settings[i]) if isinstance(i, slice) else self.settings[i]
 
     def __add__(self, other):
@@ -82,14 +84,14 @@ def unlabelled(x):
 class Distribution:
     """Numbers or values to draw from, as a function of a uniform number in [0, 1)."""
 
-    quantile: Callable[[float], Any]
+    quantile: Callable
     name: str
 
-    def draw(self, rng: np.random.Generator) -> Any:
+    def draw(self, rng: np.random.Generator):
         """One value."""
         return self.quantile(rng.random())
 
-    def points(self, n: int) -> list[Any]:
+    def points(self, n: int) -> list:
         """n values evenly spaced in probability, both ends included: `grid(x=log_uniform(1e-4,
         1).points(9))`.
         """
@@ -126,7 +128,7 @@ def zip(*parts, **axes) -> Space:
     Raises:
         ValueError: axes of different lengths.
     """
-    spaces: list[tuple[str, Sequence[Mapping[str, Any]]]] = []
+    spaces: list[tuple[str, Sequence]] = []
     for part in (*parts, axes):
         if isinstance(part, Mapping):
             for name, values in part.items():
@@ -177,7 +179,7 @@ def choice(values) -> Distribution:
     return Distribution(lambda q: values[min(int(q * n), n - 1)], f"choice of {n}")
 
 
-def _values(owner: str, name: str, values) -> list[Any]:
+def _values(owner: str, name: str, values) -> list:
     if isinstance(values, Mapping):
         return [Labelled(str(label), value) for label, value in values.items()]
     if isinstance(values, Distribution):
@@ -191,8 +193,8 @@ def _values(owner: str, name: str, values) -> list[Any]:
     return values
 
 
-def _merged(*settings: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _merged(*settings: Mapping) -> Setting:
+    out: Setting = {}
     for setting in settings:
         for name, value in setting.items():
             if name in out:

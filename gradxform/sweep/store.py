@@ -13,7 +13,6 @@ import re
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,12 +55,12 @@ def unflat(like, arrays: dict[str, np.ndarray]):
 class Memory:
     """Keeps everything in this process."""
 
-    planned: Any = False  # whether there is a plan already
+    planned = False  # whether there is a plan already
 
     def __init__(self):
         self.kept: dict[str, dict[str, np.ndarray]] = {}
 
-    def open(self, plan: dict[str, Any], first: bool) -> dict[str, Any]:
+    def open(self, plan: dict, first: bool) -> dict:
         """The plan to follow."""
         return plan
 

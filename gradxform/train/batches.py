@@ -7,14 +7,13 @@ is dropped on request.
 """
 
 import operator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradxform.core.leaves import path_string
+from gradxform.core.leaves import Tree, path_string
 
 __all__ = ["batches", "count", "partition", "scan_batches", "shuffle"]
 
@@ -143,7 +142,7 @@ def scan_batches(step, carry, data, batch_size, *, key=None, drop_last=False, or
             batch = jax.tree.map(lambda leaf, index=batch: _take(leaf, index), data)
         return step(carry, batch)
 
-    outs: Any = None
+    outs: Tree = None
     if k:
         carry, outs = jax.lax.scan(body, carry, full)
     if last is None:

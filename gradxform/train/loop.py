@@ -16,13 +16,14 @@ A member that has stopped or diverged is inactive: an epoch leaves its whole car
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradxform.core.chain import apply_updates, as_transform
+from gradxform.core.leaves import Tree
 from gradxform.numerics import wide_dtype
 from gradxform.train.batches import count, scan_batches
 from gradxform.train.stopping import EarlyStopping, StoppingState, fresh
@@ -33,11 +34,11 @@ __all__ = ["Carry", "FitResult", "Training", "fit"]
 class Carry(NamedTuple):
     """All that one epoch hands to the next."""
 
-    params: Any
-    state: Any  # of the optimizer
+    params: Tree
+    state: Tree  # of the optimizer
     key: jax.Array  # the same in all epochs: epoch e draws from fold_in(key, e)
     epoch: jax.Array  # [] int32, epochs run so far
-    plateau: Any  # state of the plateau, None without one
+    plateau: Tree  # state of the plateau, None without one
     scale: jax.Array | None  # [] what the plateau multiplies the updates of the next epoch by
     stopping: StoppingState | None
     active: jax.Array  # [] bool, neither stopped nor diverged
@@ -47,9 +48,9 @@ class Carry(NamedTuple):
 class FitResult(NamedTuple):
     """What a run returns: arrays, and trees of arrays."""
 
-    params: Any  # the parameters to use: those of best_epoch, as `eval_params` gives them
-    last_params: Any  # the parameters that training ended with
-    state: Any  # of the optimizer, after the last epoch run
+    params: Tree  # the parameters to use: those of best_epoch, as `eval_params` gives them
+    last_params: Tree  # the parameters that training ended with
+    state: Tree  # of the optimizer, after the last epoch run
     history: dict[str, jax.Array]  # each [epochs], NaN for the epochs not run
     best_epoch: jax.Array  # [] int32: of the best value with early stopping, else the last one run
     epochs_run: jax.Array  # [] int32
@@ -101,16 +102,16 @@ class Training:
     Not: train metrics are means over the batches as they were met, while the parameters moved.
     """
 
-    loss: Callable[..., Any]
-    tx: Any
+    loss: Callable
+    tx: Tree
     batch_size: int
-    evaluate: Callable[..., Any] | None = None
+    evaluate: Callable | None = None
     stopping: EarlyStopping | None = None
     watch: str = "loss"
-    plateau: Any = None
+    plateau: Tree = None
     drop_last: bool = False
     shuffle: bool = True
-    eval_params: Callable[..., Any] | None = None
+    eval_params: Callable | None = None
 
     def init(self, params, key):
         """The carry before the first epoch, in buffers of its own, so that params and key may be

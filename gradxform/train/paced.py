@@ -18,11 +18,12 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core.leaves import Tree
 from gradxform.train import FitResult, Training
 
 
@@ -41,12 +42,12 @@ class Paced:
             argument, and it is compiled by itself: once for all structures that draw alike.
     """
 
-    init: Callable[[], Any]
-    step: Callable[..., tuple[Any, dict[str, Any]]]
+    init: Callable[[], Tree]
+    step: Callable[..., tuple[Tree, dict[str, jax.Array]]]
     steps: int
-    params: Callable[[Any], Any] = lambda carry: carry
-    active: Callable[[Any], Any] = lambda carry: jnp.ones((), bool)
-    draw: Callable[[Any], Any] = lambda carry: None
+    params: Callable[[Tree], Tree] = lambda carry: carry
+    active: Callable[[Tree], Tree] = lambda carry: jnp.ones((), bool)
+    draw: Callable[[Tree], Tree] = lambda carry: None
 
     def advance(self, carry, drawn):
         """One step with what it draws."""
@@ -62,9 +63,9 @@ class Trained(NamedTuple):
         ran: [] int32, steps that were run; later entries of history mean nothing.
     """
 
-    params: Any
-    history: dict[str, Any]
-    ran: Any
+    params: Tree
+    history: dict
+    ran: int | jax.Array
 
 
 def trained(out) -> Trained:
@@ -78,10 +79,9 @@ def trained(out) -> Trained:
     if isinstance(out, FitResult):
         return Trained(out.params, out.history, out.epochs_run)
     params, metrics = out if isinstance(out, tuple) and len(out) == 2 else (None, out)
-    if not isinstance(metrics, dict):
-        metrics = {"loss": metrics}
+    given: dict = metrics if isinstance(metrics, dict) else {"loss": metrics}
     history = {}
-    for name, x in metrics.items():
+    for name, x in given.items():
         if (not isinstance(x, float | int) and not hasattr(x, "dtype")) or jnp.ndim(x) > 1:
             raise TypeError(
                 "sweep: train must return metrics, or (params, metrics), each metric a scalar or "
@@ -163,6 +163,6 @@ def fit(
     return train
 
 
-def _keywords(function) -> dict[str, Any]:
+def _keywords(function):
     taken = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     return {p.name: p.default for p in taken if p.default is not p.empty}

@@ -4,11 +4,13 @@ vmap.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+
+from gradxform.core.leaves import Tree
 
 __all__ = ["EarlyStopping", "StoppingState"]
 
@@ -24,7 +26,7 @@ class StoppingState(NamedTuple):
     wait: jax.Array  # [] int32, epochs in a row without improvement
     stopped: jax.Array  # [] bool
     diverged: jax.Array  # [] bool, stopped because the value was not finite
-    best_params: Any  # the parameters of that epoch, those given to init before the first
+    best_params: Tree  # the parameters of that epoch, those given to init before the first
 
 
 def fresh(tree):
@@ -58,8 +60,8 @@ class EarlyStopping:
     EarlyStopping tries one more.
     """
 
-    patience: Any
-    min_delta: Any = 0.0
+    patience: float | jax.Array
+    min_delta: float | jax.Array = 0.0
     mode: str = "min"
 
     def check(self):
