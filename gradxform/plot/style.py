@@ -74,7 +74,7 @@ def figure_of(ax, size: tuple[float, float] = SIZE) -> tuple:
     return figure, ax
 
 
-def dress(axis, theme: Theme = LIGHT) -> None:
+def dress(axis, theme: Theme = LIGHT):
     """Two spines, a faint grid behind the data, small ticks."""
     axis.set_facecolor(theme.page)
     axis.tick_params(which="both", labelsize=8, colors=theme.faint, length=3)
@@ -86,7 +86,7 @@ def dress(axis, theme: Theme = LIGHT) -> None:
         spine.set_color(theme.faint)
 
 
-def name_axes(axis, x: str, y: str, title: str | None = None, theme: Theme = LIGHT) -> None:
+def name_axes(axis, x: str, y: str, title: str | None = None, theme: Theme = LIGHT):
     """What the two axes show, and the title."""
     axis.set_xlabel(x, fontsize=9.5, color=theme.ink)
     axis.set_ylabel(y, fontsize=9.5, color=theme.ink)
@@ -94,7 +94,7 @@ def name_axes(axis, x: str, y: str, title: str | None = None, theme: Theme = LIG
         axis.set_title(title, fontsize=10.5, color=theme.ink, loc="left")
 
 
-def legend_beside(axis, theme: Theme = LIGHT) -> None:
+def legend_beside(axis, theme: Theme = LIGHT):
     """The legend to the right of the axes, where it hides no data; none when nothing has a label."""
     if axis.get_legend_handles_labels()[1]:
         axis.legend(**BESIDE, labelcolor=theme.ink, handlelength=3.2)
@@ -106,7 +106,7 @@ def staggered(series: int, count: int, points: int) -> tuple[int, int]:
     return (series * every // max(1, count)), every
 
 
-def logarithmic_scale(axis, which: str, log: bool) -> None:
+def logarithmic_scale(axis, which: str, log: bool):
     """Make an axis ("x" or "y") logarithmic, with plain numbers, if asked to."""
     if not log:
         return
@@ -117,13 +117,13 @@ def logarithmic_scale(axis, which: str, log: bool) -> None:
     of.set_minor_formatter(ticker.NullFormatter())
 
 
-def band(axis, x, values, color, **more) -> None:
+def band(axis, x, values, color, **more):
     """From the least to the greatest of the members [members, x], behind their mean."""
     low, high = values.min(axis=0), values.max(axis=0)
     axis.fill_between(x, low, high, color=color, alpha=0.22, linewidth=0, **more)
 
 
-def crosses(axis, x, height: float, color=LIGHT.diverged, **more) -> None:
+def crosses(axis, x, height: float, color=LIGHT.diverged, **more):
     """Crosses at the given share of the height of the axes, if there are any."""
     if len(x):
         more |= {"color": color, "clip_on": False, "transform": axis.get_xaxis_transform()}

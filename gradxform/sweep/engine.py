@@ -249,7 +249,7 @@ class Engine:
         drawn = stride == 1 and self.member.draws
         return [*(["step", "draw"] if drawn else [f"advance {stride}"]), "begin", "finish"]
 
-    def ahead(self, members: int, stride: Callable[[int], int]) -> None:
+    def ahead(self, members: int, stride: Callable[[int], int]):
         """Begin to compile all that so many members need."""
         if "steps" not in self.programs and not self.apart:
             self.start("first", self.padded(members))

@@ -200,15 +200,13 @@ class Group:
         """What its programs are compiled for: all but the values of what varies and of what is
         shared.
         """
-        passed = {*self.varying, *self.shared}
-        leaves = tuple(
-            (np.shape(x), _dtype(x))
-            if i in passed
-            else (type(x), x if isinstance(x, int | float | complex) else plain(x).tobytes())
-            for i, x in enumerate(self.leaves)
-        )
+        leaves: list[tuple] = [(np.shape(x), _dtype(x)) for x in self.leaves]
+        for i in {*range(len(leaves))} - {*self.varying, *self.shared}:
+            x = self.leaves[i]
+            value = x if isinstance(x, int | float | complex) else plain(x).tobytes()
+            leaves[i] = type(x), value
         fixed = tuple(self.fixed.items())
-        return self.treedef, leaves, self.varying, self.shared, fixed, self.keyed
+        return self.treedef, tuple(leaves), self.varying, self.shared, fixed, self.keyed
 
     def arguments(self, numbers: Sequence, seed, shared: Sequence) -> Setting:
         """The keyword arguments of train for one member, with numbers that may be traced."""

@@ -110,14 +110,13 @@ class SweepResult:
         """Put the chunks together; those of later rungs continue earlier ones."""
         n = len(space)
         where, numbers = [("", 0, 0)] * n, {}
-        (steps, lengths, filled), (diverged, dropped) = (
-            np.zeros((3, n), int),
-            np.zeros((2, n), bool),
-        )
+        steps, lengths, filled = np.zeros((3, n), int)
+        diverged, dropped = np.zeros((2, n), bool)
         for t in trials.values():
             lengths[groups[t.group].members[t.positions]] += t.length
         blank = np.full((n, lengths.max()), np.nan, jax.dtypes.canonicalize_dtype(float))
-        history = {name: blank.copy() for t in trials.values() for name in t.history}
+        names = dict.fromkeys(name for t in trials.values() for name in t.history)
+        history = {name: blank.copy() for name in names}
         top = max(int(chunk.split("-")[0]) for chunk in trials)
         for chunk, t in trials.items():
             members, length = groups[t.group].members[t.positions], t.length

@@ -142,7 +142,7 @@ class Preparation:
         members = len(engine.group.members)
         return min(self.chunk or members, -(-members // self.processes))
 
-    def compile_ahead(self, g: int, sizes: dict[int, int] | None = None) -> None:
+    def compile_ahead(self, g: int, sizes: dict[int, int] | None = None):
         """Begin to compile the programs of a group and of the next ones."""
         for at in range(g, min(g + 1 + AHEAD, len(self.engines))):
             size = (sizes or {}).get(at) or self.size(self.engines[at])
@@ -229,7 +229,7 @@ class Preparation:
         judge = lambda trial: trial.goodness(self.metric, self.mode)  # noqa: E731
         return Tasks(chunks, self.pauses.halving, self.store.wait, self.summary, judge)
 
-    def carry_out(self, task: Task, size: int) -> None:
+    def carry_out(self, task: Task, size: int):
         """Train the members of a task, and keep what comes of it."""
         engine, n = self.engines[task.group], len(task.positions)
         members, batched = engine.group.members[task.positions], engine.rows(task.positions, size)
@@ -281,7 +281,7 @@ class Preparation:
         self._choose_metric(list(self.summaries[name].history))
         return self.summaries[name]
 
-    def _choose_metric(self, names: list[str]) -> None:
+    def _choose_metric(self, names: list[str]):
         if self.metric is None:
             preferred = ("val_accuracy", "val_loss", "accuracy", "loss", "train_loss")
             self.metric = next((name for name in preferred if name in names), names[0])

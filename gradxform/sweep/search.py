@@ -80,14 +80,13 @@ class Tasks:
     """
 
     def __init__(self, chunks, halving: Halving | None, finished, summary, goodness):
-        self.first = [
-            Task(f"0-{c:05d}", 0, g, np.array(at), []) for c, (g, at) in enumerate(chunks)
-        ]
         self.halving, self.finished, self.goodness = halving, finished, goodness
         self.summary: Callable[[str], Trial] = summary
+        self.first: list[Task] = []
         self.width: dict[int, int] = {}
-        for task in self.first:
-            self.width[task.group] = max(self.width.get(task.group, 0), len(task.positions))
+        for c, (g, positions) in enumerate(chunks):
+            self.first.append(Task(f"0-{c:05d}", 0, g, np.array(positions), []))
+            self.width[g] = max(self.width.get(g, 0), len(positions))
 
     def __iter__(self) -> Iterator[Task]:
         if self.halving is None:

@@ -39,7 +39,7 @@ class Space(Sequence):
     def __len__(self):
         return len(self.settings)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i) -> Any:
         return Space(self.settings[i]) if isinstance(i, slice) else self.settings[i]
 
     def __add__(self, other):

@@ -68,7 +68,7 @@ class Memory:
         """Whether a chunk is finished."""
         return name in self.kept
 
-    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+    def save(self, name: str, arrays: dict[str, np.ndarray]):
         """Keep a finished chunk."""
         self.kept[name] = arrays
 
@@ -78,7 +78,7 @@ class Memory:
         """
         return within(only, self.kept[name])
 
-    def wait(self, names: list[str]) -> None:
+    def wait(self, names: list[str]):
         """Return when all these chunks are finished."""
         missing = [name for name in names if name not in self.kept]
         if missing:
@@ -188,7 +188,7 @@ class Folder(Memory):
         for name in names:
             self._until(self.file(name).exists, f"chunk {name}, which another process trains")
 
-    def _until(self, holds, what: str) -> None:
+    def _until(self, holds, what: str):
         known, since = self._count(), time.monotonic()
         while not holds():
             time.sleep(0.02)
@@ -219,7 +219,7 @@ def fingerprint(*parts: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes):
     """All of it or nothing, even if the process or the machine stops half-way."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:

@@ -19,27 +19,27 @@ class Progress:
 
     listens = False  # whether metrics should be streamed although nobody asked for a report every few steps
 
-    def begin(self, members: int, notes: list[str]) -> None:
+    def begin(self, members: int, notes: list[str]):
         """The sweep starts; the notes say how its members are grouped."""
 
-    def note(self, text: str) -> None:
+    def note(self, text: str):
         """Something the user should know."""
 
-    def start(self, members: np.ndarray, what: str) -> None:
+    def start(self, members: np.ndarray, what: str):
         """A chunk starts: it may be compiled first."""
 
     def step(
         self, members: np.ndarray, step: int, metrics: dict[str, np.ndarray], metric: str, mode: str
-    ) -> None:
+    ):
         """The members of the chunk under way have reached a step; metrics [n] are the latest."""
 
     def done(
         self, members: np.ndarray, trial, metric: str, mode: str, seconds: float,
         compile_seconds: float,
-    ) -> None:  # fmt: skip
+    ):  # fmt: skip
         """A chunk is finished and kept; the trial holds its metrics."""
 
-    def kept(self, members: int) -> None:
+    def kept(self, members: int):
         """A chunk was finished in an earlier run, or by another process."""
 
 
@@ -96,9 +96,8 @@ def run_task(engine: Engine, pauses: PausePlan, task: Task, batched, carry, look
         if pauses.population and start < stop:
             active = read(waiting.pop())
             good = goodness({k: x[:n, -1] for k, x in seen[-1][0].items()})
-            batched, carry = _evolved(
-                engine, pauses.population, batched, carry, good, initial, start
-            )
+            of = engine, pauses.population
+            batched, carry = _evolved(*of, batched, carry, good, initial, start)
         elif len(waiting) > 1:
             active = read(waiting.pop(0))
     for segment in waiting:

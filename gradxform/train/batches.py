@@ -137,11 +137,10 @@ def scan_batches(step, carry, data, batch_size, *, key=None, drop_last=False, or
         order = jax.random.permutation(key, n)
     full, last = partition(data if order is None else order, batch_size, drop_last=drop_last)
 
-    def body(carry, batch):
-        if order is not None:  # then a batch is its indices
-            batch = jax.tree.map(lambda leaf, index=batch: _take(leaf, index), data)
-        return step(carry, batch)
+    def drawn(carry, index):
+        return step(carry, jax.tree.map(lambda leaf: _take(leaf, index), data))
 
+    body = step if order is None else drawn  # step itself is traced once however often it is given
     outs: Tree = None
     if k:
         carry, outs = jax.lax.scan(body, carry, full)

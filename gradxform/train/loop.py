@@ -118,17 +118,11 @@ class Training:
         donated.
         """
         wrapped, params, one = self._wrapped(), fresh(params), jnp.ones((), jnp.float32)
-        return Carry(
-            params=params,
-            state=wrapped.tx.init(params),
-            key=fresh(key),
-            epoch=jnp.zeros((), jnp.int32),
-            plateau=None if self.plateau is None else wrapped.plateau.init(one),
-            scale=None if self.plateau is None else one,
-            stopping=None if self.stopping is None else self.stopping.init(params),
-            active=jnp.ones((), bool),
-            diverged=jnp.zeros((), bool),
-        )
+        epoch, active, diverged = jnp.zeros((), jnp.int32), jnp.ones((), bool), jnp.zeros((), bool)
+        plateau, scale = (None, None) if self.plateau is None else (wrapped.plateau.init(one), one)
+        stopping = None if self.stopping is None else self.stopping.init(params)
+        state, key = wrapped.tx.init(params), fresh(key)
+        return Carry(params, state, key, epoch, plateau, scale, stopping, active, diverged)
 
     def draw(self, carry, data):
         """What the next epoch draws at random: the order of the examples, or None, and a key for
@@ -161,17 +155,13 @@ class Training:
 
     def result(self, carry, history):
         """The outcome of a run; params are the best ones when early stopping is on, else the last."""
-        best = carry.stopping
-        return FitResult(
-            params=self._judged(carry.params, carry.state) if best is None else best.best_params,
-            last_params=carry.params,
-            state=carry.state,
-            history=history,
-            best_epoch=carry.epoch - 1 if best is None else best.best_epoch,
-            epochs_run=carry.epoch,
-            stopped=~carry.active,
-            diverged=carry.diverged,
-        )
+        params, best, epoch = carry.params, carry.epoch - 1, carry.epoch
+        if carry.stopping is None:
+            used = self._judged(params, carry.state)
+        else:
+            used, best = carry.stopping.best_params, carry.stopping.best_epoch
+        ended = ~carry.active, carry.diverged
+        return FitResult(used, params, carry.state, history, best, epoch, *ended)
 
     def check(self, data, validation=None, epochs=1):
         """Raise ValueError for what cannot be trained; epoch, run and fit do so before anything is
