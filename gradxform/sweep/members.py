@@ -99,9 +99,8 @@ def positions(tree) -> dict[Path, int]:
     return {tuple(keystr((k,), simple=True) for k in path): i for i, (path, _) in enumerate(flat)}
 
 
-def bounded(tree, path: Path) -> bool:
+def bounded(node, path: Path) -> bool:
     """Whether the number at the path has a finite upper bound by its type, as `b1` in [0, 1) has."""
-    node = tree
     for name in path[:-1]:
         node = children(node)[name]
     kind = node._function.converters.get(path[-1]) if isinstance(node, Call) else None

@@ -23,21 +23,11 @@ AHEAD = 2  # structures whose programs are compiled while another trains
 
 
 def sweep(
-    train: Callable,
-    space,
-    *,
-    metric: str | None = None,
-    mode: str | None = None,
-    out=None,
-    chunk: int | None = None,
-    memory: float | None = None,
-    devices: int | Sequence | None = None,
-    every: int | None = None,
-    halving: Halving | None = None,
-    population: Population | None = None,
-    progress: Progress | None = None,
-    patience: float = 600.0,
-) -> SweepResult:
+    train: Callable, space, *, metric: str | None = None, mode: str | None = None, out=None,
+    chunk: int | None = None, memory: float | None = None, devices: int | Sequence | None = None,
+    every: int | None = None, halving: Halving | None = None, population: Population | None = None,
+    progress: Progress | None = None, patience: float = 600.0,
+) -> SweepResult:  # fmt: skip
     """Train every member of a space: a function of its arguments, at the values that each setting
     names.
 

@@ -208,11 +208,10 @@ class Training:
             return inner, (metrics, jnp.asarray(count(batch), float))
 
         start = carry.params, carry.state, jnp.zeros((), jnp.int32)
-        (params, state, _), (metrics, sizes) = scan_batches(
-            step, start, data, self.batch_size, order=order, drop_last=self.drop_last
-        )
+        how = {"order": order, "drop_last": self.drop_last}
+        end, (metrics, sizes) = scan_batches(step, start, data, self.batch_size, **how)
         means = {name: jnp.sum(m * sizes) / jnp.sum(sizes) for name, m in metrics.items()}
-        return params, state, means
+        return end[0], end[1], means
 
     def _validate(self, params, validation):
         if self.evaluate is None:

@@ -83,10 +83,10 @@ def trained(out) -> Trained:
     history = {}
     for name, x in given.items():
         if (not isinstance(x, float | int) and not hasattr(x, "dtype")) or jnp.ndim(x) > 1:
-            raise TypeError(
-                "sweep: train must return metrics, or (params, metrics), each metric a scalar or "
-                f"one number per step; {name!r} is {x!r}"
+            must = (
+                "return metrics, or (params, metrics), each metric a scalar or one number per step"
             )
+            raise TypeError(f"sweep: train must {must}; {name!r} is {x!r}")
         history[name] = jnp.atleast_1d(jnp.asarray(x, float))
     lengths = {name: len(x) for name, x in history.items()}
     steps = max(lengths.values(), default=0)
@@ -117,10 +117,9 @@ def fit(
     `gx.EarlyStopping`, whose patience is then a name too. The rest is said in `Training`.
     """
     if not callable(getattr(tx, "update", None)):
-        raise TypeError(
-            "sweep.fit: the arguments are (loss, tx, params, data), as those of gx.fit; tx is "
-            f"{type(tx).__name__}, no optimizer"
-        )
+        order = "(loss, tx, params, data), as those of gx.fit"
+        kind = f"tx is {type(tx).__name__}, no optimizer"
+        raise TypeError(f"sweep.fit: the arguments are {order}; {kind}")
     of_loss, of_init = _keywords(loss), _keywords(params) if callable(params) else {}
     own = {
         "tx": tx, "params": None if callable(params) else params, "epochs": epochs,
