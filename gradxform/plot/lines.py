@@ -8,23 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.plot.style import (
-    LIGHT,
-    array,
-    arrays,
-    band,
-    crosses,
-    dress,
-    figure_of,
-    labelled,
-    legend_beside,
-    logarithmic_scale,
-    name_axes,
-    need,
-    staggered,
-    styles,
-    upper_limit,
-)
+from gradxform.plot import style as page
+from gradxform.plot.style import LIGHT
 
 
 def curves(
@@ -44,21 +29,22 @@ def curves(
     Raises:
         ValueError: an array has another shape, naming its label.
     """
-    series = arrays("curves", "series", series, "[steps] or [seeds, steps]", 1, 2)
+    series = page.arrays("curves", "series", series, "[steps] or [seeds, steps]", 1, 2)
     series = {label: np.atleast_2d(y) for label, y in series.items()}
     if x is not None:
-        x = array("curves", "x", x, "[steps]", 1)
+        x = page.array("curves", "x", x, "[steps]", 1)
         for label, y in series.items():
             if y.shape[1] != len(x):
                 has = f"has {y.shape[1]} steps, x has {len(x)}"
                 raise ValueError(f"curves: series[{label!r}] {has}")
-    figure, ax = figure_of(ax)
-    for i, ((label, y), style) in enumerate(zip(series.items(), styles(len(series)), strict=True)):
+    figure, ax = page.figure_of(ax)
+    drawn = zip(series.items(), page.styles(len(series)), strict=True)
+    for i, ((label, y), style) in enumerate(drawn):
         at = np.arange(y.shape[1]) if x is None else x
         mean = y.mean(axis=0)
         if len(y) > 1:
-            band(ax, at, y, style["color"], zorder=2)
-        style |= {"markevery": staggered(i, len(series), len(mean)), "label": label}
+            page.band(ax, at, y, style["color"], zorder=2)
+        style |= {"markevery": page.staggered(i, len(series), len(mean)), "label": label}
         ax.plot(at, mean, linewidth=1.5, markersize=4, zorder=3, **style)
         alive = np.flatnonzero(np.isfinite(mean))
         if len(alive) and (end := alive[-1]) < len(mean) - 1:
@@ -66,9 +52,9 @@ def curves(
     if target is not None:
         dashed: dict = {"color": LIGHT.faint, "linewidth": 1, "linestyle": (0, (4, 3))}
         ax.axhline(float(target), label="target", zorder=1, **dashed)
-    logarithmic_scale(ax, "y", log)
-    name_axes(ax, xlabel, ylabel, title)
-    legend_beside(ax)
+    page.logarithmic_scale(ax, "y", log)
+    page.name_axes(ax, xlabel, ylabel, title)
+    page.legend_beside(ax)
     return figure
 
 
@@ -88,10 +74,10 @@ def sensitivity(
     Raises:
         ValueError: an array has another shape, naming its label, or a rate is not positive.
     """
-    rates = array("sensitivity", "rates", rates, "[rates]", 1)
+    rates = page.array("sensitivity", "rates", rates, "[rates]", 1)
     if not (rates > 0).all():
         raise ValueError(f"sensitivity: rates must be positive; got {rates.min():g}")
-    members = arrays("sensitivity", "values", values, "[rates] or [rates, seeds]", 1, 2)
+    members = page.arrays("sensitivity", "values", values, "[rates] or [rates, seeds]", 1, 2)
     for label, y in members.items():
         if len(y) != len(rates):
             has = f"has {len(y)} rates, rates has {len(rates)}"
@@ -99,22 +85,22 @@ def sensitivity(
         members[label] = y.reshape(len(rates), -1)
     order = np.argsort(rates)
     rates = rates[order]
-    figure, ax = figure_of(ax)
+    figure, ax = page.figure_of(ax)
     ax.set_xscale("log")
-    logarithmic_scale(ax, "y", log)
-    drawn = zip(members.items(), styles(len(members)), strict=True)
+    page.logarithmic_scale(ax, "y", log)
+    drawn = zip(members.items(), page.styles(len(members)), strict=True)
     for row, ((label, y), style) in enumerate(drawn):
         y, color = np.where(np.isfinite(y), y, np.nan)[order], style["color"]
         if (seeds := y.shape[1]) > 1:
             dots = np.repeat(rates, seeds), y.ravel(), "."
             ax.plot(*dots, color=color, alpha=0.45, markersize=3.5)
         ax.plot(rates, y.mean(axis=1), linewidth=1.5, markersize=4, label=label, zorder=3, **style)
-        crosses(ax, rates[np.isnan(y).any(axis=1)], 0.985 - 0.035 * row, color)
+        page.crosses(ax, rates[np.isnan(y).any(axis=1)], 0.985 - 0.035 * row, color)
     everything = np.concatenate([y.ravel() for y in members.values()])
     finite = np.isfinite(everything)
     seen = everything[finite & (everything > 0)] if log else everything[finite]
     if len(seen):
-        low, high = seen.min(), upper_limit(seen, log)
+        low, high = seen.min(), page.upper_limit(seen, log)
         if log:
             ax.set_ylim(low / 1.3, high * 1.3 * (high / low) ** 0.1)
         else:
@@ -122,8 +108,8 @@ def sensitivity(
             ax.set_ylim(low - room / 3, high + room)
     if not finite.all():
         ax.plot([], [], "x", color=LIGHT.faint, markersize=5, label="diverged")
-    name_axes(ax, xlabel, ylabel, title)
-    legend_beside(ax)
+    page.name_axes(ax, xlabel, ylabel, title)
+    page.legend_beside(ax)
     return figure
 
 
@@ -144,7 +130,7 @@ def schedules(
         raise ValueError(f"schedules: steps must be at least 1; got {steps}")
     at = np.arange(steps)
     lines = {}
-    for label, schedule in labelled("schedules", "schedules", schedules).items():
+    for label, schedule in page.labelled("schedules", "schedules", schedules).items():
         value = schedule if callable(schedule) else lambda step, number=schedule: number
         values = np.asarray(jax.vmap(value)(jnp.asarray(at)), np.float64)
         lines[label] = np.broadcast_to(values, (steps,))
@@ -153,14 +139,14 @@ def schedules(
     columns = min(columns or 4, len(lines))
     rows = math.ceil(len(lines) / columns)
     size = max(4.6, 1.85 * columns), 0.7 + 1.3 * rows
-    figure = need("gradxform.plot.picture").Picture(figsize=size, layout="constrained")
+    figure = page.need("gradxform.plot.picture").Picture(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[len(lines) :]:
         axis.set_visible(False)
     for i, ((label, y), axis) in enumerate(zip(lines.items(), axes.flat, strict=False)):
-        dress(axis)
+        page.dress(axis)
         axis.tick_params(labelbottom=i + columns >= len(lines))
-        logarithmic_scale(axis, "y", log)
+        page.logarithmic_scale(axis, "y", log)
         axis.plot(at, y, color=LIGHT.validation, linewidth=1.5)
         axis.set_title(label, fontsize=9, color=LIGHT.ink, loc="left", pad=3)
     figure.supxlabel(xlabel, fontsize=9.5, color=LIGHT.ink)

@@ -12,19 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradxform.core.chain import apply_updates, as_transform
-from gradxform.plot.style import (
-    LIGHT,
-    array,
-    arrays,
-    figure_of,
-    labelled,
-    legend_beside,
-    name_axes,
-    need,
-    pixels,
-    reduced,
-    styles,
-)
+from gradxform.plot import style as page
+from gradxform.plot.style import LIGHT
 
 GRID = 201  # points along each axis at which a contour evaluates the function
 COLOURS = 200  # of an animation
@@ -111,7 +100,7 @@ def _mark(style):
 
 def _scene(owner, f, paths, xlim, ylim, levels, log, ax):
     """The level lines and the starts; the figure, the axes, and each path with its style."""
-    paths = arrays(owner, "paths", paths, "[steps + 1, 2]", 2) if paths else {}
+    paths = page.arrays(owner, "paths", paths, "[steps + 1, 2]", 2) if paths else {}
     for label, points in paths.items():
         if points.shape[1] != 2:
             must = f"must be an array [steps + 1, 2]; got shape {points.shape}"
@@ -125,9 +114,9 @@ def _scene(owner, f, paths, xlim, ylim, levels, log, ax):
         raise ValueError(f"{owner}: f must map an array [2] to a scalar; got shape {shape}")
     z = np.where(np.isfinite(heights), heights, np.nan).reshape(GRID, GRID)
     at = _levels(owner, z, levels, log)
-    figure, ax = figure_of(ax, (7.0, 4.4))
+    figure, ax = page.figure_of(ax, (7.0, 4.4))
     ax.grid(False)
-    colours = need("matplotlib.colors")
+    colours = page.need("matplotlib.colors")
     shade = colours.LinearSegmentedColormap.from_list("", ["#ffffff", "#dfe4ea"])
     norm = colours.BoundaryNorm(at, 256)
     ax.contourf(x, y, np.clip(z, at[0], at[-1]), at, cmap=shade, norm=norm, zorder=0)
@@ -139,12 +128,12 @@ def _scene(owner, f, paths, xlim, ylim, levels, log, ax):
         ax.plot(*points[0], linestyle="", markersize=7, zorder=5, **ring)
     ax.set_xlim(left, right)
     ax.set_ylim(low, high)
-    drawn = zip(paths.items(), styles(len(paths)), strict=True)
+    drawn = zip(paths.items(), page.styles(len(paths)), strict=True)
     return figure, ax, {label: (points, style) for (label, points), style in drawn}
 
 
 def _interval(owner, name, pair):
-    pair = array(owner, name, pair, "(low, high)", 1)
+    pair = page.array(owner, name, pair, "(low, high)", 1)
     if pair.shape != (2,) or not pair[0] < pair[1]:
         got = tuple(pair.tolist())
         raise ValueError(f"{owner}: {name} must be (low, high) with low < high; got {got}")
@@ -162,7 +151,7 @@ def _levels(owner, z, count, log):
         positive = z[z > 0]
         even = np.geomspace(np.quantile(positive, 0.002), positive.max(), count)
         return np.unique([float(f"{level:.2g}") for level in even])
-    locator = need("matplotlib.ticker").MaxNLocator(count, min_n_ticks=1)
+    locator = page.need("matplotlib.ticker").MaxNLocator(count, min_n_ticks=1)
     return locator.tick_values(least, most)
 
 
@@ -173,11 +162,11 @@ def _number(level: float) -> str:
 
 def _finish(owner, ax, minimum, names):
     if minimum is not None:
-        stars = np.atleast_2d(array(owner, "minimum", minimum, "[2] or [minima, 2]", 1, 2))
+        stars = np.atleast_2d(page.array(owner, "minimum", minimum, "[2] or [minima, 2]", 1, 2))
         edge = {"color": LIGHT.ink, "markeredgecolor": LIGHT.page}
         ax.plot(*stars.T, "*", markersize=11, zorder=6, label="minimum", **edge)
-    name_axes(ax, *names)
-    legend_beside(ax)
+    page.name_axes(ax, *names)
+    page.legend_beside(ax)
 
 
 class Animation:
@@ -215,7 +204,7 @@ def animate(
     if frames < 2 or fps <= 0:
         got = f"{frames} and {fps}"
         raise ValueError(f"animate: frames must be at least 2 and fps positive; got {got}")
-    labelled("animate", "paths", paths)
+    page.labelled("animate", "paths", paths)
     figure, ax, tracks = _scene("animate", f, paths, xlim, ylim, levels, log, None)
     last = max(len(points) for points, _ in tracks.values()) - 1
     drawn = []
@@ -225,7 +214,7 @@ def animate(
         drawn.append((points, line, head))
     _finish("animate", ax, minimum, (xlabel, ylabel, title))
     counter = ax.set_title(f"step {last}", loc="right", fontsize=9, color=LIGHT.faint)
-    canvas = need("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    canvas = page.need("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     figure.set_dpi(100)
     canvas.draw()  # the layout, with a counter as wide as it gets
     figure.set_layout_engine("none")
@@ -236,8 +225,8 @@ def animate(
             line.set_data(*points[: step + 1].T)
             head.set_data(*points[min(step, len(points) - 1)][:, None])
         canvas.draw()
-        pictures.append(pixels(canvas))
-    palette = reduced(pictures[-1], COLOURS)
+        pictures.append(page.pixels(canvas))
+    palette = page.reduced(pictures[-1], COLOURS)
     first, *others = (picture.quantize(palette=palette, dither=0) for picture in pictures)
     file = io.BytesIO()
     times = {"duration": [round(1000 / fps)] * len(others) + [2000], "loop": 0}
