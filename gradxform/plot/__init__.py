@@ -15,13 +15,6 @@ from gradxform.plot.lines import curves, schedules, sensitivity
 from gradxform.plot.surface import Animation, animate, contour, path
 
 __all__ = [
-    "Animation",
-    "animate",
-    "contour",
-    "curves",
-    "path",
-    "ratios",
-    "schedules",
-    "sensitivity",
+    "Animation", "animate", "contour", "curves", "path", "ratios", "schedules", "sensitivity",
     "update_ratios",
-]
+]  # fmt: skip

@@ -8,22 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.plot.style import (
-    LIGHT,
-    array,
-    band,
-    crosses,
-    dress,
-    figure_of,
-    labelled,
-    legend_beside,
-    logarithmic_scale,
-    name_axes,
-    need,
-    staggered,
-    styles,
-    upper_limit,
-)
+from gradxform.plot import style as page
+from gradxform.plot.style import LIGHT
 
 
 def curves(
@@ -43,46 +29,32 @@ def curves(
     Raises:
         ValueError: an array has another shape, naming its label.
     """
-    series = {
-        label: np.atleast_2d(
-            array("curves", f"series[{label!r}]", y, "[steps] or [seeds, steps]", 1, 2)
-        )
-        for label, y in labelled("curves", "series", series).items()
-    }
+    series = page.arrays("curves", "series", series, "[steps] or [seeds, steps]", 1, 2)
+    series = {label: np.atleast_2d(y) for label, y in series.items()}
     if x is not None:
-        x = array("curves", "x", x, "[steps]", 1)
+        x = page.array("curves", "x", x, "[steps]", 1)
         for label, y in series.items():
             if y.shape[1] != len(x):
-                raise ValueError(
-                    f"curves: series[{label!r}] has {y.shape[1]} steps, x has {len(x)}"
-                )
-    figure, ax = figure_of(ax)
-    for i, ((label, y), style) in enumerate(zip(series.items(), styles(len(series)), strict=True)):
+                has = f"has {y.shape[1]} steps, x has {len(x)}"
+                raise ValueError(f"curves: series[{label!r}] {has}")
+    figure, ax = page.figure_of(ax)
+    drawn = zip(series.items(), page.styles(len(series)), strict=True)
+    for i, ((label, y), style) in enumerate(drawn):
         at = np.arange(y.shape[1]) if x is None else x
         mean = y.mean(axis=0)
         if len(y) > 1:
-            band(ax, at, y, style["color"], zorder=2)
-        marks = staggered(i, len(series), len(mean))
-        ax.plot(
-            at, mean, linewidth=1.5, markersize=4, markevery=marks, label=label, zorder=3, **style
-        )
+            page.band(ax, at, y, style["color"], zorder=2)
+        style |= {"markevery": page.staggered(i, len(series), len(mean)), "label": label}
+        ax.plot(at, mean, linewidth=1.5, markersize=4, zorder=3, **style)
         alive = np.flatnonzero(np.isfinite(mean))
-        if len(alive) and alive[-1] < len(mean) - 1:
-            ax.plot(
-                at[alive[-1]], mean[alive[-1]], "x", color=LIGHT.diverged, markersize=7, zorder=4
-            )
+        if len(alive) and (end := alive[-1]) < len(mean) - 1:
+            ax.plot(at[end], mean[end], "x", color=LIGHT.diverged, markersize=7, zorder=4)
     if target is not None:
-        ax.axhline(
-            float(target),
-            color=LIGHT.faint,
-            linewidth=1,
-            linestyle=(0, (4, 3)),
-            label="target",
-            zorder=1,
-        )
-    logarithmic_scale(ax, "y", log)
-    name_axes(ax, xlabel, ylabel, title)
-    legend_beside(ax)
+        dashed: dict = {"color": LIGHT.faint, "linewidth": 1, "linestyle": (0, (4, 3))}
+        ax.axhline(float(target), label="target", zorder=1, **dashed)
+    page.logarithmic_scale(ax, "y", log)
+    page.name_axes(ax, xlabel, ylabel, title)
+    page.legend_beside(ax)
     return figure
 
 
@@ -102,55 +74,42 @@ def sensitivity(
     Raises:
         ValueError: an array has another shape, naming its label, or a rate is not positive.
     """
-    rates = array("sensitivity", "rates", rates, "[rates]", 1)
+    rates = page.array("sensitivity", "rates", rates, "[rates]", 1)
     if not (rates > 0).all():
         raise ValueError(f"sensitivity: rates must be positive; got {rates.min():g}")
-    members = {}
-    for label, y in labelled("sensitivity", "values", values).items():
-        y = array("sensitivity", f"values[{label!r}]", y, "[rates] or [rates, seeds]", 1, 2)
+    members = page.arrays("sensitivity", "values", values, "[rates] or [rates, seeds]", 1, 2)
+    for label, y in members.items():
         if len(y) != len(rates):
-            raise ValueError(
-                f"sensitivity: values[{label!r}] has {len(y)} rates, rates has {len(rates)}"
-            )
+            has = f"has {len(y)} rates, rates has {len(rates)}"
+            raise ValueError(f"sensitivity: values[{label!r}] {has}")
         members[label] = y.reshape(len(rates), -1)
     order = np.argsort(rates)
     rates = rates[order]
-    figure, ax = figure_of(ax)
+    figure, ax = page.figure_of(ax)
     ax.set_xscale("log")
-    logarithmic_scale(ax, "y", log)
-    for row, ((label, y), style) in enumerate(
-        zip(members.items(), styles(len(members)), strict=True)
-    ):
-        y = np.where(np.isfinite(y), y, np.nan)[order]
-        if y.shape[1] > 1:
-            ax.plot(
-                np.repeat(rates, y.shape[1]),
-                y.ravel(),
-                ".",
-                color=style["color"],
-                alpha=0.45,
-                markersize=3.5,
-            )
+    page.logarithmic_scale(ax, "y", log)
+    drawn = zip(members.items(), page.styles(len(members)), strict=True)
+    for row, ((label, y), style) in enumerate(drawn):
+        y, color = np.where(np.isfinite(y), y, np.nan)[order], style["color"]
+        if (seeds := y.shape[1]) > 1:
+            dots = np.repeat(rates, seeds), y.ravel(), "."
+            ax.plot(*dots, color=color, alpha=0.45, markersize=3.5)
         ax.plot(rates, y.mean(axis=1), linewidth=1.5, markersize=4, label=label, zorder=3, **style)
-        lost = rates[np.isnan(y).any(axis=1)]
-        crosses(ax, lost, 0.985 - 0.035 * row, style["color"])
+        page.crosses(ax, rates[np.isnan(y).any(axis=1)], 0.985 - 0.035 * row, color)
     everything = np.concatenate([y.ravel() for y in members.values()])
     finite = np.isfinite(everything)
     seen = everything[finite & (everything > 0)] if log else everything[finite]
     if len(seen):
-        low, high = seen.min(), upper_limit(seen, log)
-        room = 0.15 * (high - low) or abs(high) or 1.0
-        ax.set_ylim(
-            *(
-                (low / 1.3, high * 1.3 * (high / low) ** 0.1)
-                if log
-                else (low - room / 3, high + room)
-            )
-        )
+        low, high = seen.min(), page.upper_limit(seen, log)
+        if log:
+            ax.set_ylim(low / 1.3, high * 1.3 * (high / low) ** 0.1)
+        else:
+            room = 0.15 * (high - low) or abs(high) or 1.0
+            ax.set_ylim(low - room / 3, high + room)
     if not finite.all():
         ax.plot([], [], "x", color=LIGHT.faint, markersize=5, label="diverged")
-    name_axes(ax, xlabel, ylabel, title)
-    legend_beside(ax)
+    page.name_axes(ax, xlabel, ylabel, title)
+    page.legend_beside(ax)
     return figure
 
 
@@ -171,26 +130,23 @@ def schedules(
         raise ValueError(f"schedules: steps must be at least 1; got {steps}")
     at = np.arange(steps)
     lines = {}
-    for label, schedule in labelled("schedules", "schedules", schedules).items():
+    for label, schedule in page.labelled("schedules", "schedules", schedules).items():
         value = schedule if callable(schedule) else lambda step, number=schedule: number
-        lines[label] = np.broadcast_to(
-            np.asarray(jax.vmap(value)(jnp.asarray(at)), np.float64), (steps,)
-        )
+        values = np.asarray(jax.vmap(value)(jnp.asarray(at)), np.float64)
+        lines[label] = np.broadcast_to(values, (steps,))
     if len(lines) <= 6 and columns is None:
         return curves(lines, x=at, xlabel=xlabel, ylabel=ylabel, log=log, title=title)
     columns = min(columns or 4, len(lines))
     rows = math.ceil(len(lines) / columns)
-    figure = need("gradxform.plot.picture").Picture(
-        figsize=(max(4.6, 1.85 * columns), 0.7 + 1.3 * rows), layout="constrained"
-    )
+    size = max(4.6, 1.85 * columns), 0.7 + 1.3 * rows
+    figure = page.need("gradxform.plot.picture").Picture(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for i, axis in enumerate(axes.flat):
-        if i >= len(lines):
-            axis.set_visible(False)
+    for axis in axes.flat[len(lines) :]:
+        axis.set_visible(False)
     for i, ((label, y), axis) in enumerate(zip(lines.items(), axes.flat, strict=False)):
-        dress(axis)
+        page.dress(axis)
         axis.tick_params(labelbottom=i + columns >= len(lines))
-        logarithmic_scale(axis, "y", log)
+        page.logarithmic_scale(axis, "y", log)
         axis.plot(at, y, color=LIGHT.validation, linewidth=1.5)
         axis.set_title(label, fontsize=9, color=LIGHT.ink, loc="left", pad=3)
     figure.supxlabel(xlabel, fontsize=9.5, color=LIGHT.ink)

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 DPI = 130
-
-
 SIZE = (7.0, 4.0)  # inches
 
 
@@ -32,29 +30,18 @@ class Theme(NamedTuple):
 LIGHT = Theme(
     "#ffffff", "#1b1f24", "#5b6470", "#c3c8ce", "#0072b2", "#d55e00", "#cc3311", "#009e73"
 )
-
-
 DARK = Theme("#14181d", "#e6e8eb", "#9aa3ad", "#4a525b", "#56b4e9", "#e69f00", "#ff7f5c", "#2fc79a")
-
-
 THEMES = {"light": LIGHT, "dark": DARK}
 
-
-PALETTE = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#1b1f24",
-)  # M. Okabe, K. Ito (2008)
-
-
+# M. Okabe, K. Ito (2008)
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1f24")
 LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5, 1, 1.5)))
-
-
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+
+BESIDE: dict = {  # where a legend hides no data
+    "loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0, "fontsize": 8.5,
+    "frameon": False,
+}  # fmt: skip
 
 
 def need(module: str) -> Any:
@@ -64,14 +51,12 @@ def need(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("matplotlib", "PIL"):
             raise
-        text = (
-            f"gradxform.plot needs {error.name}, which is not installed: pip install "
-            '"gradxform[cli]"'
-        )
+        text = 'which is not installed: pip install "gradxform[cli]"'
+        text = f"gradxform.plot needs {error.name}, {text}"
         raise ModuleNotFoundError(text, name=error.name) from error
 
 
-def styles(count: int) -> list[dict[str, Any]]:
+def styles(count: int) -> list[dict]:
     """A colour, a line style and a marker for each of so many series; no two of the first 315 agree
     in all three.
     """
@@ -79,7 +64,7 @@ def styles(count: int) -> list[dict[str, Any]]:
     return [{"color": c, "linestyle": line, "marker": m} for c, line, m in islice(triples, count)]
 
 
-def figure_of(ax, size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
+def figure_of(ax, size: tuple[float, float] = SIZE) -> tuple:
     """The figure and the axes to draw in: those given, or a new figure with one axes, dressed."""
     if ax is not None:
         return ax.figure, ax
@@ -89,7 +74,7 @@ def figure_of(ax, size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
     return figure, ax
 
 
-def dress(axis, theme: Theme = LIGHT) -> None:
+def dress(axis, theme: Theme = LIGHT):
     """Two spines, a faint grid behind the data, small ticks."""
     axis.set_facecolor(theme.page)
     axis.tick_params(which="both", labelsize=8, colors=theme.faint, length=3)
@@ -101,7 +86,7 @@ def dress(axis, theme: Theme = LIGHT) -> None:
         spine.set_color(theme.faint)
 
 
-def name_axes(axis, x: str, y: str, title: str | None = None, theme: Theme = LIGHT) -> None:
+def name_axes(axis, x: str, y: str, title: str | None = None, theme: Theme = LIGHT):
     """What the two axes show, and the title."""
     axis.set_xlabel(x, fontsize=9.5, color=theme.ink)
     axis.set_ylabel(y, fontsize=9.5, color=theme.ink)
@@ -109,18 +94,10 @@ def name_axes(axis, x: str, y: str, title: str | None = None, theme: Theme = LIG
         axis.set_title(title, fontsize=10.5, color=theme.ink, loc="left")
 
 
-def legend_beside(axis, theme: Theme = LIGHT) -> None:
+def legend_beside(axis, theme: Theme = LIGHT):
     """The legend to the right of the axes, where it hides no data; none when nothing has a label."""
     if axis.get_legend_handles_labels()[1]:
-        axis.legend(
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1.0),
-            borderaxespad=0,
-            fontsize=8.5,
-            frameon=False,
-            labelcolor=theme.ink,
-            handlelength=3.2,
-        )
+        axis.legend(**BESIDE, labelcolor=theme.ink, handlelength=3.2)
 
 
 def staggered(series: int, count: int, points: int) -> tuple[int, int]:
@@ -129,7 +106,7 @@ def staggered(series: int, count: int, points: int) -> tuple[int, int]:
     return (series * every // max(1, count)), every
 
 
-def logarithmic_scale(axis, which: str, log: bool) -> None:
+def logarithmic_scale(axis, which: str, log: bool):
     """Make an axis ("x" or "y") logarithmic, with plain numbers, if asked to."""
     if not log:
         return
@@ -140,21 +117,17 @@ def logarithmic_scale(axis, which: str, log: bool) -> None:
     of.set_minor_formatter(ticker.NullFormatter())
 
 
-def band(axis, x, values, color, **more) -> None:
+def band(axis, x, values, color, **more):
     """From the least to the greatest of the members [members, x], behind their mean."""
-    axis.fill_between(
-        x, values.min(axis=0), values.max(axis=0), color=color, alpha=0.22, linewidth=0, **more
-    )
+    low, high = values.min(axis=0), values.max(axis=0)
+    axis.fill_between(x, low, high, color=color, alpha=0.22, linewidth=0, **more)
 
 
-def crosses(axis, x, height: float, color=LIGHT.diverged, **more) -> None:
+def crosses(axis, x, height: float, color=LIGHT.diverged, **more):
     """Crosses at the given share of the height of the axes, if there are any."""
     if len(x):
-        place = axis.get_xaxis_transform()
-        y = np.full(len(x), height)
-        axis.plot(
-            x, y, "x", color=color, markersize=5, zorder=4, clip_on=False, transform=place, **more
-        )
+        more |= {"color": color, "clip_on": False, "transform": axis.get_xaxis_transform()}
+        axis.plot(x, np.full(len(x), height), "x", markersize=5, zorder=4, **more)
 
 
 def array(owner: str, name: str, x, shapes: str, *dims: int) -> np.ndarray:
@@ -162,23 +135,27 @@ def array(owner: str, name: str, x, shapes: str, *dims: int) -> np.ndarray:
     try:
         x = np.asarray(x, np.float64)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"{owner}: {name} must be an array {shapes}; got {type(x).__name__}"
-        ) from None
+        kind = type(x).__name__
+        raise TypeError(f"{owner}: {name} must be an array {shapes}; got {kind}") from None
     if x.ndim not in dims or 0 in x.shape:
         raise ValueError(f"{owner}: {name} must be an array {shapes}; got shape {x.shape}")
     return x
 
 
-def labelled(owner: str, name: str, x) -> dict[str, Any]:
+def labelled(owner: str, name: str, x) -> dict:
     """A dict from label to data that has entries, or an error that names it."""
     if not isinstance(x, dict):
-        raise TypeError(
-            f"{owner}: {name} must be a dict from label to data; got {type(x).__name__}"
-        )
+        kind = type(x).__name__
+        raise TypeError(f"{owner}: {name} must be a dict from label to data; got {kind}")
     if not x:
         raise ValueError(f"{owner}: {name} is empty")
     return {str(label): data for label, data in x.items()}
+
+
+def arrays(owner: str, name: str, x, shapes: str, *dims: int) -> dict[str, np.ndarray]:
+    """`array` of every entry of a dict from label to data."""
+    entries = labelled(owner, name, x).items()
+    return {k: array(owner, f"{name}[{k!r}]", y, shapes, *dims) for k, y in entries}
 
 
 def upper_limit(values: np.ndarray, log: bool) -> float:
@@ -210,6 +187,5 @@ def pixels(canvas):
 def reduced(picture, colours: int, rounds: int = 2):
     """An image with a palette of so many colours, fitted to it; refined in so many rounds."""
     image = need("PIL.Image")
-    return picture.quantize(
-        colours, method=image.Quantize.MEDIANCUT, kmeans=rounds, dither=image.Dither.NONE
-    )
+    how = {"method": image.Quantize.MEDIANCUT, "dither": image.Dither.NONE}
+    return picture.quantize(colours, kmeans=rounds, **how)

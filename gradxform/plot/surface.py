@@ -12,22 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradxform.core.chain import apply_updates, as_transform
-from gradxform.plot.style import (
-    LIGHT,
-    array,
-    figure_of,
-    labelled,
-    legend_beside,
-    name_axes,
-    need,
-    pixels,
-    reduced,
-    styles,
-)
+from gradxform.plot import style as page
+from gradxform.plot.style import LIGHT
 
 GRID = 201  # points along each axis at which a contour evaluates the function
-
-
 COLOURS = 200  # of an animation
 
 
@@ -63,9 +51,8 @@ def _walk(tx, start, f, steps, gradient):
         point, state = carry
         value, slope = jax.value_and_grad(f)(point)
         slope = slope if gradient is None else gradient(point, step)
-        updates, state = tx.update(
-            slope, state, point, value=value, grad=slope, value_fn=f, obj_fn=f
-        )
+        known = {"value": value, "grad": slope, "value_fn": f, "obj_fn": f}
+        updates, state = tx.update(slope, state, point, **known)
         point = apply_updates(point, updates)
         return (point, state), point
 
@@ -74,19 +61,9 @@ def _walk(tx, start, f, steps, gradient):
 
 
 def contour(
-    f,
-    paths=None,
-    *,
-    xlim,
-    ylim,
-    minimum=None,
-    levels: int = 24,
-    log: bool = False,
-    title=None,
-    xlabel="x",
-    ylabel="y",
-    ax=None,
-):
+    f, paths=None, *, xlim, ylim, minimum=None, levels: int = 24, log: bool = False, title=None,
+    xlabel="x", ylabel="y", ax=None,
+):  # fmt: skip
     """Draw the level lines of a function of two variables, and paths upon it: an open circle at the
     start, a filled mark at the end.
 
@@ -105,110 +82,77 @@ def contour(
     """
     figure, ax, tracks = _scene("contour", f, paths or {}, xlim, ylim, levels, log, ax)
     for label, (points, style) in tracks.items():
-        ax.plot(*points.T, markevery=max(1, len(points) // 12), label=label, **_line(style))
-        ax.plot(*points[-1], marker=style["marker"], markersize=7, **_mark(style))
+        ax.plot(*points.T, **_line(label, points, style))
+        ax.plot(*points[-1], **_mark(style))
     _finish("contour", ax, minimum, (xlabel, ylabel, title))
     return figure
 
 
-def _line(style):
-    return style | {"linewidth": 1.5, "markersize": 3.5, "zorder": 4}
+def _line(label, points, style):
+    marks = {"markevery": max(1, len(points) // 12), "markersize": 3.5}
+    return style | marks | {"label": label, "linewidth": 1.5, "zorder": 4}
 
 
 def _mark(style):
-    return {
-        "color": style["color"],
-        "markeredgecolor": LIGHT.page,
-        "markeredgewidth": 0.8,
-        "linestyle": "",
-        "zorder": 5,
-    }
+    edge = {"markersize": 7, "markeredgecolor": LIGHT.page, "markeredgewidth": 0.8}
+    return style | edge | {"linestyle": "", "zorder": 5}
 
 
 def _scene(owner, f, paths, xlim, ylim, levels, log, ax):
     """The level lines and the starts; the figure, the axes, and each path with its style."""
-    paths = {
-        label: array(owner, f"paths[{label!r}]", points, "[steps + 1, 2]", 2)
-        for label, points in (labelled(owner, "paths", paths).items() if paths else ())
-    }
+    paths = page.arrays(owner, "paths", paths, "[steps + 1, 2]", 2) if paths else {}
     for label, points in paths.items():
         if points.shape[1] != 2:
-            raise ValueError(
-                f"{owner}: paths[{label!r}] must be an array [steps + 1, 2]; got shape "
-                f"{points.shape}"
-            )
+            must = f"must be an array [steps + 1, 2]; got shape {points.shape}"
+            raise ValueError(f"{owner}: paths[{label!r}] {must}")
     (left, right), (low, high) = _interval(owner, "xlim", xlim), _interval(owner, "ylim", ylim)
     x, y = np.linspace(left, right, GRID), np.linspace(low, high, GRID)
     points = jnp.asarray(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2), float)
     heights = np.asarray(jax.jit(jax.vmap(f))(points), np.float64)
     if heights.shape != (GRID * GRID,):
-        raise ValueError(
-            f"{owner}: f must map an array [2] to a scalar; got shape {heights.shape[1:]}"
-        )
+        shape = heights.shape[1:]
+        raise ValueError(f"{owner}: f must map an array [2] to a scalar; got shape {shape}")
     z = np.where(np.isfinite(heights), heights, np.nan).reshape(GRID, GRID)
     at = _levels(owner, z, levels, log)
-    figure, ax = figure_of(ax, (7.0, 4.4))
+    figure, ax = page.figure_of(ax, (7.0, 4.4))
     ax.grid(False)
-    colours = need("matplotlib.colors")
+    colours = page.need("matplotlib.colors")
     shade = colours.LinearSegmentedColormap.from_list("", ["#ffffff", "#dfe4ea"])
     norm = colours.BoundaryNorm(at, 256)
     ax.contourf(x, y, np.clip(z, at[0], at[-1]), at, cmap=shade, norm=norm, zorder=0)
-    lines = ax.contour(
-        x,
-        y,
-        z,
-        at,
-        colors=LIGHT.faint,
-        linewidths=0.4,
-        alpha=0.7,
-        negative_linestyles="solid",
-        zorder=1,
-    )
+    thin = {"colors": LIGHT.faint, "linewidths": 0.4, "alpha": 0.7, "negative_linestyles": "solid"}
+    lines = ax.contour(x, y, z, at, zorder=1, **thin)
     ax.clabel(lines, lines.levels[2::5], fontsize=6.5, fmt=_number, colors=LIGHT.faint)
+    ring = {"marker": "o", "markerfacecolor": LIGHT.page, "markeredgecolor": LIGHT.ink}
     for points in paths.values():
-        ax.plot(
-            *points[0],
-            "o",
-            markersize=7,
-            markerfacecolor=LIGHT.page,
-            markeredgecolor=LIGHT.ink,
-            zorder=5,
-        )
+        ax.plot(*points[0], linestyle="", markersize=7, zorder=5, **ring)
     ax.set_xlim(left, right)
     ax.set_ylim(low, high)
-    return (
-        figure,
-        ax,
-        dict(zip(paths, zip(paths.values(), styles(len(paths)), strict=True), strict=True)),
-    )
+    drawn = zip(paths.items(), page.styles(len(paths)), strict=True)
+    return figure, ax, {label: (points, style) for (label, points), style in drawn}
 
 
 def _interval(owner, name, pair):
-    pair = array(owner, name, pair, "(low, high)", 1)
+    pair = page.array(owner, name, pair, "(low, high)", 1)
     if pair.shape != (2,) or not pair[0] < pair[1]:
-        raise ValueError(
-            f"{owner}: {name} must be (low, high) with low < high; got {tuple(pair.tolist())}"
-        )
+        got = tuple(pair.tolist())
+        raise ValueError(f"{owner}: {name} must be (low, high) with low < high; got {got}")
     return pair
 
 
 def _levels(owner, z, count, log):
     if not np.isfinite(z).any():
         raise ValueError(f"{owner}: f is nowhere finite between xlim and ylim")
+    least, most = np.nanmin(z), np.nanmax(z)
     if log:
-        if np.nanmin(z) < 0:
-            raise ValueError(
-                f"{owner}: log=True needs a function that is not negative; its least value here is "
-                f"{np.nanmin(z):g}"
-            )
+        if least < 0:
+            why = f"its least value here is {least:g}"
+            raise ValueError(f"{owner}: log=True needs a function that is not negative; {why}")
         positive = z[z > 0]
         even = np.geomspace(np.quantile(positive, 0.002), positive.max(), count)
         return np.unique([float(f"{level:.2g}") for level in even])
-    return (
-        need("matplotlib.ticker")
-        .MaxNLocator(count, min_n_ticks=1)
-        .tick_values(np.nanmin(z), np.nanmax(z))
-    )
+    locator = page.need("matplotlib.ticker").MaxNLocator(count, min_n_ticks=1)
+    return locator.tick_values(least, most)
 
 
 def _number(level: float) -> str:
@@ -218,18 +162,11 @@ def _number(level: float) -> str:
 
 def _finish(owner, ax, minimum, names):
     if minimum is not None:
-        stars = np.atleast_2d(array(owner, "minimum", minimum, "[2] or [minima, 2]", 1, 2))
-        ax.plot(
-            *stars.T,
-            "*",
-            color=LIGHT.ink,
-            markersize=11,
-            markeredgecolor=LIGHT.page,
-            zorder=6,
-            label="minimum",
-        )
-    name_axes(ax, *names)
-    legend_beside(ax)
+        stars = np.atleast_2d(page.array(owner, "minimum", minimum, "[2] or [minima, 2]", 1, 2))
+        edge = {"color": LIGHT.ink, "markeredgecolor": LIGHT.page}
+        ax.plot(*stars.T, "*", markersize=11, zorder=6, label="minimum", **edge)
+    page.name_axes(ax, *names)
+    page.legend_beside(ax)
 
 
 class Animation:
@@ -252,20 +189,9 @@ class Animation:
 
 
 def animate(
-    f,
-    paths,
-    *,
-    xlim,
-    ylim,
-    minimum=None,
-    frames: int = 60,
-    fps: float = 12,
-    levels: int = 24,
-    log: bool = False,
-    title=None,
-    xlabel="x",
-    ylabel="y",
-) -> Animation:
+    f, paths, *, xlim, ylim, minimum=None, frames: int = 60, fps: float = 12, levels: int = 24,
+    log: bool = False, title=None, xlabel="x", ylabel="y",
+) -> Animation:  # fmt: skip
     """Draw paths as they grow over the level lines of a function of two variables: `contour`,
     moving.
 
@@ -276,20 +202,19 @@ def animate(
         fps: pictures per second; the last one stays for two seconds.
     """
     if frames < 2 or fps <= 0:
-        raise ValueError(
-            f"animate: frames must be at least 2 and fps positive; got {frames} and {fps}"
-        )
-    labelled("animate", "paths", paths)
+        got = f"{frames} and {fps}"
+        raise ValueError(f"animate: frames must be at least 2 and fps positive; got {got}")
+    page.labelled("animate", "paths", paths)
     figure, ax, tracks = _scene("animate", f, paths, xlim, ylim, levels, log, None)
     last = max(len(points) for points, _ in tracks.values()) - 1
     drawn = []
     for label, (points, style) in tracks.items():
-        (line,) = ax.plot([], [], markevery=max(1, len(points) // 12), label=label, **_line(style))
-        (head,) = ax.plot([], [], marker=style["marker"], markersize=7, **_mark(style))
+        (line,) = ax.plot([], [], **_line(label, points, style))
+        (head,) = ax.plot([], [], **_mark(style))
         drawn.append((points, line, head))
     _finish("animate", ax, minimum, (xlabel, ylabel, title))
     counter = ax.set_title(f"step {last}", loc="right", fontsize=9, color=LIGHT.faint)
-    canvas = need("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    canvas = page.need("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     figure.set_dpi(100)
     canvas.draw()  # the layout, with a counter as wide as it gets
     figure.set_layout_engine("none")
@@ -300,18 +225,10 @@ def animate(
             line.set_data(*points[: step + 1].T)
             head.set_data(*points[min(step, len(points) - 1)][:, None])
         canvas.draw()
-        pictures.append(pixels(canvas))
-    palette = reduced(pictures[-1], COLOURS)
-    pictures = [picture.quantize(palette=palette, dither=0) for picture in pictures]
+        pictures.append(page.pixels(canvas))
+    palette = page.reduced(pictures[-1], COLOURS)
+    first, *others = (picture.quantize(palette=palette, dither=0) for picture in pictures)
     file = io.BytesIO()
-    durations = [round(1000 / fps)] * (len(pictures) - 1) + [2000]
-    pictures[0].save(
-        file,
-        "gif",
-        save_all=True,
-        append_images=pictures[1:],
-        duration=durations,
-        loop=0,
-        optimize=True,
-    )
+    times = {"duration": [round(1000 / fps)] * len(others) + [2000], "loop": 0}
+    first.save(file, "gif", save_all=True, append_images=others, optimize=True, **times)
     return Animation(file.getvalue())

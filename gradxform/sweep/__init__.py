@@ -35,28 +35,8 @@ from gradxform.train.hypergradient import checkpointed_scan, hypergradient, valu
 from gradxform.train.paced import Paced, Trained, fit
 
 __all__ = [
-    "Distribution",
-    "Halving",
-    "Member",
-    "Paced",
-    "Population",
-    "Progress",
-    "Space",
-    "SweepResult",
-    "Trained",
-    "Unsound",
-    "checkpointed_scan",
-    "choice",
-    "evolve",
-    "fit",
-    "grid",
-    "hypergradient",
-    "log_uniform",
-    "promoted",
-    "random",
-    "rungs",
-    "sweep",
-    "uniform",
-    "value_and_hypergradient",
+    "Distribution", "Halving", "Member", "Paced", "Population", "Progress", "Space", "SweepResult",
+    "Trained", "Unsound", "checkpointed_scan", "choice", "evolve", "fit", "grid", "hypergradient",
+    "log_uniform", "promoted", "random", "rungs", "sweep", "uniform", "value_and_hypergradient",
     "zip",
-]
+]  # fmt: skip

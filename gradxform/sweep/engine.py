@@ -6,7 +6,7 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ class Traced(NamedTuple):
     out: Any  # what it returns, as shapes
 
     @classmethod
-    def of(cls, f: Callable[..., Any], *args) -> "Traced":
+    def of(cls, f: Callable, *args):
         """Trace a function of arrays or shapes."""
         return cls(*jax.make_jaxpr(f, return_shape=True)(*args))
 
@@ -81,9 +81,7 @@ class Engine:
     collective.
     """
 
-    def __init__(
-        self, train: Callable[..., Any], group: Group, devices: Sequence[Any], apart: bool = False
-    ):
+    def __init__(self, train: Callable, group: Group, devices, apart=False):
         self.train, self.group = train, group
         self.apart = apart  # whether one member is traced by itself, as a fingerprint needs it
         self.mesh = Mesh(np.array(devices), ("members",))
@@ -131,23 +129,20 @@ class Engine:
             live = jnp.asarray(paced.active(carry))
             new, metrics = paced.advance(carry, drawn)
             new = jax.tree.map(lambda x, old: _strong(_where(live, x, old)), new, carry)
-            metrics = {
-                k: jnp.where(live, jnp.asarray(x, float), jnp.nan) for k, x in metrics.items()
-            }
+            wide = {name: jnp.asarray(x, float) for name, x in metrics.items()}
+            metrics = {name: jnp.where(live, x, jnp.nan) for name, x in wide.items()}
             return new, (metrics, live, paced.active(new))
 
         def last(batched, shared, carry):
             return call(batched, shared).params(carry)
 
-        args = self.one, self.shapes
-        begin = Traced.of(self._first, *args)
+        begin = Traced.of(self._first, self.one, self.shapes)
         if not self.programs["steps"]:
             return MemberTrace(0, begin, begin, begin, begin)
-        args = *args, begin.out
+        args = self.one, self.shapes, begin.out
         drawn = Traced.of(draw, *args)
-        return MemberTrace(
-            self.steps, begin, drawn, Traced.of(step, *args, drawn.out), Traced.of(last, *args)
-        )
+        advanced, kept = Traced.of(step, *args, drawn.out), Traced.of(last, *args)
+        return MemberTrace(self.steps, begin, drawn, advanced, kept)
 
     @property
     def steps(self) -> int:
@@ -182,7 +177,7 @@ class Engine:
         """The number of rows a batch of so many members has: every device gets equally many."""
         return -(-members // self.mesh.size) * self.mesh.size
 
-    def start(self, name: str, rows: int) -> "Future[Any]":
+    def start(self, name: str, rows: int) -> Future:
         """Begin to compile a program for so many rows, unless that was begun before.
 
         It is traced here, under the configuration of this thread, and compiled in another.
@@ -191,48 +186,44 @@ class Engine:
             whole = self._whole
             if name == "first" or ("member" not in self.programs and not self.steps):
                 whole = self._first
-            member: Any = None if whole == self._first else self.member
+            if whole == self._whole:
+                _ = self.member  # traced, and counted, before the clock starts
             began = time.perf_counter()
-            f, *carry = {
-                "first": lambda: (whole,),
-                "whole": lambda: (whole,),
-                "begin": lambda: (member.first,),
-                "draw": lambda: (member.draw, member.first.out),
-                "step": lambda: (self._advance(1), member.first.out, member.draw.out),
-                "finish": lambda: (member.last, member.first.out),
-            }.get(
-                name, lambda: (self._advance(int(name.removeprefix("advance "))), member.first.out)
-            )()
+            f, *carry = (whole,) if name in ("first", "whole") else self._part(name)
             along, everywhere = PartitionSpec("members"), PartitionSpec()
             specs = along, everywhere, *[along] * len(carry)
-            vmapped = jax.vmap(f, in_axes=(0, None, *[0] * len(carry)))
+            f = jax.vmap(f, in_axes=(0, None, *[0] * len(carry)))
             if self.mesh.size > 1:
-                vmapped = jax.shard_map(
-                    vmapped, mesh=self.mesh, in_specs=specs, out_specs=along, check_vma=False
-                )
-            shardings = tuple(NamedSharding(self.mesh, spec) for spec in specs)
-            jitted = jax.jit(
-                vmapped,
-                in_shardings=shardings,
-                out_shardings=shardings[0],
-                donate_argnums=(2,) if name.startswith(("advance", "step")) else (),
-            )
-            batched, *carry = jax.tree.map(
-                lambda x: _shape(x, (rows, *x.shape)), (self.one, *carry)
-            )
-            lowered = jitted.trace(batched, self.shapes, *carry).lower()
+                many = {"mesh": self.mesh, "in_specs": specs, "out_specs": along}
+                f = jax.shard_map(f, **many, check_vma=False)
+            ins = tuple(NamedSharding(self.mesh, spec) for spec in specs)
+            donated = (2,) if name.startswith(("advance", "step")) else ()
+            f = jax.jit(f, in_shardings=ins, out_shardings=ins[0], donate_argnums=donated)
+            shapes = jax.tree.map(lambda x: _shape(x, (rows, *x.shape)), (self.one, *carry))
+            lowered = f.trace(shapes[0], self.shapes, *shapes[1:]).lower()
             if name == "first":  # now it is known what the function returns
                 name = "begin" if self.steps else "whole"
             self.programs[name, rows] = COMPILERS.submit(lowered.compile)
             self.compile_seconds += time.perf_counter() - began
         return self.programs[name, rows]
 
+    def _part(self, name: str):
+        """A part of a training that pauses, and the shapes of what it takes besides the numbers."""
+        _, first, draw, _, last = self.member
+        if name == "begin":
+            return (first,)
+        if name == "step":
+            return self._advance(1), first.out, draw.out
+        if name.startswith("advance"):
+            return self._advance(int(name.removeprefix("advance "))), first.out
+        return draw if name == "draw" else last, first.out
+
     def program(self, name: str, rows: int) -> Any:
         """The compiled program of a name for so many rows."""
         future, began = self.start(name, rows), time.perf_counter()
-        compiled = future.result()
+        future.result()
         self.compile_seconds += time.perf_counter() - began
-        return compiled
+        return future.result()
 
     def call(self, name: str, batched, *carry):
         """Run a program; the carry of one that advances is donated."""
@@ -240,10 +231,8 @@ class Engine:
 
     def rows(self, positions: np.ndarray, size: int | None = None):
         """The numbers and seeds of members by position in the group, repeated to fill the batch."""
-        numbers, seeds = self.group.rows(np.resize(positions, self.padded(size or len(positions))))
-        return jax.tree.map(
-            lambda x: x.astype(jax.dtypes.canonicalize_dtype(x.dtype)), (numbers, seeds)
-        )
+        rows = self.group.rows(np.resize(positions, self.padded(size or len(positions))))
+        return jax.tree.map(lambda x: x.astype(jax.dtypes.canonicalize_dtype(x.dtype)), rows)
 
     def advance(self, batched, carry, steps: int):
         """So many steps further: `carry, (metrics [n, steps], steps run [n], active [n])`; the
@@ -260,7 +249,7 @@ class Engine:
         drawn = stride == 1 and self.member.draws
         return [*(["step", "draw"] if drawn else [f"advance {stride}"]), "begin", "finish"]
 
-    def ahead(self, members: int, stride: Callable[[int], int]) -> None:
+    def ahead(self, members: int, stride: Callable[[int], int]):
         """Begin to compile all that so many members need."""
         if "steps" not in self.programs and not self.apart:
             self.start("first", self.padded(members))
@@ -282,16 +271,14 @@ class Engine:
             need = needed(self.program(name, self.padded(size)))
             if need <= memory or size <= self.mesh.size:
                 return size
-            fit = (
-                max(1, min(int(size * memory / need), size - 1) // self.mesh.size) * self.mesh.size
-            )
-            size = -(-most // -(-most // fit))  # chunks of equal size
+            rows = max(1, min(int(size * memory / need), size - 1) // self.mesh.size)
+            size = -(-most // -(-most // (rows * self.mesh.size)))  # chunks of equal size
 
 
-_COMPILED: weakref.WeakKeyDictionary[Any, dict[Any, dict[Any, Any]]] = weakref.WeakKeyDictionary()
+_COMPILED = weakref.WeakKeyDictionary()
 
 
-def _programs(train, key) -> dict[Any, Any]:
+def _programs(train, key) -> dict:
     """The programs of an earlier sweep of the same function and structure: a search calls sweep
     many times.
     """
@@ -323,12 +310,8 @@ def needed(compiled) -> int:
     found = compiled.memory_analysis()
     if found is None:
         return 0
-    return (
-        found.temp_size_in_bytes
-        + found.output_size_in_bytes
-        + found.argument_size_in_bytes
-        - found.alias_size_in_bytes
-    )
+    passed = found.output_size_in_bytes + found.argument_size_in_bytes - found.alias_size_in_bytes
+    return found.temp_size_in_bytes + passed
 
 
 def available(device) -> float:
@@ -340,9 +323,6 @@ def available(device) -> float:
     if meminfo.exists():
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         return 1024 * float(lines["MemAvailable"].split()[0])
-    pages = (
-        os.sysconf("SC_AVPHYS_PAGES")
-        if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names
-        else 0
-    )
-    return pages * os.sysconf("SC_PAGE_SIZE") if pages else math.inf
+    if "SC_AVPHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return math.inf
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") or math.inf

@@ -20,45 +20,45 @@ from jax.tree_util import keystr
 from gradxform.core.call import Call, Value
 from gradxform.core.hyper import Range
 from gradxform.display.code import code, plain
-from gradxform.sweep.space import Labelled, Space
+from gradxform.sweep.space import Setting, Space, unlabelled
 
 SEED = "seed"
-
+LISTED = 24  # candidates that an error message lists
+FLOATS = float | complex | np.ndarray | np.generic | jax.Array
 
 Path = tuple[str, ...]
 
 
-LISTED = 24  # candidates that an error message lists
-
-
-def children(node) -> dict[str, Any]:
+def children(node) -> Setting:
     """The parts of a node by name: all arguments of a call, the children of any other pytree,
     nothing for a leaf.
     """
     if isinstance(node, Call):
         return node.arguments
-    flat, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
-    return {keystr(path, simple=True): child for path, child in flat if path}
+    parts, treedef = _parts(node)
+    return {} if jax.tree_util.treedef_is_leaf(treedef) else parts
 
 
-def paths(node, root: Path = ()) -> dict[Path, Any]:
+def _parts(node):
+    flat, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
+    return {keystr(path, simple=True): child for path, child in flat}, treedef
+
+
+def paths(node, root: Path = ()) -> dict[Path, object]:
     """Every path below a node that may be given a value: numbers, schedules, and the structural
     arguments of calls.
     """
-    found: dict[Path, Any] = {}
+    found: dict[Path, object] = {}
     for name, child in children(node).items():
-        if (
-            not isinstance(child, np.ndarray | jax.Array)
-            or np.ndim(child) == 0
-            or isinstance(node, Value)
-        ):
+        array = isinstance(child, np.ndarray | jax.Array) and np.ndim(child) > 0
+        if not array or isinstance(node, Value):
             found[(*root, name)] = child
         if isinstance(child, Value) or not (root and not isinstance(node, Value)):
             found |= paths(child, (*root, name))
     return found
 
 
-def find(name: str, known: dict[Path, Any]) -> Path:
+def find(name: str, known: dict[Path, object]) -> Path:
     """The path that a name stands for: `ema.decay`, or `ema/decay` as paths of states are written.
 
     Raises:
@@ -69,18 +69,16 @@ def find(name: str, known: dict[Path, Any]) -> Path:
     shortest = [path for path in ends if len(path) == min(map(len, ends))]
     if len(shortest) == 1:
         return shortest[0]
-    listed = sorted(
-        {".".join(path) for path in shortest or known}, key=lambda text: (text.count("."), text)
-    )
+    texts = {".".join(path) for path in shortest or known}
+    listed = sorted(texts, key=lambda text: (text.count("."), text))
     if shortest:
         raise KeyError(f"sweep: {name!r} may be {' or '.join(listed)}; write it in full")
     last = {path[-1]: ".".join(path) for path in known} | {text: text for text in listed}
     near = difflib.get_close_matches(name, last, n=1, cutoff=0.6)
     hint = f"; did you mean {last[near[0]]!r}?" if near else ""
     more = f", … ({len(listed)} in all)" if len(listed) > LISTED else ""
-    raise KeyError(
-        f"sweep: nothing is named {name!r}{hint} Candidates: {', '.join(listed[:LISTED])}{more}"
-    )
+    candidates = ", ".join(listed[:LISTED]) + more
+    raise KeyError(f"sweep: nothing is named {name!r}{hint} Candidates: {candidates}")
 
 
 def replaced(node, path: Path, value):
@@ -91,23 +89,18 @@ def replaced(node, path: Path, value):
     new = replaced(children(node)[name], tuple(rest), value)
     if isinstance(node, Call):
         return node.replace(**{name: new})
-    flat, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
-    return treedef.unflatten(
-        [new if keystr(at, simple=True) == name else child for at, child in flat]
-    )
+    parts, treedef = _parts(node)
+    return treedef.unflatten((parts | {name: new}).values())
 
 
 def positions(tree) -> dict[Path, int]:
     """The index of each leaf among the leaves of a tree, by its path."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        tuple(keystr((key,), simple=True) for key in path): i for i, (path, _) in enumerate(flat)
-    }
+    return {tuple(keystr((k,), simple=True) for k in path): i for i, (path, _) in enumerate(flat)}
 
 
-def bounded(tree, path: Path) -> bool:
+def bounded(node, path: Path) -> bool:
     """Whether the number at the path has a finite upper bound by its type, as `b1` in [0, 1) has."""
-    node = tree
     for name in path[:-1]:
         node = children(node)[name]
     kind = node._function.converters.get(path[-1]) if isinstance(node, Call) else None
@@ -119,59 +112,42 @@ class Arguments:
     put by name.
     """
 
-    def __init__(self, train: Callable[..., Any]):
+    def __init__(self, train: Callable):
         parameters = inspect.signature(train).parameters.values()
         if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
-            raise TypeError(
-                "sweep: train must take its arguments by name; it has positional-only ones"
-            )
-        self.names = [
-            p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        ]
-        self.base = {
-            p.name: p.default
-            for p in parameters
-            if p.name in self.names and p.default is not p.empty
-        }
+            why = "it has positional-only ones"
+            raise TypeError(f"sweep: train must take its arguments by name; {why}")
+        taken = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self.names = [p.name for p in taken]
+        self.base = {p.name: p.default for p in taken if p.default is not p.empty}
         self.keyed = "key" in self.names
 
-    def of(self, setting: dict[str, Any]) -> dict[str, Any]:
+    def of(self, setting: Setting) -> Setting:
         """The arguments of a member but its key: whole ones first, so that a method is chosen
         before its numbers.
         """
-        values = {
-            k: v.value if isinstance(v, Labelled) else v
-            for k, v in setting.items()
-            if not self.is_seed(k)
-        }
-        args = self.base | {
-            name: self._like_base(name, x) for name, x in values.items() if name in self.names
-        }
+        values = {name: unlabelled(x) for name, x in setting.items() if not self.is_seed(name)}
+        args = self.base | {k: self._like_base(k, x) for k, x in values.items() if k in self.names}
         known = self.known_of(args)
-        for name in sorted(
-            (name for name in values if name not in self.names),
-            key=lambda name: name.count(".") + name.count("/"),
-        ):
+        inner = [name for name in values if name not in self.names]
+        for name in sorted(inner, key=lambda name: name.count(".") + name.count("/")):
             path = find(name, known)
             args = args | {path[0]: replaced(args[path[0]], path[1:], values[name])}
             known = self.known_of(args) if isinstance(values[name], Value) else known
-        missing = [name for name in self.names if name not in args and name != "key"]
-        if missing:
-            raise TypeError(
-                f"sweep: train needs {missing[0]!r}, which has no default and is not in the space"
-            )
+        if missing := [name for name in self.names if name not in args and name != "key"]:
+            why = "which has no default and is not in the space"
+            raise TypeError(f"sweep: train needs {missing[0]!r}, {why}")
         return args
 
     def _like_base(self, name: str, value):
         whole = isinstance(value, int) and not isinstance(value, bool)
         return float(value) if whole and isinstance(self.base.get(name), float) else value
 
-    def known_of(self, args: dict[str, Any]) -> dict[Path, Any]:
+    def known_of(self, args: Setting) -> dict[Path, object]:
         """Every path that a name may stand for in these arguments."""
-        known = {(name,): None for name in self.names} | paths(
-            {name: x for name, x in args.items() if is_number(x)}
-        )
-        if self.keyed and SEED not in self.names:
+        known = {(name,): None for name in self.names}
+        known |= paths({name: x for name, x in args.items() if is_number(x)})
+        if self.is_seed(SEED):
             known |= {(SEED,): None}
             del known["key",]
         return known
@@ -188,13 +164,9 @@ def is_number(x) -> bool:
     gradxform.
     """
     leaves = jax.tree.leaves(x)
-    if not all(
-        isinstance(v, int | float | complex | np.ndarray | np.generic | jax.Array) for v in leaves
-    ):
+    if not all(isinstance(v, int | FLOATS) for v in leaves):
         return False
-    return isinstance(x, Value) or any(
-        isinstance(v, float | complex | np.ndarray | np.generic | jax.Array) for v in leaves
-    )
+    return isinstance(x, Value) or any(isinstance(v, FLOATS) for v in leaves)
 
 
 @dataclass(frozen=True)
@@ -213,9 +185,9 @@ class Group:
     """
 
     members: np.ndarray
-    fixed: dict[str, Any]
+    fixed: Setting
     treedef: Any
-    leaves: list[Any]
+    leaves: list
     varying: tuple[int, ...]
     columns: tuple[np.ndarray, ...]
     seeds: np.ndarray
@@ -223,27 +195,19 @@ class Group:
     keyed: bool
 
     @property
-    def identity(self) -> tuple[Any, ...]:
+    def identity(self) -> tuple:
         """What its programs are compiled for: all but the values of what varies and of what is
         shared.
         """
-        passed = {*self.varying, *self.shared}
-        leaves = tuple(
-            (np.shape(x), _dtype(x))
-            if i in passed
-            else (type(x), x if isinstance(x, int | float | complex) else plain(x).tobytes())
-            for i, x in enumerate(self.leaves)
-        )
-        return (
-            self.treedef,
-            leaves,
-            self.varying,
-            self.shared,
-            tuple(self.fixed.items()),
-            self.keyed,
-        )
+        leaves: list[tuple] = [(np.shape(x), _dtype(x)) for x in self.leaves]
+        for i in {*range(len(leaves))} - {*self.varying, *self.shared}:
+            x = self.leaves[i]
+            value = x if isinstance(x, int | float | complex) else plain(x).tobytes()
+            leaves[i] = type(x), value
+        fixed = tuple(self.fixed.items())
+        return self.treedef, tuple(leaves), self.varying, self.shared, fixed, self.keyed
 
-    def arguments(self, numbers: Sequence[Any], seed, shared: Sequence[Any]) -> dict[str, Any]:
+    def arguments(self, numbers: Sequence, seed, shared: Sequence) -> Setting:
         """The keyword arguments of train for one member, with numbers that may be traced."""
         leaves = list(self.leaves)
         for i, x in zip((*self.varying, *self.shared), (*numbers, *shared), strict=True):
@@ -258,7 +222,7 @@ class Group:
         """The numbers and seeds of some of its members, by position in the group."""
         return tuple(column[at] for column in self.columns), self.seeds[at]
 
-    def shared_arrays(self) -> tuple[Any, ...]:
+    def shared_arrays(self) -> tuple:
         """The arrays that all members share."""
         return tuple(self.leaves[i] for i in self.shared)
 
@@ -273,11 +237,8 @@ class Group:
     @property
     def description(self) -> str:
         """What its members have in common, for the reader."""
-        parts = [
-            f"{name}={code(x)}"
-            for name, x in self.fixed.items()
-            if isinstance(x, int | str | tuple)
-        ]
+        shown = {k: x for k, x in self.fixed.items() if isinstance(x, int | str | tuple)}
+        parts = [f"{name}={code(x)}" for name, x in shown.items()]
         tree = self.treedef.unflatten(self.leaves)
         parts += [f"{name}={_built(x)}" for name, x in tree.items() if isinstance(x, Value)]
         return ", ".join(parts) or "one structure"
@@ -296,26 +257,26 @@ def group(arguments: Arguments, space: Space) -> list[Group]:
     Raises:
         KeyError: a name that nothing has; ValueError: a number out of range, named with its owner.
     """
-    similar: dict[Any, _Similar] = {}
+    similar: dict[tuple, _Similar] = {}
     for member, setting in enumerate(space):
         kinds = tuple((name, _kind(arguments, name, value)) for name, value in setting.items())
         if kinds not in similar:
-            similar[kinds] = _Similar.of(arguments, setting)
+            similar[kinds] = _Similar(arguments, setting)
         similar[kinds].add(arguments, member, setting)
-    merged: dict[Any, list[_Similar]] = {}
+    merged: dict[tuple, list[_Similar]] = {}
     for some in similar.values():
         merged.setdefault(some.structure, []).append(some)
     return [_merge(arguments, some) for some in merged.values()]
 
 
-def _kind(arguments: Arguments, name: str, value) -> Any:
+def _kind(arguments: Arguments, name: str, value):
     if arguments.is_seed(name) or isinstance(value, float | np.floating):
         return float  # members that differ only here share one pass over names and structure
-    value = value.value if isinstance(value, Labelled) else value
-    return (type(value).__qualname__, _hashable(value))
+    value = unlabelled(value)
+    return type(value).__qualname__, _hashable(value)
 
 
-def _hashable(x) -> Any:
+def _hashable(x):
     try:
         hash(x)
     except TypeError:
@@ -326,90 +287,66 @@ def _hashable(x) -> Any:
 class _Similar:
     """Members whose settings differ in floats only."""
 
-    def __init__(
-        self, structure, fixed, treedef, leaves, at: dict[str, int], paths: dict[str, Path], tree
-    ):
-        self.structure, self.fixed, self.treedef, self.leaves, self.at = (
-            structure,
-            fixed,
-            treedef,
-            leaves,
-            at,
-        )
-        self.paths, self.tree = paths, tree
-        self.members: list[int] = []
-        self.seeds: list[int] = []
-        self.floats: dict[str, list[float]] = {name: [] for name in at}
-        self.checked: set[tuple[str, float]] = set()
-
-    @classmethod
-    def of(cls, arguments: Arguments, setting) -> "_Similar":
+    def __init__(self, arguments: Arguments, setting):
         args = arguments.of(setting)
-        tree = {name: x for name, x in args.items() if is_number(x)}
-        fixed = {name: x for name, x in args.items() if name not in tree and name != "key"}
-        leaves, treedef = jax.tree.flatten(tree)
-        index = positions(tree)
-        at, paths, known = {}, {}, arguments.known_of(args)
+        self.tree = tree = {name: x for name, x in args.items() if is_number(x)}
+        self.fixed = {k: x for k, x in args.items() if k not in tree and k != "key"}
+        self.leaves, self.treedef = jax.tree.flatten(tree)
+        self.paths: dict[str, Path] = {}
+        self.at: dict[str, int] = {}  # which leaf is the number of a name
+        index, known = positions(tree), arguments.known_of(args)
         for name, value in setting.items():
             if isinstance(value, float | np.floating) and not arguments.is_seed(name):
-                paths[name] = find(name, known)
-                if paths[name] not in index:
+                self.paths[name] = path = find(name, known)
+                if path not in index:
                     raise TypeError(f"sweep: {name!r} takes no number; got {value!r}")
-                at[name] = index[paths[name]]
-        shapes = tuple((np.shape(x), _dtype(x)) for x in leaves)
-        structure = (treedef, shapes, tuple((name, _hashable(x)) for name, x in fixed.items()))
-        return cls(structure, fixed, treedef, leaves, at, paths, tree)
+                self.at[name] = index[path]
+        shapes = tuple((np.shape(x), _dtype(x)) for x in self.leaves)
+        fixed = tuple((name, _hashable(x)) for name, x in self.fixed.items())
+        self.structure = self.treedef, shapes, fixed
+        self.members, self.seeds = [], []
+        self.floats: dict[str, list[float]] = {name: [] for name in self.at}
+        self.checked: set[tuple[str, float]] = set()
 
     def add(self, arguments: Arguments, member: int, setting):
         self.members.append(member)
-        seed = setting.get(SEED, 0) if arguments.keyed and SEED not in arguments.names else 0
+        seed = setting.get(SEED, 0) if arguments.is_seed(SEED) else 0
         if isinstance(seed, bool) or int(seed) != seed or seed < 0:
             raise ValueError(f"sweep: seed must be a whole number of at least 0; got {seed!r}")
         self.seeds.append(int(seed))
         for name, values in self.floats.items():
             value = float(setting[name])
-            if (name, value) not in self.checked:
-                replaced(
-                    self.tree, self.paths[name], value
-                )  # raises outside the interval of its type
+            if (name, value) not in self.checked:  # raises outside the interval of its type
+                replaced(self.tree, self.paths[name], value)
                 self.checked.add((name, value))
             values.append(value)
 
 
-def _dtype(x) -> Any:
+def _dtype(x):
     return x.dtype if hasattr(x, "dtype") else jax.dtypes.canonicalize_dtype(type(x))
 
 
 def _merge(arguments: Arguments, similar: list[_Similar]) -> Group:
-    first = similar[0]
-    differ = {
-        i
-        for some in similar[1:]
-        for i, (a, b) in enumerate(zip(first.leaves, some.leaves, strict=True))
-        if not _same(a, b)
-    }
-    varying = sorted(differ | {i for some in similar for i in some.at.values()})
-    order = np.argsort(np.concatenate([some.members for some in similar]), kind="stable")
+    first, differ = similar[0], {i for some in similar for i in some.at.values()}
+    for some in similar[1:]:
+        pairs = zip(first.leaves, some.leaves, strict=True)
+        differ |= {i for i, (a, b) in enumerate(pairs) if not _same(a, b)}
+    varying = tuple(sorted(differ))
+    members = np.concatenate([some.members for some in similar])
+    seeds = np.concatenate([some.seeds for some in similar]).astype(np.uint32)
+    order = np.argsort(members, kind="stable")
     columns = []
     for i in varying:
         parts = []
         for some in similar:
             name = next((name for name, at in some.at.items() if at == i), None)
-            values = some.floats[name] if name else [some.leaves[i]] * len(some.members)
-            parts += values
+            parts += some.floats[name] if name else [some.leaves[i]] * len(some.members)
         columns.append(np.stack([np.asarray(x, _dtype(first.leaves[i])) for x in parts])[order])
     shared = tuple(i for i, x in enumerate(first.leaves) if i not in varying and np.ndim(x) > 0)
     return Group(
-        members=np.concatenate([some.members for some in similar])[order],
-        fixed=first.fixed,
-        treedef=first.treedef,
-        leaves=first.leaves,
-        varying=tuple(varying),
-        columns=tuple(columns),
-        seeds=np.concatenate([some.seeds for some in similar]).astype(np.uint32)[order],
-        shared=shared,
-        keyed=arguments.keyed,
-    )
+        members[order], first.fixed, first.treedef, first.leaves, varying, tuple(columns),
+        seeds[order], shared, arguments.keyed,
+    )  # fmt: skip
 
 
 def _same(a, b) -> bool:

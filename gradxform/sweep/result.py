@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from gradxform.core.leaves import Tree
 from gradxform.core.transform import Transform
 from gradxform.display.code import code
 from gradxform.sweep.members import Arguments, Group
-from gradxform.sweep.space import Labelled, Space
-from gradxform.sweep.store import unflat
+from gradxform.sweep.space import Labelled, Setting, Space
+from gradxform.sweep.store import Memory, unflat
 
 
 def better(values, mode: str) -> np.ndarray:
@@ -32,6 +33,11 @@ class Trial(NamedTuple):
     history: dict[str, np.ndarray]
     numbers: list[np.ndarray]
     seconds: np.ndarray  # [2], spent on training and on compiling
+
+    @property
+    def length(self) -> int:
+        """How many steps its history has."""
+        return next(iter(self.history.values())).shape[1]
 
     def scores(self, metric: str) -> np.ndarray:
         """The metric at the last step run [n]."""
@@ -56,10 +62,10 @@ class Member(NamedTuple):
     """One member of a sweep."""
 
     index: int
-    setting: dict[str, Any]
+    setting: Setting
     score: float
-    optimizer: Any
-    params: Any
+    optimizer: Transform | None
+    params: Tree
 
 
 @dataclass(frozen=True)
@@ -93,44 +99,27 @@ class SweepResult:
     _groups: list[Group] = field(repr=False)
     _where: list[tuple[str, int, int]] = field(repr=False)  # of each member: chunk, row, group
     _numbers: dict[int, list[np.ndarray]] = field(repr=False)
-    _store: Any = field(repr=False)
-    _like: Callable[[int], Any] = field(repr=False)
+    _store: Memory = field(repr=False)
+    _like: Callable[[int], Tree] = field(repr=False)
 
     @classmethod
     def of(
-        cls,
-        arguments,
-        space,
-        groups: list[Group],
-        trials: dict[str, Trial],
-        store,
-        like,
-        metric,
-        mode,
-        seconds,
-        compiling,
-    ):
+        cls, arguments, space, groups: list[Group], trials: dict[str, Trial], store, like, metric,
+        mode, seconds, compiling,
+    ):  # fmt: skip
         """Put the chunks together; those of later rungs continue earlier ones."""
         n = len(space)
-        steps, where = np.zeros(n, int), [("", 0, 0)] * n
-        names = list(dict.fromkeys(name for t in trials.values() for name in t.history))
-        lengths = np.zeros(n, int)
+        where, numbers = [("", 0, 0)] * n, {}
+        steps, lengths, filled = np.zeros((3, n), int)
+        diverged, dropped = np.zeros((2, n), bool)
         for t in trials.values():
-            lengths[groups[t.group].members[t.positions]] += next(iter(t.history.values())).shape[1]
-        history = {
-            name: np.full((n, int(lengths.max())), np.nan, jax.dtypes.canonicalize_dtype(float))
-            for name in names
-        }
-        filled, diverged, dropped, numbers = (
-            np.zeros(n, int),
-            np.zeros(n, bool),
-            np.zeros(n, bool),
-            {},
-        )
+            lengths[groups[t.group].members[t.positions]] += t.length
+        blank = np.full((n, lengths.max()), np.nan, jax.dtypes.canonicalize_dtype(float))
+        names = dict.fromkeys(name for t in trials.values() for name in t.history)
+        history = {name: blank.copy() for name in names}
         top = max(int(chunk.split("-")[0]) for chunk in trials)
         for chunk, t in trials.items():
-            members = groups[t.group].members[t.positions]
-            length = next(iter(t.history.values())).shape[1]
+            members, length = groups[t.group].members[t.positions], t.length
             for row, member in enumerate(members.tolist()):
                 for name, values in t.history.items():
                     history[name][member, filled[member] : filled[member] + length] = values[row]
@@ -165,9 +154,8 @@ class SweepResult:
         """Members from best to worst: those that finished, those that were dropped early, those
         that diverged.
         """
-        return np.lexsort(
-            (np.arange(len(self)), -self.goodness, np.where(self.diverged, 2, self.dropped))
-        )
+        rank = np.where(self.diverged, 2, self.dropped)
+        return np.lexsort((np.arange(len(self)), -self.goodness, rank))
 
     @property
     def best(self) -> Member:
@@ -182,34 +170,28 @@ class SweepResult:
 
     def member(self, i: int) -> Member:
         """A member by its index in the space."""
-        return Member(
-            i,
-            self.setting(i),
-            float(self.scores[i]),
-            next(iter(self._optimizers(i)), None),
-            self.params(i),
-        )
+        tx = next(iter(self._optimizers(i)), None)
+        return Member(i, self.setting(i), float(self.scores[i]), tx, self.params(i))
 
-    def setting(self, i: int) -> dict[str, Any]:
+    def setting(self, i: int) -> Setting:
         """A member's setting."""
         return dict(self.space[i])
 
-    def arguments(self, i: int) -> dict[str, Any]:
+    def arguments(self, i: int) -> Setting:
         """What `train` was called with for a member, but its key; in a population, the numbers it
         ended with.
         """
         args = self._arguments.of(self.setting(i))
         if i in self._numbers:
             group = self._groups[self._where[i][2]]
-            leaves, treedef = jax.tree.flatten(
-                {k: args[k] for k in group.treedef.unflatten(group.leaves)}
-            )
+            given = {name: args[name] for name in group.treedef.unflatten(group.leaves)}
+            leaves, treedef = jax.tree.flatten(given)
             for at, x in zip(group.varying, self._numbers[i], strict=True):
                 leaves[at] = x.item() if np.ndim(x) == 0 else x
             args = args | treedef.unflatten(leaves)
         return args
 
-    def optimizer(self, i: int) -> Any:
+    def optimizer(self, i: int) -> Transform:
         """The optimizer of a member, ready to use.
 
         Raises:
@@ -223,22 +205,20 @@ class SweepResult:
     def _optimizers(self, i: int) -> list[Transform]:
         return [x for x in self.arguments(i).values() if isinstance(x, Transform)]
 
-    def params(self, i: int) -> Any:
+    def params(self, i: int) -> Tree:
         """The parameters that a member ended with, read from disk where the sweep has a folder."""
         chunk, row, g = self._where[i]
         arrays = self._store.load(chunk, "params/")
-        return unflat(self._like(g), {k.removeprefix("params/"): x[row] for k, x in arrays.items()})
+        return unflat(self._like(g), {name: x[row] for name, x in arrays.items()})
 
-    def stacked(self) -> Any:
+    def stacked(self) -> Tree:
         """The parameters of all members, [members, ...], where all are of one structure."""
         chunks = {name: self._store.load(name, "params/") for name, *_ in self._where}
-        arrays = {
-            k.removeprefix("params/"): np.stack([chunks[c][k][row] for c, row, _ in self._where])
-            for k in next(iter(chunks.values()))
-        }
+        names = next(iter(chunks.values()))
+        arrays = {k: np.stack([chunks[c][k][row] for c, row, _ in self._where]) for k in names}
         return unflat(self._like(self._where[0][2]), arrays)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Setting]:
         """One dict for each member: its setting as text and numbers, its last metrics, steps,
         whether it diverged.
         """
@@ -260,7 +240,7 @@ class SweepResult:
         frame = pandas.DataFrame(self.rows())
         return frame.iloc[self.order()].reset_index(drop=True)
 
-    def sensitivity(self) -> dict[str, dict[str, Any]]:
+    def sensitivity(self) -> dict[str, dict]:
         """How much each name matters: for every value the best and the median score, and the share
         of ranks it explains.
 
@@ -274,31 +254,20 @@ class SweepResult:
         for name in self.space.names:
             values = [shown(setting.get(name)) for setting in self.space]
             kept = [i for i, v in enumerate(values) if v is not None]
-            bins = _bins([values[i] for i in kept])
-            rows = []
-            for label, inside in bins:
+            rows, total, between = [], np.var(ranks[kept]), 0.0
+            for label, inside in _bins([values[i] for i in kept]):
                 at = np.array([kept[j] for j in inside])
                 alive = at[~self.diverged[at]]
                 scores = self.scores[alive] if len(alive) else np.array([np.nan])
-                best = scores.max() if self.mode == "max" else scores.min()
-                rows.append(
-                    {
-                        "value": label,
-                        "best": float(best),
-                        "median": float(np.median(scores)),
-                        "diverged": len(at) - len(alive),
-                        "members": len(at),
-                    }
-                )
-            total = np.var(ranks[kept])
-            means = np.array([ranks[[kept[j] for j in inside]].mean() for _, inside in bins])
-            sizes = np.array([len(inside) for _, inside in bins])
-            between = np.sum(sizes * (means - ranks[kept].mean()) ** 2) / len(kept)
+                best = float(scores.max() if self.mode == "max" else scores.min())
+                row = {"value": label, "best": best, "median": float(np.median(scores))}
+                rows.append(row | {"diverged": len(at) - len(alive), "members": len(at)})
+                between += len(at) * (ranks[at].mean() - ranks[kept].mean()) ** 2 / len(kept)
             found[name] = {"importance": float(between / total) if total else 0.0, "values": rows}
         return dict(sorted(found.items(), key=lambda item: -item[1]["importance"]))
 
 
-def shown(x) -> Any:
+def shown(x):
     """A value as a table shows it: numbers as they are, the rest as text."""
     if isinstance(x, Labelled):
         return x.label
@@ -309,15 +278,12 @@ def shown(x) -> Any:
     return code(x)
 
 
-def _bins(values: list[Any], most: int = 8) -> list[tuple[Any, list[int]]]:
+def _bins(values: list, most: int = 8) -> list[tuple]:
     distinct = list(dict.fromkeys(values))
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in distinct)
     if numeric:
         distinct.sort()
     if not numeric or len(distinct) <= 2 * most:
         return [(v, [i for i, x in enumerate(values) if x == v]) for v in distinct]
-    order = np.argsort(values, kind="stable")
-    return [
-        (float(np.median([values[i] for i in part])), part.tolist())
-        for part in np.array_split(order, most)
-    ]
+    parts = np.array_split(np.argsort(values, kind="stable"), most)
+    return [(float(np.median([values[i] for i in part])), part.tolist()) for part in parts]

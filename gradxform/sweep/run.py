@@ -5,7 +5,6 @@ finished.
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,30 +15,19 @@ from gradxform.sweep.engine import Engine
 from gradxform.sweep.members import Arguments, group
 from gradxform.sweep.result import SweepResult, Trial, better
 from gradxform.sweep.search import Halving, Population, Task, Tasks
-from gradxform.sweep.space import Labelled, as_space
-from gradxform.sweep.store import Folder, Memory, digest, fingerprint, flat
+from gradxform.sweep.space import Setting, as_space, unlabelled
+from gradxform.sweep.store import Folder, Memory, digest, fingerprint, flat, within
 from gradxform.sweep.stretches import PausePlan, Progress, notes, restored, run_task
-from gradxform.train.paced import Trained
 
 AHEAD = 2  # structures whose programs are compiled while another trains
 
 
 def sweep(
-    train: Callable[..., Any],
-    space,
-    *,
-    metric: str | None = None,
-    mode: str | None = None,
-    out=None,
-    chunk: int | None = None,
-    memory: float | None = None,
-    devices: int | Sequence[Any] | None = None,
-    every: int | None = None,
-    halving: Halving | None = None,
-    population: Population | None = None,
-    progress: Progress | None = None,
-    patience: float = 600.0,
-) -> SweepResult:
+    train: Callable, space, *, metric: str | None = None, mode: str | None = None, out=None,
+    chunk: int | None = None, memory: float | None = None, devices: int | Sequence | None = None,
+    every: int | None = None, halving: Halving | None = None, population: Population | None = None,
+    progress: Progress | None = None, patience: float = 600.0,
+) -> SweepResult:  # fmt: skip
     """Train every member of a space: a function of its arguments, at the values that each setting
     names.
 
@@ -113,7 +101,7 @@ def prepare(
     return Preparation(arguments, space, engines, store, pauses, (metric, mode), chunk, memory)
 
 
-def _devices(devices) -> list[Any]:
+def _devices(devices) -> list:
     local = jax.local_devices()
     if devices is None or isinstance(devices, int):
         if devices is not None and not 1 <= devices <= len(local):
@@ -129,7 +117,7 @@ class Preparation:
 
     def __init__(
         self, arguments: Arguments, space, engines: list[Engine], store: Memory, pauses: PausePlan,
-        judged: tuple[Any, Any], chunk: int | None, memory: float | None,
+        judged: tuple, chunk: int | None, memory: float | None,
     ):  # fmt: skip
         self.arguments, self.space, self.engines, self.store = arguments, space, engines, store
         self.pauses, self.progress, self.chunk, self.memory = pauses, pauses.progress, chunk, memory
@@ -144,7 +132,7 @@ class Preparation:
         members = len(engine.group.members)
         return min(self.chunk or members, -(-members // self.processes))
 
-    def compile_ahead(self, g: int, sizes: dict[int, int] | None = None) -> None:
+    def compile_ahead(self, g: int, sizes: dict[int, int] | None = None):
         """Begin to compile the programs of a group and of the next ones."""
         for at in range(g, min(g + 1 + AHEAD, len(self.engines))):
             size = (sizes or {}).get(at) or self.size(self.engines[at])
@@ -164,43 +152,37 @@ class Preparation:
 
     def finish(self) -> SweepResult:
         """Train what is not finished, and put everything together."""
-        began = time.perf_counter()
+        began, groups = time.perf_counter(), [e.group for e in self.engines]
         compiled = sum(e.compile_seconds for e in self.engines)
         plan = self.store.open(self.plan(), self.process == 0)
-        self.progress.begin(len(self.space), notes([e.group for e in self.engines]))
-        names = self.run_tasks(plan["chunks"])
+        self.progress.begin(len(self.space), notes(groups))
+        trials = {name: self.summary(name) for name in self.run_tasks(plan["chunks"])}
         return SweepResult.of(
-            self.arguments, self.space, [e.group for e in self.engines],
-            {name: self.summary(name) for name in names}, self.store,
+            self.arguments, self.space, groups, trials, self.store,
             lambda g: self.engines[g].member.params, self.metric, self.mode,
             time.perf_counter() - began + compiled, sum(e.compile_seconds for e in self.engines),
         )  # fmt: skip
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> dict:
         """What identifies the sweep, and its chunks: cut so that each fits, and every process has
         one.
         """
-        folder = isinstance(self.store, Folder)
-        groups = [e.group for e in self.engines]
-        texts, data = [], []
-        if folder:
+        groups, texts, data = [e.group for e in self.engines], [], []
+        if isinstance(self.store, Folder):
             texts = [str(part) for e in self.engines for part in e.member[1:]]
             data = [digest(flat(g.shared_arrays())) for g in groups]
         numbers = [x for g in groups for x in (*g.leaves, g.treedef) if np.ndim(x) == 0]
         judged = self.metric, self.mode, self.pauses.halving, self.pauses.population
         facts = {
-            "settings": fingerprint(*(code(_plain(setting)) for setting in self.space)),
+            "settings": fingerprint(*map(_written, self.space)),
             "numbers": fingerprint(*map(code, numbers)),
             "data": fingerprint(*data),
             "program": fingerprint(*texts),
             "options": repr(judged),
             "jax": jax.__version__,
         }
-        plan = {
-            "fingerprint": fingerprint(*(f"{k} {v}" for k, v in facts.items())),
-            "facts": facts,
-            "chunks": [],
-        }
+        chunks, known = [], fingerprint(*(f"{k} {v}" for k, v in facts.items()))
+        plan = {"fingerprint": known, "facts": facts, "chunks": chunks}
         if self.process or self.store.planned:
             return plan  # the one on disk counts: its chunks may have been cut elsewhere
         for g, engine in enumerate(self.engines):
@@ -208,9 +190,8 @@ class Preparation:
             if self.chunk is None and not (self.pauses.population and not self.memory):
                 self.compile_ahead(g)
                 size = engine.fitting(size, self.memory, self.pauses.stride)
-            plan["chunks"] += [
-                (g, list(range(i, min(i + size, members)))) for i in range(0, members, size)
-            ]
+            starts = range(0, members, size)
+            chunks += [(g, list(range(i, min(i + size, members)))) for i in starts]
         return plan
 
     def run_tasks(self, chunks) -> list[str]:
@@ -218,9 +199,8 @@ class Preparation:
         of them.
         """
         if self.pauses.population and len(chunks) > len(self.engines):
-            self.progress.note(
-                f"{len(chunks)} populations: members of different chunks do not compete; see chunk"
-            )
+            why = "members of different chunks do not compete; see chunk"
+            self.progress.note(f"{len(chunks)} populations: {why}")
         tasks = self._tasks(chunks)
         names: list[str] = []
         for turn, task in enumerate(tasks):
@@ -239,11 +219,10 @@ class Preparation:
         judge = lambda trial: trial.goodness(self.metric, self.mode)  # noqa: E731
         return Tasks(chunks, self.pauses.halving, self.store.wait, self.summary, judge)
 
-    def carry_out(self, task: Task, size: int) -> None:
+    def carry_out(self, task: Task, size: int):
         """Train the members of a task, and keep what comes of it."""
         engine, n = self.engines[task.group], len(task.positions)
-        members = engine.group.members[task.positions]
-        batched = engine.rows(task.positions, size)
+        members, batched = engine.group.members[task.positions], engine.rows(task.positions, size)
         began, compiled = time.perf_counter(), engine.compile_seconds
         self.progress.start(members, engine.group.description)
 
@@ -253,40 +232,25 @@ class Preparation:
 
         steps = engine.steps
         if (self.pauses.halving or self.pauses.population) and not steps:
-            raise TypeError(
-                "sweep: halving and population need a training that can pause: return a Paced, or "
-                "use sweep.fit"
-            )
+            ways = "return a Paced, or use sweep.fit"
+            raise TypeError(f"sweep: halving and population need a training that can pause: {ways}")
         if steps and self.pauses.stride(steps):
-            carry = (
-                restored(task.sources, self.store.load, engine.member.first.out, len(batched[1]))
-                if task.rung
-                else engine.call("begin", batched)
-            )
-            found = run_task(
-                engine,
-                self.pauses,
-                task,
-                batched,
-                carry,
-                look,
-                lambda latest: better(latest[self.metric], self.mode),
-            )
+            if task.rung:
+                like = engine.member.first.out
+                carry = restored(task.sources, self.store.load, like, len(batched[1]))
+            else:
+                carry = engine.call("begin", batched)
+            judge = lambda latest: better(latest[self.metric], self.mode)  # noqa: E731
+            found = run_task(engine, self.pauses, task, batched, carry, look, judge)
         else:
             found = engine.call("whole", batched), np.ones(n, bool), {}
-        (params, history, ran), active = jax.device_get(_plain_keys(found[0])), found[1]
+        trained, active, arrays = found
+        params, history, ran = jax.device_get(jax.tree.map(_plain_key, trained))
         seconds = time.perf_counter() - began - (engine.compile_seconds - compiled)
-        spent, engine.compile_told = (
-            engine.compile_seconds - engine.compile_told,
-            engine.compile_seconds,
-        )
-        arrays: dict[str, np.ndarray] = found[2] | {
-            "group": np.full(n, task.group),
-            "position": task.positions,
-            "active": active,
-            "ran": np.asarray(ran)[:n],
-            "seconds": np.array([seconds, spent]),
-        }
+        spent = engine.compile_seconds - engine.compile_told
+        engine.compile_told = engine.compile_seconds
+        arrays |= {"group": np.full(n, task.group), "position": task.positions, "active": active}
+        arrays |= {"ran": np.asarray(ran)[:n], "seconds": np.array([seconds, spent])}
         arrays |= {f"history/{k}": np.asarray(x)[:n] for k, x in history.items()}
         arrays |= {f"params/{k}": x[:n] for k, x in flat(params).items()}
         self.store.save(task.name, arrays)
@@ -296,22 +260,18 @@ class Preparation:
         """What is known of the members of a finished task, but for their parameters."""
         if name not in self.summaries:
             arrays = self.store.load(name)
+            history, numbers = within("history/", arrays), within("numbers/", arrays)
             try:
                 self.summaries[name] = Trial(
-                    int(arrays["group"][0]),
-                    arrays["position"],
-                    arrays["ran"],
-                    arrays["active"],
-                    {k[8:]: x for k, x in arrays.items() if k.startswith("history/")},
-                    [x for k, x in arrays.items() if k.startswith("numbers/")],
-                    arrays["seconds"],
-                )
+                    int(arrays["group"][0]), arrays["position"], arrays["ran"], arrays["active"],
+                    history, list(numbers.values()), arrays["seconds"],
+                )  # fmt: skip
             except (KeyError, IndexError) as error:
                 raise ValueError(f"{name}: this chunk lacks {error}") from error
         self._choose_metric(list(self.summaries[name].history))
         return self.summaries[name]
 
-    def _choose_metric(self, names: list[str]) -> None:
+    def _choose_metric(self, names: list[str]):
         if self.metric is None:
             preferred = ("val_accuracy", "val_loss", "accuracy", "loss", "train_loss")
             self.metric = next((name for name in preferred if name in names), names[0])
@@ -322,9 +282,9 @@ class Preparation:
             raise ValueError(f'sweep: mode must be "min" or "max"; got {self.mode!r}')
 
 
-def _plain_keys(trained: Trained) -> Trained:
-    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, trained)
+def _plain_key(x):
+    return jax.random.key_data(x) if is_key(x) else x
 
 
-def _plain(setting: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.value if isinstance(v, Labelled) else v for k, v in setting.items()}
+def _written(setting: Setting) -> str:
+    return code({name: unlabelled(x) for name, x in setting.items()})

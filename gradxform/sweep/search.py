@@ -60,10 +60,8 @@ class Halving:
         """Return self, or raise ValueError for what cannot be."""
         rungs = (0, *self.rungs, steps)
         if not self.rungs or any(b <= a for a, b in pairwise(rungs)):
-            raise ValueError(
-                f"halving: rungs must ascend from 1 to less than the {steps} steps; got "
-                f"{self.rungs}"
-            )
+            must = f"ascend from 1 to less than the {steps} steps"
+            raise ValueError(f"halving: rungs must {must}; got {self.rungs}")
         if not 0 < self.keep < 1:
             raise ValueError(f"halving: keep must lie in (0, 1); got {self.keep}")
         return self
@@ -81,27 +79,14 @@ class Tasks:
     `goodness(trial)` judges it.
     """
 
-    def __init__(
-        self,
-        chunks,
-        halving: Halving | None,
-        finished: Callable,
-        summary: Callable[[str], Trial],
-        goodness: Callable,
-    ):
-        self.first = [
-            Task(f"0-{c:05d}", 0, g, np.array(positions), [])
-            for c, (g, positions) in enumerate(chunks)
-        ]
-        self.halving, self.finished, self.summary, self.goodness = (
-            halving,
-            finished,
-            summary,
-            goodness,
-        )
+    def __init__(self, chunks, halving: Halving | None, finished, summary, goodness):
+        self.halving, self.finished, self.goodness = halving, finished, goodness
+        self.summary: Callable[[str], Trial] = summary
+        self.first: list[Task] = []
         self.width: dict[int, int] = {}
-        for task in self.first:
-            self.width[task.group] = max(self.width.get(task.group, 0), len(task.positions))
+        for c, (g, positions) in enumerate(chunks):
+            self.first.append(Task(f"0-{c:05d}", 0, g, np.array(positions), []))
+            self.width[g] = max(self.width.get(g, 0), len(positions))
 
     def __iter__(self) -> Iterator[Task]:
         if self.halving is None:
@@ -110,9 +95,8 @@ class Tasks:
             yield from self._level_by_level(self.halving)
         else:
             for g in self.width:
-                yield from self._as_they_come(
-                    [task for task in self.first if task.group == g], self.halving
-                )
+                first = [task for task in self.first if task.group == g]
+                yield from self._as_they_come(first, self.halving)
 
     def _level_by_level(self, halving: Halving):
         tasks = self.first
@@ -145,9 +129,7 @@ class Tasks:
         for rung in range(top):  # what is left over
             yield from rise(rung, 1)
 
-    def _promote(
-        self, halving: Halving, rung: int, seen: list[str], block: list[str]
-    ) -> list[Task]:
+    def _promote(self, halving: Halving, rung: int, seen: list[str], block: list[str]):
         """The tasks of a rung: those of the block that are among the best share of all seen, in
         full batches.
         """
@@ -157,11 +139,9 @@ class Tasks:
         trials = [self.summary(name) for name in seen]
         goodness = np.concatenate([self.goodness(trial) for trial in trials])
         goodness = np.where(np.concatenate([trial.active for trial in trials]), goodness, -np.inf)
-        rows = [
-            (name, trial.group, int(position), row)
-            for name, trial in zip(seen, trials, strict=True)
-            for row, position in enumerate(trial.positions)
-        ]
+        rows = []
+        for name, t in zip(seen, trials, strict=True):
+            rows += [(name, t.group, int(at), row) for row, at in enumerate(t.positions)]
         inside = np.array([i for i, row in enumerate(rows) if row[0] in set(block)])
         chosen = [rows[i] for i in promoted(goodness, inside, halving.keep)]
         tasks = []
@@ -170,11 +150,8 @@ class Tasks:
             for i in range(0, len(members), self.width[g]):
                 part = members[i : i + self.width[g]]
                 name = f"{rung}-{block[0].split('-')[1]}-{g}-{i // self.width[g]:05d}"
-                positions, sources = (
-                    np.array([row[2] for row in part]),
-                    [(row[0], row[3]) for row in part],
-                )
-                tasks.append(Task(name, rung, g, positions, sources))
+                positions = np.array([row[2] for row in part])
+                tasks.append(Task(name, rung, g, positions, [(row[0], row[3]) for row in part]))
         return tasks
 
 
@@ -208,9 +185,8 @@ class Population:
     def check(self, steps: int) -> "Population":
         """Return self, or raise ValueError for what cannot be."""
         if not 1 <= self.every <= steps:
-            raise ValueError(
-                f"population: every must lie between 1 and the {steps} steps; got {self.every}"
-            )
+            must = f"lie between 1 and the {steps} steps"
+            raise ValueError(f"population: every must {must}; got {self.every}")
         if not 0 < self.share <= 0.5:
             raise ValueError(f"population: share must lie in (0, 0.5]; got {self.share}")
         return self
@@ -232,9 +208,8 @@ def evolve(
     n = goodness.shape[0]
     k = max(1, int(share * n))
     draw, *keys = jax.random.split(key, 1 + len(jax.tree.leaves(numbers)))
-    order = jnp.argsort(
-        jnp.where(jnp.isnan(goodness), -jnp.inf, goodness), stable=True, descending=True
-    )
+    goodness = jnp.where(jnp.isnan(goodness), -jnp.inf, goodness)
+    order = jnp.argsort(goodness, stable=True, descending=True)
     parents = jnp.arange(n, dtype=jnp.int32)
     chosen = order[jax.random.randint(draw, (k,), 0, k)].astype(jnp.int32)
     parents = parents.at[order[n - k :]].set(chosen)

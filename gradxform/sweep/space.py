@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import numpy as np
 
+Setting = dict[str, Any]  # a value for each name
+
 
 def _plain(x):
     """A number of NumPy as one of Python, which prints as what it is."""
@@ -31,10 +33,8 @@ class Space(Sequence):
     every one of b.
     """
 
-    def __init__(self, settings: Iterable[Mapping[str, Any]]):
-        self.settings = tuple(
-            {name: _plain(x) for name, x in setting.items()} for setting in settings
-        )
+    def __init__(self, settings: Iterable[Mapping]):
+        self.settings = tuple({name: _plain(x) for name, x in one.items()} for one in settings)
 
     def __len__(self):
         return len(self.settings)
@@ -46,9 +46,8 @@ class Space(Sequence):
         return Space(self.settings + as_space(other).settings)
 
     def __mul__(self, other):
-        return Space(
-            _merged(a, b) for a, b in itertools.product(self.settings, as_space(other).settings)
-        )
+        pairs = itertools.product(self.settings, as_space(other).settings)
+        return Space(_merged(a, b) for a, b in pairs)
 
     def __eq__(self, other):
         return isinstance(other, Space) and self.settings == other.settings
@@ -76,18 +75,23 @@ class Labelled:
         return self.label
 
 
+def unlabelled(x):
+    """The value, without a label."""
+    return x.value if isinstance(x, Labelled) else x
+
+
 @dataclass(frozen=True)
 class Distribution:
     """Numbers or values to draw from, as a function of a uniform number in [0, 1)."""
 
-    quantile: Callable[[float], Any]
+    quantile: Callable
     name: str
 
-    def draw(self, rng: np.random.Generator) -> Any:
+    def draw(self, rng: np.random.Generator):
         """One value."""
         return self.quantile(rng.random())
 
-    def points(self, n: int) -> list[Any]:
+    def points(self, n: int) -> list:
         """n values evenly spaced in probability, both ends included: `grid(x=log_uniform(1e-4,
         1).points(9))`.
         """
@@ -124,22 +128,18 @@ def zip(*parts, **axes) -> Space:
     Raises:
         ValueError: axes of different lengths.
     """
-    spaces: list[tuple[str, Sequence[Mapping[str, Any]]]] = []
+    spaces: list[tuple[str, Sequence]] = []
     for part in (*parts, axes):
         if isinstance(part, Mapping):
-            spaces += [
-                (name, [{name: value} for value in _values("zip", name, values)])
-                for name, values in part.items()
-            ]
+            for name, values in part.items():
+                spaces.append((name, [{name: x} for x in _values("zip", name, values)]))
         else:
             spaces.append((repr(part), as_space(part)))
     if len({len(space) for _, space in spaces}) > 1:
         lengths = ", ".join(f"{name} has {len(space)}" for name, space in spaces)
         raise ValueError(f"zip: every axis must be equally long: {lengths}")
-    return Space(
-        _merged(*together)
-        for together in builtins.zip(*(space for _, space in spaces), strict=True)
-    )
+    together = builtins.zip(*(space for _, space in spaces), strict=True)
+    return Space(_merged(*settings) for settings in together)
 
 
 def random(n: int, key, *parts, **axes) -> Space:
@@ -149,15 +149,12 @@ def random(n: int, key, *parts, **axes) -> Space:
     shorter one.
     """
     axes = {name: x for part in (*parts, axes) for name, x in part.items()}
-    drawn = {
-        name: x if isinstance(x, Distribution) else choice(_values("random", name, x))
-        for name, x in axes.items()
-    }
+    for name, x in axes.items():
+        if not isinstance(x, Distribution):
+            axes[name] = choice(_values("random", name, x))
     data = key if isinstance(key, int) else np.asarray(jax.random.key_data(key)).tolist()
     rng = np.random.default_rng(data)
-    return Space(
-        {name: distribution.draw(rng) for name, distribution in drawn.items()} for _ in range(n)
-    )
+    return Space({name: axis.draw(rng) for name, axis in axes.items()} for _ in range(n))
 
 
 def uniform(low: float, high: float) -> Distribution:
@@ -171,28 +168,23 @@ def log_uniform(low: float, high: float) -> Distribution:
     """Uniform in the logarithm: as likely between 0.001 and 0.01 as between 0.01 and 0.1."""
     if not 0 < low <= high:
         raise ValueError(f"log_uniform: needs 0 < low <= high; got {low} and {high}")
-    span = np.log(high / low)
-    return Distribution(
-        lambda q: float(min(high, low * np.exp(span * q))), f"log_uniform({low:g}, {high:g})"
-    )
+    span, name = np.log(high / low), f"log_uniform({low:g}, {high:g})"
+    return Distribution(lambda q: float(min(high, low * np.exp(span * q))), name)
 
 
 def choice(values) -> Distribution:
     """One of the values, each as likely."""
     values = _values("choice", "values", values)
-    return Distribution(
-        lambda q: values[min(int(q * len(values)), len(values) - 1)], f"choice of {len(values)}"
-    )
+    n = len(values)
+    return Distribution(lambda q: values[min(int(q * n), n - 1)], f"choice of {n}")
 
 
-def _values(owner: str, name: str, values) -> list[Any]:
+def _values(owner: str, name: str, values) -> list:
     if isinstance(values, Mapping):
         return [Labelled(str(label), value) for label, value in values.items()]
     if isinstance(values, Distribution):
-        raise TypeError(
-            f"{owner}: {name} is a distribution; draw from it with random(n, key, ...), or take "
-            f"{name}=….points(n)"
-        )
+        ways = f"draw from it with random(n, key, ...), or take {name}=….points(n)"
+        raise TypeError(f"{owner}: {name} is a distribution; {ways}")
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{owner}: {name} must be a list of values; got {values!r}")
     values = list(values)
@@ -201,8 +193,8 @@ def _values(owner: str, name: str, values) -> list[Any]:
     return values
 
 
-def _merged(*settings: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _merged(*settings: Mapping) -> Setting:
+    out: Setting = {}
     for setting in settings:
         for name, value in setting.items():
             if name in out:

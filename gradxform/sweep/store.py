@@ -13,7 +13,6 @@ import re
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +32,11 @@ class Unsound(ValueError):
 
 def flat(tree) -> dict[str, np.ndarray]:
     """The leaves of a tree by path as NumPy arrays; a None leaf is absent, a key is its data."""
-    found, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/") or ".": plain(leaf)
-        for path, leaf in found
-    }
+    return {_name(path): plain(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/") or "."
 
 
 def unflat(like, arrays: dict[str, np.ndarray]):
@@ -45,7 +44,7 @@ def unflat(like, arrays: dict[str, np.ndarray]):
     found, treedef = jax.tree_util.tree_flatten_with_path(like)
     leaves = []
     for path, leaf in found:
-        x = arrays[jax.tree_util.keystr(path, simple=True, separator="/") or "."]
+        x = arrays[_name(path)]
         if is_key(leaf):
             kind = leaf.dtype._impl.name  # pyright: ignore[reportAttributeAccessIssue]  (key_impl takes no shapes)
             x = jax.random.wrap_key_data(jnp.asarray(x), impl=kind)
@@ -56,12 +55,12 @@ def unflat(like, arrays: dict[str, np.ndarray]):
 class Memory:
     """Keeps everything in this process."""
 
-    planned: Any = False  # whether there is a plan already
+    planned = False  # whether there is a plan already
 
     def __init__(self):
         self.kept: dict[str, dict[str, np.ndarray]] = {}
 
-    def open(self, plan: dict[str, Any], first: bool) -> dict[str, Any]:
+    def open(self, plan: dict, first: bool) -> dict:
         """The plan to follow."""
         return plan
 
@@ -69,19 +68,26 @@ class Memory:
         """Whether a chunk is finished."""
         return name in self.kept
 
-    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+    def save(self, name: str, arrays: dict[str, np.ndarray]):
         """Keep a finished chunk."""
         self.kept[name] = arrays
 
     def load(self, name: str, only: str = "") -> dict[str, np.ndarray]:
-        """The arrays of a finished chunk, those whose name begins with `only`."""
-        return {k: x for k, x in self.kept[name].items() if k.startswith(only)}
+        """The arrays of a finished chunk; with `only`, those that begin with it, named by the
+        rest.
+        """
+        return within(only, self.kept[name])
 
-    def wait(self, names: list[str]) -> None:
+    def wait(self, names: list[str]):
         """Return when all these chunks are finished."""
         missing = [name for name in names if name not in self.kept]
         if missing:
             raise RuntimeError(f"sweep: chunk {missing[0]} was never run")
+
+
+def within(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with a prefix, by the rest of their names."""
+    return {k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)}
 
 
 class Folder(Memory):
@@ -117,30 +123,19 @@ class Folder(Memory):
         try:
             kept = json.loads(file.read_text())
             changed = [k for k in ("format", "fingerprint") if kept[k] != plan[k]]
-            kept["chunks"] = [
-                (int(group), [int(i) for i in members]) for group, members in kept["chunks"]
-            ]
+            kept["chunks"] = [(int(g), [int(i) for i in members]) for g, members in kept["chunks"]]
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise Unsound(
-                f"{file} is damaged ({error}); choose another folder, or delete this one"
-            ) from error
+            advice = "choose another folder, or delete this one"
+            raise Unsound(f"{file} is damaged ({error}); {advice}") from error
         if changed:
-            facts = {
-                k
-                for k in {**plan["facts"], **kept.get("facts", {})}
-                if plan["facts"].get(k) != kept.get("facts", {}).get(k)
-            }
-            raise Unsound(
-                f"{self.path} holds another sweep (it differs in: "
-                f"{', '.join(sorted(facts)) or 'the program'}); "
-                "choose another folder"
-            )
-        if first:
-            for part in (self.path / "chunks").glob(
-                ".*.part"
-            ):  # of a process that was killed while it wrote
-                if time.time() - part.stat().st_mtime > self.patience:
-                    part.unlink(missing_ok=True)
+            new, old = plan["facts"], kept.get("facts", {})
+            facts = ", ".join(sorted(k for k in {**new, **old} if new.get(k) != old.get(k)))
+            what = f"(it differs in: {facts or 'the program'}); choose another folder"
+            raise Unsound(f"{self.path} holds another sweep {what}")
+        # A process that was killed while it wrote has left a part.
+        for part in (self.path / "chunks").glob(".*.part") if first else ():
+            if time.time() - part.stat().st_mtime > self.patience:
+                part.unlink(missing_ok=True)
         return kept
 
     def file(self, name: str) -> Path:
@@ -151,24 +146,16 @@ class Folder(Memory):
         return self.file(name).exists()
 
     def save(self, name, arrays):
-        dtypes = {k: x.dtype.name for k, x in arrays.items()}
-        raw = {
-            k: x if x.dtype.kind in "biufc" else x.view(f"u{x.dtype.itemsize}")
-            for k, x in arrays.items()
-        }  # bfloat16 and the like
-        facts = {
-            "fingerprint": self.fingerprint,
-            "chunk": name,
-            "dtypes": dtypes,
-            "digest": digest(raw),
-        }
+        facts = {"fingerprint": self.fingerprint, "chunk": name}
+        facts["dtypes"] = {k: x.dtype.name for k, x in arrays.items()}
+        raw = dict(arrays)
+        for k, x in arrays.items():
+            if x.dtype.kind not in "biufc":  # bfloat16 and the like
+                raw[k] = x.view(f"u{x.dtype.itemsize}")
+        facts["digest"] = digest(raw)
+        numbered = {f"a{i}": x for i, x in enumerate(raw.values())}
         file = io.BytesIO()
-        np.savez(
-            file,
-            allow_pickle=False,
-            **{f"a{i}": x for i, x in enumerate(raw.values())},
-            facts=np.array(json.dumps(facts)),
-        )
+        np.savez(file, allow_pickle=False, **numbered, facts=np.array(json.dumps(facts)))
         write_atomically(self.file(name), file.getvalue())
 
     def load(self, name, only=""):
@@ -177,40 +164,31 @@ class Folder(Memory):
         Raises:
             Unsound: the file is damaged, or belongs to another sweep.
         """
-        path = self.file(name)
-        advice = "delete it to train its members again"
+        path, advice = self.file(name), "delete it to train its members again"
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 facts = json.loads(str(file["facts"]))
                 raw = {k: file[f"a{i}"] for i, k in enumerate(facts["dtypes"])}
             sound = digest(raw) == facts["digest"]
-            arrays = {
-                k: x.view(np.dtype(facts["dtypes"][k]))
-                for k, x in raw.items()
-                if k.startswith(only)
-            }
+            arrays = {k: x.view(np.dtype(facts["dtypes"][k])) for k, x in raw.items()}
         except Exception as error:  # a damaged archive fails in as many ways as there are bytes
-            raise Unsound(
-                f"{path} is damaged ({type(error).__name__}: {error}); {advice}"
-            ) from error
-        if (facts.get("fingerprint"), facts.get("chunk")) != (self.fingerprint, name):
-            raise Unsound(
-                f"{path} belongs to another sweep or chunk ({facts.get('chunk')}); {advice}"
-            )
+            why = f"{type(error).__name__}: {error}"
+            raise Unsound(f"{path} is damaged ({why}); {advice}") from error
+        chunk = facts.get("chunk")
+        if (facts.get("fingerprint"), chunk) != (self.fingerprint, name):
+            raise Unsound(f"{path} belongs to another sweep or chunk ({chunk}); {advice}")
         if not sound:
             raise Unsound(f"{path} is damaged (its contents do not match their digest); {advice}")
-        return arrays
+        return within(only, arrays)
 
     def wait(self, names):
         """Return when all these chunks are finished, or raise TimeoutError when none comes for
         `patience` seconds.
         """
         for name in names:
-            self._until(
-                lambda name=name: self.has(name), f"chunk {name}, which another process trains"
-            )
+            self._until(self.file(name).exists, f"chunk {name}, which another process trains")
 
-    def _until(self, holds, what: str) -> None:
+    def _until(self, holds, what: str):
         known, since = self._count(), time.monotonic()
         while not holds():
             time.sleep(0.02)
@@ -218,10 +196,8 @@ class Folder(Memory):
             if now != known:
                 known, since = now, time.monotonic()
             if time.monotonic() - since > self.patience:
-                raise TimeoutError(
-                    f"sweep: waited {self.patience:g} s for {what}; run the same sweep again to go "
-                    "on where it is"
-                )
+                advice = "run the same sweep again to go on where it is"
+                raise TimeoutError(f"sweep: waited {self.patience:g} s for {what}; {advice}")
 
     def _count(self) -> int:
         chunks = self.path / "chunks"
@@ -239,12 +215,11 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 
 def fingerprint(*parts: str) -> str:
     """A hash of texts, with the addresses of Python objects left out."""
-    return hashlib.sha256(
-        "\n".join(re.sub(r"0x[0-9a-f]+", "0x", part) for part in parts).encode()
-    ).hexdigest()[:32]
+    text = re.sub(r"0x[0-9a-f]+", "0x", "\n".join(parts))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes):
     """All of it or nothing, even if the process or the machine stops half-way."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:

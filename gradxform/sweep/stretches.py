@@ -19,32 +19,27 @@ class Progress:
 
     listens = False  # whether metrics should be streamed although nobody asked for a report every few steps
 
-    def begin(self, members: int, notes: list[str]) -> None:
+    def begin(self, members: int, notes: list[str]):
         """The sweep starts; the notes say how its members are grouped."""
 
-    def note(self, text: str) -> None:
+    def note(self, text: str):
         """Something the user should know."""
 
-    def start(self, members: np.ndarray, what: str) -> None:
+    def start(self, members: np.ndarray, what: str):
         """A chunk starts: it may be compiled first."""
 
     def step(
         self, members: np.ndarray, step: int, metrics: dict[str, np.ndarray], metric: str, mode: str
-    ) -> None:
+    ):
         """The members of the chunk under way have reached a step; metrics [n] are the latest."""
 
     def done(
-        self,
-        members: np.ndarray,
-        trial,
-        metric: str,
-        mode: str,
-        seconds: float,
+        self, members: np.ndarray, trial, metric: str, mode: str, seconds: float,
         compile_seconds: float,
-    ) -> None:
+    ):  # fmt: skip
         """A chunk is finished and kept; the trial holds its metrics."""
 
-    def kept(self, members: int) -> None:
+    def kept(self, members: int):
         """A chunk was finished in an earlier run, or by another process."""
 
 
@@ -75,15 +70,7 @@ class PausePlan:
         return ends[rung], ends[rung + 1]
 
 
-def run_task(
-    engine: Engine,
-    pauses: PausePlan,
-    task: Task,
-    batched,
-    carry,
-    look: Callable,
-    goodness: Callable,
-):
+def run_task(engine: Engine, pauses: PausePlan, task: Task, batched, carry, look, goodness):
     """A task from its first step to its last: `(trained, active [n], arrays to keep with it)`.
 
     The next steps are under way before the metrics of the last ones are looked at, so that the
@@ -97,10 +84,8 @@ def run_task(
     def read(segment):
         metrics, ran, live = jax.device_get(segment)
         seen.append((metrics, ran))
-        look(
-            begin + sum(len(next(iter(m.values()))[0]) for m, _ in seen),
-            {k: x[:n, -1] for k, x in metrics.items()},
-        )
+        done = sum(len(next(iter(m.values()))[0]) for m, _ in seen)
+        look(begin + done, {k: x[:n, -1] for k, x in metrics.items()})
         return live[:n]
 
     while start < stop and active.any():
@@ -110,24 +95,19 @@ def run_task(
         start += length
         if pauses.population and start < stop:
             active = read(waiting.pop())
-            latest = {k: x[:n, -1] for k, x in seen[-1][0].items()}
-            batched, carry = _evolved(
-                engine, pauses.population, batched, carry, goodness(latest), initial, start
-            )
+            good = goodness({k: x[:n, -1] for k, x in seen[-1][0].items()})
+            of = engine, pauses.population
+            batched, carry = _evolved(*of, batched, carry, good, initial, start)
         elif len(waiting) > 1:
             active = read(waiting.pop(0))
     for segment in waiting:
         active = read(segment)
     history = {k: np.concatenate([metrics[k] for metrics, _ in seen], axis=1) for k in seen[0][0]}
-    history = {
-        k: np.pad(x, ((0, 0), (0, stop - begin - x.shape[1])), constant_values=np.nan)
-        for k, x in history.items()
-    }
-    arrays = (
-        {f"numbers/{i}": np.asarray(x)[:n] for i, x in enumerate(batched[0])}
-        if pauses.population
-        else {}
-    )
+    for k, x in history.items():
+        rest = (0, 0), (0, stop - begin - x.shape[1])
+        history[k] = np.pad(x, rest, constant_values=np.nan)
+    numbers = batched[0] if pauses.population else ()
+    arrays = {f"numbers/{i}": np.asarray(x)[:n] for i, x in enumerate(numbers)}
     if stop < steps:
         arrays |= {f"carry/{k}": x[:n] for k, x in flat(carry).items()}
     kept = engine.call("finish", batched, carry)
@@ -141,35 +121,25 @@ def _evolved(engine: Engine, population: Population, batched, carry, goodness, i
     """The batch after one evolution. What has an upper bound, as a decay rate has, stays below its
     initial maximum.
     """
-    n, size = len(goodness), len(batched[1])
-    key = jax.random.fold_in(jax.random.key(int(batched[1][0])), step)
+    n, seeds = len(goodness), batched[1]
+    key = jax.random.fold_in(jax.random.key(int(seeds[0])), step)
     members = jax.tree.map(lambda x: jnp.asarray(x)[:n], (carry, batched[0]))
-    bounded = engine.group.bounded()
     high = tuple(
         jnp.max(jnp.asarray(x[:n]), axis=0) if b else jnp.full(x.shape[1:], jnp.inf, x.dtype)
-        for x, b in zip(initial, bounded, strict=True)
+        for x, b in zip(initial, engine.group.bounded(), strict=True)
     )
-    grown, numbers, _ = _evolve(
-        key,
-        jnp.asarray(goodness, float),
-        *members,
-        share=population.share,
-        factors=population.factors,
-        high=high,
-    )
-    at = np.resize(np.arange(n), size)
-    grown, numbers = jax.tree.map(lambda x: x[at], (grown, numbers))
-    return (jax.device_get(numbers), batched[1]), jax.device_put(
-        grown, jax.tree.leaves(carry)[0].sharding
-    )
+    goodness, share, factors = jnp.asarray(goodness, float), population.share, population.factors
+    grown = _evolve(key, goodness, *members, share=share, factors=factors, high=high)[:2]
+    at = np.resize(np.arange(n), len(seeds))
+    grown, numbers = jax.tree.map(lambda x: x[at], grown)
+    grown = jax.device_put(grown, jax.tree.leaves(carry)[0].sharding)
+    return (jax.device_get(numbers), seeds), grown
 
 
 def restored(sources, load: Callable, like, size: int):
     """The carries of members, each from the file of the rung below, repeated to fill the batch."""
     files = {name: load(name, "carry/") for name in dict.fromkeys(name for name, _ in sources)}
-    rows = [
-        {k.removeprefix("carry/"): x[row] for k, x in files[name].items()} for name, row in sources
-    ]
+    rows = [{k: x[row] for k, x in files[name].items()} for name, row in sources]
     at = np.resize(np.arange(len(rows)), size)
     return unflat(like, {k: np.stack([rows[i][k] for i in at]) for k in rows[0]})
 

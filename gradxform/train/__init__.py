@@ -5,15 +5,6 @@ from gradxform.train.loop import Carry, FitResult, Training, fit
 from gradxform.train.stopping import EarlyStopping, StoppingState
 
 __all__ = [
-    "Carry",
-    "EarlyStopping",
-    "FitResult",
-    "StoppingState",
-    "Training",
-    "batches",
-    "count",
-    "fit",
-    "partition",
-    "scan_batches",
-    "shuffle",
-]
+    "Carry", "EarlyStopping", "FitResult", "StoppingState", "Training", "batches", "count", "fit",
+    "partition", "scan_batches", "shuffle",
+]  # fmt: skip

@@ -7,14 +7,13 @@ is dropped on request.
 """
 
 import operator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradxform.core.leaves import path_string
+from gradxform.core.leaves import Tree, path_string
 
 __all__ = ["batches", "count", "partition", "scan_batches", "shuffle"]
 
@@ -32,14 +31,12 @@ def count(data):
     named = [(path_string(path), np.shape(leaf)) for path, leaf in leaves]
     for name, shape in named:
         if not shape:
-            raise ValueError(
-                f"data: leaf {name!r} is a scalar; every leaf needs a leading axis of examples"
-            )
-    lengths = {shape[0] for _, shape in named}
-    if len(lengths) > 1:
+            why = "every leaf needs a leading axis of examples"
+            raise ValueError(f"data: leaf {name!r} is a scalar; {why}")
+    n, *others = {shape[0] for _, shape in named}
+    if others:
         listed = ", ".join(f"{name!r} has {shape[0]}" for name, shape in named)
         raise ValueError(f"data: the leaves disagree on the number of examples: {listed}")
-    (n,) = lengths
     if n == 0:
         raise ValueError("data: there are 0 examples")
     return n
@@ -55,9 +52,8 @@ def _cut(data, batch_size, drop_last):
     if size < 1:
         raise ValueError(f"batch_size must be at least 1; got {size}")
     if drop_last and size > n:
-        raise ValueError(
-            f"batch_size={size} exceeds the {n} examples, so drop_last=True leaves no batch"
-        )
+        why = "so drop_last=True leaves no batch"
+        raise ValueError(f"batch_size={size} exceeds the {n} examples, {why}")
     return n, n // size
 
 
@@ -137,26 +133,20 @@ def scan_batches(step, carry, data, batch_size, *, key=None, drop_last=False, or
     """
     n, k = _cut(data, batch_size, drop_last)
     data = jax.tree.map(jnp.asarray, data)
-    last = None
     if key is not None:
         order = jax.random.permutation(key, n)
-    if order is None:
-        full, last = partition(data, batch_size, drop_last=drop_last)
-        body = step
-    else:
-        full, rest = partition(order, batch_size, drop_last=drop_last)
+    full, last = partition(data if order is None else order, batch_size, drop_last=drop_last)
 
-        def body(carry, index):
-            return step(carry, jax.tree.map(lambda leaf: _take(leaf, index), data))
+    def drawn(carry, index):
+        return step(carry, jax.tree.map(lambda leaf: _take(leaf, index), data))
 
-        if rest is not None:
-            last = jax.tree.map(lambda leaf: _take(leaf, rest), data)
-    outs: Any = None
+    body = step if order is None else drawn  # step itself is traced once however often it is given
+    outs: Tree = None
     if k:
         carry, outs = jax.lax.scan(body, carry, full)
     if last is None:
         return carry, outs
-    carry, out = step(carry, last)
+    carry, out = body(carry, last)
     if not k:
         return carry, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], out)
     return carry, jax.tree_util.tree_map_with_path(_append, outs, out)
@@ -167,8 +157,7 @@ def _append(path, stacked, leaf):
     if stacked.shape[1:] != leaf.shape:
         raise ValueError(
             f"scan_batches: the shape of out {path_string(path)!r} depends on the size of the "
-            "batch: "
-            f"{stacked.shape[1:]} for a full one, {leaf.shape} for the last; "
-            "reduce it inside step, or pass drop_last=True"
+            f"batch: {stacked.shape[1:]} for a full one, {leaf.shape} for the last; reduce it "
+            "inside step, or pass drop_last=True"
         )
     return jnp.concatenate([stacked, leaf[None]])

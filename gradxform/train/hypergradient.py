@@ -10,7 +10,6 @@ remembers nothing and costs one training for each number.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +18,7 @@ import numpy as np
 from gradxform.train.paced import Paced
 
 
-def hypergradient(
-    train: Callable[[Any], Any],
-    tx,
-    *,
-    mode: str = "reverse",
-    loss: Callable[[Any], Any] | None = None,
-):
+def hypergradient(train: Callable, tx, *, mode: str = "reverse", loss: Callable | None = None):
     """∂ train(tx) / ∂ tx: a tree like tx with a derivative in place of each number; 0 for whole
     numbers.
 
@@ -44,62 +37,42 @@ def value_and_hypergradient(train, tx, *, mode: str = "reverse", loss=None):
     if mode not in ("reverse", "forward"):
         raise ValueError(f'hypergradient: mode must be "reverse" or "forward"; got {mode!r}')
     leaves, treedef = jax.tree.flatten(tx)
-    real = [
-        i for i, x in enumerate(leaves) if jnp.issubdtype(jax.dtypes.result_type(x), jnp.floating)
-    ]
-    numbers = [
-        jnp.asarray(leaves[i], jax.dtypes.canonicalize_dtype(jax.dtypes.result_type(leaves[i])))
-        for i in real
-    ]
+    dtypes = [jax.dtypes.result_type(x) for x in leaves]
+    real = [i for i, dtype in enumerate(dtypes) if jnp.issubdtype(dtype, jnp.floating)]
+    numbers = [jnp.asarray(leaves[i], jax.dtypes.canonicalize_dtype(dtypes[i])) for i in real]
+
+    def put(numbers, rest):
+        given = dict(enumerate(rest)) | dict(zip(real, numbers, strict=True))
+        return treedef.unflatten(given.values())
 
     def f(numbers):
-        given = list(leaves)
-        for i, x in zip(real, numbers, strict=True):
-            given[i] = x
-        value = _scalar(train(treedef.unflatten(given)), loss)
-        if jnp.shape(value) != ():
-            raise ValueError(
-                f"hypergradient: train must return a scalar; got shape {jnp.shape(value)}"
-            )
+        value = _scalar(train(put(numbers, leaves)), loss)
+        if shape := jnp.shape(value):
+            raise ValueError(f"hypergradient: train must return a scalar; got shape {shape}")
         return value
 
     value, found = jax.value_and_grad(f)(numbers) if mode == "reverse" else _forward(f, numbers)
-    gradient: list[Any] = [0.0] * len(leaves)
-    for i, x in zip(real, found, strict=True):
-        gradient[i] = x
-    return value, treedef.unflatten(gradient)
+    return value, put(found, [0.0] * len(leaves))
 
 
 def _scalar(out, loss):
     if not isinstance(out, Paced):
         return out
     if loss is None:
-        raise ValueError(
-            "hypergradient: train returned a Paced; loss(params) must say what to differentiate"
-        )
-
-    def step(carry, _):
-        return out.step(carry)[0], None
-
-    carry, _ = checkpointed_scan(step, out.init(), None, out.steps)
-    return loss(out.params(carry))
+        must = "loss(params) must say what to differentiate"
+        raise ValueError(f"hypergradient: train returned a Paced; {must}")
+    step = lambda carry, _: (out.step(carry)[0], None)  # noqa: E731
+    return loss(out.params(checkpointed_scan(step, out.init(), None, out.steps)[0]))
 
 
 def _forward(f, numbers):
-    sizes = [x.size for x in numbers]
-    total, starts = sum(sizes), np.cumsum([0, *sizes])
-    basis = []
-    for x, start, size in zip(numbers, starts, sizes, strict=False):
-        eye = np.zeros((total, size), x.dtype)
-        eye[start : start + size] = np.eye(size)
-        basis.append(jnp.asarray(eye.reshape(total, *x.shape)))
-    value, slopes = jax.vmap(
-        lambda tangent: jax.jvp(f, (numbers,), (tangent,)), out_axes=(None, 0)
-    )(basis)
-    parts = jnp.split(slopes, starts[1:-1])
-    return value, [
-        part.reshape(x.shape).astype(x.dtype) for part, x in zip(parts, numbers, strict=True)
-    ]
+    ends = np.cumsum([x.size for x in numbers])
+    eyes = zip(np.split(np.eye(ends[-1]), ends[:-1], axis=1), numbers, strict=True)
+    basis = [jnp.asarray(eye.reshape(-1, *x.shape), x.dtype) for eye, x in eyes]
+    slope = lambda tangent: jax.jvp(f, (numbers,), (tangent,))  # noqa: E731
+    value, slopes = jax.vmap(slope, out_axes=(None, 0))(basis)
+    parts = zip(jnp.split(slopes, ends[:-1]), numbers, strict=True)
+    return value, [part.reshape(x.shape).astype(x.dtype) for part, x in parts]
 
 
 def checkpointed_scan(step, carry, xs=None, length: int | None = None):
@@ -115,15 +88,16 @@ def checkpointed_scan(step, carry, xs=None, length: int | None = None):
     if n == 0:
         return jax.lax.scan(step, carry, xs, length)
     inner = math.isqrt(n)
-    outer = n // inner
+    outer, rest = divmod(n, inner)
+    full = n - rest
 
     def part(carry, xs, length):
         return jax.checkpoint(lambda c, x: jax.lax.scan(step, c, x, length))(carry, xs)
 
-    blocks = jax.tree.map(lambda x: x[: inner * outer].reshape(outer, inner, *x.shape[1:]), xs)
+    blocks = jax.tree.map(lambda x: x[:full].reshape(outer, inner, *x.shape[1:]), xs)
     carry, ys = jax.lax.scan(lambda c, x: part(c, x, inner), carry, blocks, outer)
-    ys = jax.tree.map(lambda y: y.reshape(inner * outer, *y.shape[2:]), ys)
-    if inner * outer == n:
+    ys = jax.tree.map(lambda y: y.reshape(full, *y.shape[2:]), ys)
+    if not rest:
         return carry, ys
-    carry, rest = part(carry, jax.tree.map(lambda x: x[inner * outer :], xs), n - inner * outer)
-    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, rest)
+    carry, more = part(carry, jax.tree.map(lambda x: x[full:], xs), rest)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, more)

@@ -16,13 +16,14 @@ A member that has stopped or diverged is inactive: an epoch leaves its whole car
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradxform.core.chain import apply_updates, as_transform
+from gradxform.core.leaves import Tree
 from gradxform.numerics import wide_dtype
 from gradxform.train.batches import count, scan_batches
 from gradxform.train.stopping import EarlyStopping, StoppingState, fresh
@@ -33,11 +34,11 @@ __all__ = ["Carry", "FitResult", "Training", "fit"]
 class Carry(NamedTuple):
     """All that one epoch hands to the next."""
 
-    params: Any
-    state: Any  # of the optimizer
+    params: Tree
+    state: Tree  # of the optimizer
     key: jax.Array  # the same in all epochs: epoch e draws from fold_in(key, e)
     epoch: jax.Array  # [] int32, epochs run so far
-    plateau: Any  # state of the plateau, None without one
+    plateau: Tree  # state of the plateau, None without one
     scale: jax.Array | None  # [] what the plateau multiplies the updates of the next epoch by
     stopping: StoppingState | None
     active: jax.Array  # [] bool, neither stopped nor diverged
@@ -47,13 +48,11 @@ class Carry(NamedTuple):
 class FitResult(NamedTuple):
     """What a run returns: arrays, and trees of arrays."""
 
-    params: Any  # the parameters to use: those of best_epoch, as `eval_params` gives them
-    last_params: Any  # the parameters that training ended with
-    state: Any  # of the optimizer, after the last epoch run
+    params: Tree  # the parameters to use: those of best_epoch, as `eval_params` gives them
+    last_params: Tree  # the parameters that training ended with
+    state: Tree  # of the optimizer, after the last epoch run
     history: dict[str, jax.Array]  # each [epochs], NaN for the epochs not run
-    best_epoch: (
-        jax.Array
-    )  # [] int32: of the best watched value with early stopping, else the last one run
+    best_epoch: jax.Array  # [] int32: of the best value with early stopping, else the last one run
     epochs_run: jax.Array  # [] int32
     stopped: jax.Array  # [] bool, early stopping or divergence ended the run
     diverged: jax.Array  # [] bool, a value that is not finite ended the run
@@ -63,12 +62,10 @@ def _scalars(owner, metrics):
     # One float dtype for all metrics: they are averaged and compared, and bfloat16 is too coarse
     # for that.
     for name, metric in metrics.items():
-        if jnp.shape(metric) != ():
-            raise ValueError(f"{owner}: {name!r} must be a scalar; got shape {jnp.shape(metric)}")
-    return {
-        name: jnp.asarray(metric).astype(jnp.zeros((), float).dtype)
-        for name, metric in metrics.items()
-    }
+        if shape := jnp.shape(metric):
+            raise ValueError(f"{owner}: {name!r} must be a scalar; got shape {shape}")
+    wide = jnp.zeros((), float).dtype
+    return {name: jnp.asarray(metric).astype(wide) for name, metric in metrics.items()}
 
 
 def _scaled(update, scale):
@@ -105,33 +102,27 @@ class Training:
     Not: train metrics are means over the batches as they were met, while the parameters moved.
     """
 
-    loss: Callable[..., Any]
-    tx: Any
+    loss: Callable
+    tx: Tree
     batch_size: int
-    evaluate: Callable[..., Any] | None = None
+    evaluate: Callable | None = None
     stopping: EarlyStopping | None = None
     watch: str = "loss"
-    plateau: Any = None
+    plateau: Tree = None
     drop_last: bool = False
     shuffle: bool = True
-    eval_params: Callable[..., Any] | None = None
+    eval_params: Callable | None = None
 
     def init(self, params, key):
         """The carry before the first epoch, in buffers of its own, so that params and key may be
         donated.
         """
         wrapped, params, one = self._wrapped(), fresh(params), jnp.ones((), jnp.float32)
-        return Carry(
-            params=params,
-            state=wrapped.tx.init(params),
-            key=fresh(key),
-            epoch=jnp.zeros((), jnp.int32),
-            plateau=None if self.plateau is None else wrapped.plateau.init(one),
-            scale=None if self.plateau is None else one,
-            stopping=None if self.stopping is None else self.stopping.init(params),
-            active=jnp.ones((), bool),
-            diverged=jnp.zeros((), bool),
-        )
+        epoch, active, diverged = jnp.zeros((), jnp.int32), jnp.ones((), bool), jnp.zeros((), bool)
+        plateau, scale = (None, None) if self.plateau is None else (wrapped.plateau.init(one), one)
+        stopping = None if self.stopping is None else self.stopping.init(params)
+        state, key = wrapped.tx.init(params), fresh(key)
+        return Carry(params, state, key, epoch, plateau, scale, stopping, active, diverged)
 
     def draw(self, carry, data):
         """What the next epoch draws at random: the order of the examples, or None, and a key for
@@ -164,17 +155,13 @@ class Training:
 
     def result(self, carry, history):
         """The outcome of a run; params are the best ones when early stopping is on, else the last."""
-        best = carry.stopping
-        return FitResult(
-            params=self._judged(carry.params, carry.state) if best is None else best.best_params,
-            last_params=carry.params,
-            state=carry.state,
-            history=history,
-            best_epoch=carry.epoch - 1 if best is None else best.best_epoch,
-            epochs_run=carry.epoch,
-            stopped=~carry.active,
-            diverged=carry.diverged,
-        )
+        params, best, epoch = carry.params, carry.epoch - 1, carry.epoch
+        if carry.stopping is None:
+            used = self._judged(params, carry.state)
+        else:
+            used, best = carry.stopping.best_params, carry.stopping.best_epoch
+        ended = ~carry.active, carry.diverged
+        return FitResult(used, params, carry.state, history, best, epoch, *ended)
 
     def check(self, data, validation=None, epochs=1):
         """Raise ValueError for what cannot be trained; epoch, run and fit do so before anything is
@@ -213,9 +200,7 @@ class Training:
             params, state, index = inner
             key = jax.random.fold_in(noise, index)
             (_, metrics), grads = jax.value_and_grad(self._loss, has_aux=True)(params, batch, key)
-            grads = jax.tree.map(
-                jnp.conj, grads
-            )  # downhill for complex parameters; nothing for real ones
+            grads = jax.tree.map(jnp.conj, grads)  # downhill for complex parameters
             updates, state = self.tx.update(grads, state, params, value=metrics["loss"])
             if carry.scale is not None:
                 updates = jax.tree.map(lambda u: _scaled(u, carry.scale), updates)
@@ -223,23 +208,18 @@ class Training:
             return inner, (metrics, jnp.asarray(count(batch), float))
 
         start = carry.params, carry.state, jnp.zeros((), jnp.int32)
-        (params, state, _), (metrics, sizes) = scan_batches(
-            step, start, data, self.batch_size, order=order, drop_last=self.drop_last
-        )
-        return (
-            params,
-            state,
-            {name: jnp.sum(m * sizes) / jnp.sum(sizes) for name, m in metrics.items()},
-        )
+        how = {"order": order, "drop_last": self.drop_last}
+        end, (metrics, sizes) = scan_batches(step, start, data, self.batch_size, **how)
+        means = {name: jnp.sum(m * sizes) / jnp.sum(sizes) for name, m in metrics.items()}
+        return end[0], end[1], means
 
     def _validate(self, params, validation):
         if self.evaluate is None:
             return self._loss(params, validation, None)[1]
         metrics = self.evaluate(params, validation)
         if not isinstance(metrics, dict):
-            raise ValueError(
-                f"evaluate must return a dict of scalar metrics; got {type(metrics).__name__}"
-            )
+            kind = type(metrics).__name__
+            raise ValueError(f"evaluate must return a dict of scalar metrics; got {kind}")
         return _scalars("evaluate", metrics)
 
     def _advance(self, carry, data, validation, drawn=None):
@@ -263,9 +243,8 @@ class Training:
             one = jnp.ones((), jnp.float32)
             scale, plateau = self.plateau.update(one, carry.plateau, one, value=seen[self.watch])
         epoch = carry.epoch + 1
-        return Carry(
-            params, state, carry.key, epoch, plateau, scale, stopping, ~ended, diverged
-        ), metrics
+        new = Carry(params, state, carry.key, epoch, plateau, scale, stopping, ~ended, diverged)
+        return new, metrics
 
 
 # Jitted with the Training as an argument: new numbers, or the next epoch of a Python loop, are no
@@ -284,38 +263,28 @@ def _blank(training, carry, data, validation, shape, drawn=None):
 def _epoch(training, carry, data, validation, drawn=None):
     blank = _blank(training, carry, data, validation, (), drawn)
     # A conditional, not a select: alone, an inactive run costs nothing. vmap makes it the select.
-    return jax.lax.cond(
-        carry.active,
-        lambda c: _advance(training, c, data, validation, drawn),
-        lambda c: (c, blank),
-        carry,
-    )
+    run = lambda c: _advance(training, c, data, validation, drawn)  # noqa: E731
+    return jax.lax.cond(carry.active, run, lambda c: (c, blank), carry)
 
 
 @functools.partial(jax.jit, static_argnames="epochs")
 def _run(training, carry, data, validation, epochs):
     if training.stopping is None:
-        return jax.lax.scan(
-            lambda c, _: _epoch(training, c, data, validation), carry, length=epochs
-        )
+        one = lambda c, _: _epoch(training, c, data, validation)  # noqa: E731
+        return jax.lax.scan(one, carry, length=epochs)
 
-    def body(
-        inner,
-    ):  # vmap selects here: a member that is no longer active keeps its carry and its history
+    def goes_on(inner):
+        return inner[0].active & (inner[2] < epochs)
+
+    # vmap selects here: a member that is no longer active keeps its carry and its history.
+    def body(inner):
         carry, history, index = inner
         carry, metrics = _advance(training, carry, data, validation, None)  # as _blank traced it
-        return (
-            carry,
-            {name: h.at[index].set(metrics[name]) for name, h in history.items()},
-            index + 1,
-        )
+        history = {name: h.at[index].set(metrics[name]) for name, h in history.items()}
+        return carry, history, index + 1
 
     history = _blank(training, carry, data, validation, (epochs,))
-    start = carry, history, jnp.zeros((), jnp.int32)
-    carry, history, _ = jax.lax.while_loop(
-        lambda inner: inner[0].active & (inner[2] < epochs), body, start
-    )
-    return carry, history
+    return jax.lax.while_loop(goes_on, body, (carry, history, jnp.zeros((), jnp.int32)))[:2]
 
 
 @functools.partial(jax.jit, static_argnames="epochs")
@@ -346,12 +315,10 @@ def fit(
     returns its last parameters, which may not be finite.
     """
     if patience is None and mode != "min":
-        raise ValueError(
-            f"mode={mode!r} is how early stopping reads the watched metric; it needs patience"
-        )
+        why = "is how early stopping reads the watched metric; it needs patience"
+        raise ValueError(f"mode={mode!r} {why}")
     stopping = None if patience is None else EarlyStopping(patience, min_delta, mode)
-    training = Training(
-        loss, tx, batch_size, evaluate, stopping, watch, plateau, drop_last, shuffle, eval_params
-    )
+    more = evaluate, stopping, watch, plateau, drop_last, shuffle, eval_params
+    training = Training(loss, tx, batch_size, *more)
     training.check(data, validation, epochs)
     return _fit(training._wrapped(), params, key, data, validation, epochs=int(epochs))

@@ -18,11 +18,12 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gradxform.core.leaves import Tree
 from gradxform.train import FitResult, Training
 
 
@@ -41,12 +42,12 @@ class Paced:
             argument, and it is compiled by itself: once for all structures that draw alike.
     """
 
-    init: Callable[[], Any]
-    step: Callable[..., tuple[Any, dict[str, Any]]]
+    init: Callable[[], Tree]
+    step: Callable[..., tuple[Tree, dict[str, jax.Array]]]
     steps: int
-    params: Callable[[Any], Any] = lambda carry: carry
-    active: Callable[[Any], Any] = lambda carry: jnp.ones((), bool)
-    draw: Callable[[Any], Any] = lambda carry: None
+    params: Callable[[Tree], Tree] = lambda carry: carry
+    active: Callable[[Tree], Tree] = lambda carry: jnp.ones((), bool)
+    draw: Callable[[Tree], Tree] = lambda carry: None
 
     def advance(self, carry, drawn):
         """One step with what it draws."""
@@ -62,9 +63,9 @@ class Trained(NamedTuple):
         ran: [] int32, steps that were run; later entries of history mean nothing.
     """
 
-    params: Any
-    history: dict[str, Any]
-    ran: Any
+    params: Tree
+    history: dict
+    ran: int | jax.Array
 
 
 def trained(out) -> Trained:
@@ -78,51 +79,32 @@ def trained(out) -> Trained:
     if isinstance(out, FitResult):
         return Trained(out.params, out.history, out.epochs_run)
     params, metrics = out if isinstance(out, tuple) and len(out) == 2 else (None, out)
-    if not isinstance(metrics, dict):
-        metrics = {"loss": metrics}
-    history: dict[str, Any] = {}
-    given: dict[str, Any] = metrics
+    given: dict = metrics if isinstance(metrics, dict) else {"loss": metrics}
+    history = {}
     for name, x in given.items():
         if (not isinstance(x, float | int) and not hasattr(x, "dtype")) or jnp.ndim(x) > 1:
-            raise TypeError(
-                "sweep: train must return metrics, or (params, metrics), each metric a scalar or "
-                "one number per step; "
-                f"{name!r} is {x!r}"
+            must = (
+                "return metrics, or (params, metrics), each metric a scalar or one number per step"
             )
+            raise TypeError(f"sweep: train must {must}; {name!r} is {x!r}")
         history[name] = jnp.atleast_1d(jnp.asarray(x, float))
     lengths = {name: len(x) for name, x in history.items()}
     steps = max(lengths.values(), default=0)
     if not steps:
         raise TypeError("sweep: train returned no metrics")
-    # A scalar metric is what the member ended with.
-    history = {
-        name: x if len(x) == steps else jnp.full(steps, jnp.nan, float).at[-1].set(x[-1])
-        for name, x in history.items()
-    }
-    if uneven := [name for name, n in lengths.items() if n not in (1, steps)]:
-        raise TypeError(
-            f"sweep: metrics have different numbers of steps: {uneven[0]!r} has "
-            f"{lengths[uneven[0]]}, another {steps}"
-        )
+    for name, n in lengths.items():
+        if n not in (1, steps):
+            they = f"{name!r} has {n}, another {steps}"
+            raise TypeError(f"sweep: metrics have different numbers of steps: {they}")
+        if n < steps:  # a scalar metric is what the member ended with
+            history[name] = jnp.full(steps, jnp.nan, float).at[-1].set(history[name][-1])
     return Trained(params, history, jnp.full((), steps, jnp.int32))
 
 
 def fit(
-    loss,
-    tx,
-    params,
-    data,
-    *,
-    epochs: int,
-    batch_size: int,
-    validation=None,
-    evaluate=None,
-    stopping=None,
-    plateau=None,
-    watch: str = "loss",
-    drop_last: bool = False,
-    eval_params=None,
-):
+    loss, tx, params, data, *, epochs: int, batch_size: int, validation=None, evaluate=None,
+    stopping=None, plateau=None, watch: str = "loss", drop_last: bool = False, eval_params=None,
+):  # fmt: skip
     """`gx.fit` as a function to sweep: every argument here, and every keyword-only one of loss and
     init, is a name.
 
@@ -135,28 +117,19 @@ def fit(
     `gx.EarlyStopping`, whose patience is then a name too. The rest is said in `Training`.
     """
     if not callable(getattr(tx, "update", None)):
-        raise TypeError(
-            "sweep.fit: the arguments are (loss, tx, params, data), as those of gx.fit; tx is "
-            f"{type(tx).__name__}, no optimizer"
-        )
+        order = "(loss, tx, params, data), as those of gx.fit"
+        kind = f"tx is {type(tx).__name__}, no optimizer"
+        raise TypeError(f"sweep.fit: the arguments are {order}; {kind}")
     of_loss, of_init = _keywords(loss), _keywords(params) if callable(params) else {}
     own = {
-        "tx": tx,
-        "params": None if callable(params) else params,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "data": data,
-        "validation": validation,
-        "stopping": stopping,
+        "tx": tx, "params": None if callable(params) else params, "epochs": epochs,
+        "batch_size": batch_size, "data": data, "validation": validation, "stopping": stopping,
         "plateau": plateau,
-    }
+    }  # fmt: skip
     for name in (*of_loss, *of_init):
         if name in own or (name in of_loss and name in of_init):
-            raise ValueError(
-                f"sweep.fit: the keyword argument {name!r} is taken; give the one of loss or init "
-                "another name"
-            )
-
+            advice = "give the one of loss or init another name"
+            raise ValueError(f"sweep.fit: the keyword argument {name!r} is taken; {advice}")
     defaults = own | of_loss | of_init
 
     def train(*, key, **given):
@@ -171,7 +144,8 @@ def fit(
         def start():
             init_key, run_key = jax.random.split(key)
             own = a["params"]
-            own = params(init_key, **{k: a[k] for k in of_init}) if own is None else own
+            if own is None:
+                own = params(init_key, **{k: a[k] for k in of_init})
             return training.init(own, run_key)
 
         return Paced(
@@ -182,19 +156,12 @@ def fit(
             active=lambda carry: carry.active,
         )
 
-    kinds = inspect.Parameter
-    listed = [
-        kinds("key", kinds.KEYWORD_ONLY),
-        *(kinds(n, kinds.KEYWORD_ONLY, default=x) for n, x in defaults.items()),
-    ]
+    named = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+    listed = [named("key"), *(named(name, default=x) for name, x in defaults.items())]
     train.__signature__ = inspect.Signature(listed)  # pyright: ignore[reportFunctionMemberAccess]
     return train
 
 
-def _keywords(function) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters.values()
-    return {
-        p.name: p.default
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
-    }
+def _keywords(function):
+    taken = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return {p.name: p.default for p in taken if p.default is not p.empty}

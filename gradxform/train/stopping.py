@@ -4,11 +4,13 @@ vmap.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+
+from gradxform.core.leaves import Tree
 
 __all__ = ["EarlyStopping", "StoppingState"]
 
@@ -24,7 +26,7 @@ class StoppingState(NamedTuple):
     wait: jax.Array  # [] int32, epochs in a row without improvement
     stopped: jax.Array  # [] bool
     diverged: jax.Array  # [] bool, stopped because the value was not finite
-    best_params: Any  # the parameters of that epoch, those given to init before the first
+    best_params: Tree  # the parameters of that epoch, those given to init before the first
 
 
 def fresh(tree):
@@ -58,17 +60,16 @@ class EarlyStopping:
     EarlyStopping tries one more.
     """
 
-    patience: Any
-    min_delta: Any = 0.0
+    patience: float | jax.Array
+    min_delta: float | jax.Array = 0.0
     mode: str = "min"
 
     def check(self):
         """Raise ValueError for numbers known now that mean nothing; tracers pass."""
         patience, min_delta = concrete(self.patience), concrete(self.min_delta)
         if patience is not None and not patience >= 1:
-            raise ValueError(
-                f"EarlyStopping: patience must be at least 1 epoch; got {self.patience}"
-            )
+            least = "patience must be at least 1 epoch"
+            raise ValueError(f"EarlyStopping: {least}; got {self.patience}")
         if min_delta is not None and not min_delta >= 0:
             raise ValueError(f"EarlyStopping: min_delta must be at least 0; got {self.min_delta}")
         if self.mode not in ("min", "max"):
@@ -77,14 +78,10 @@ class EarlyStopping:
     def init(self, params):
         """The state before the first epoch; its buffers are its own, so params may be donated."""
         self.check()
-        return StoppingState(
-            best=jnp.full((), jnp.inf if self.mode == "min" else -jnp.inf, float),
-            best_epoch=jnp.full((), -1, jnp.int32),
-            wait=jnp.zeros((), jnp.int32),
-            stopped=jnp.zeros((), bool),
-            diverged=jnp.zeros((), bool),
-            best_params=fresh(params),
-        )
+        best = jnp.full((), jnp.inf if self.mode == "min" else -jnp.inf, float)
+        none, wait = jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32)
+        stopped, diverged = jnp.zeros((), bool), jnp.zeros((), bool)
+        return StoppingState(best, none, wait, stopped, diverged, fresh(params))
 
     def update(self, state, value, params, epoch):
         """The state after an epoch that ended with these parameters and this value of the watched
@@ -93,26 +90,17 @@ class EarlyStopping:
         A stopped state stays as it is. A value that is not finite stops, and never becomes the
         best. Raises: ValueError when value is not a scalar.
         """
-        if jnp.shape(value) != ():
-            raise ValueError(
-                f"EarlyStopping: the value must be a scalar; got shape {jnp.shape(value)}"
-            )
+        if shape := jnp.shape(value):
+            raise ValueError(f"EarlyStopping: the value must be a scalar; got shape {shape}")
         dtype = state.best.dtype
-        value = jnp.asarray(value).astype(dtype)
-        margin = jnp.asarray(self.min_delta).astype(dtype)
+        value, margin = (jnp.asarray(x).astype(dtype) for x in (value, self.min_delta))
         finite, live = jnp.isfinite(value), ~state.stopped
         better = value < state.best - margin if self.mode == "min" else value > state.best + margin
         improved = live & finite & better
         wait = jnp.where(improved, 0, state.wait + live.astype(jnp.int32))
         diverged = state.diverged | (live & ~finite)
         exhausted = wait.astype(dtype) >= jnp.asarray(self.patience).astype(dtype)
-        return StoppingState(
-            best=jnp.where(improved, value, state.best),
-            best_epoch=jnp.where(improved, jnp.asarray(epoch).astype(jnp.int32), state.best_epoch),
-            wait=wait,
-            stopped=state.stopped | diverged | exhausted,
-            diverged=diverged,
-            best_params=jax.tree.map(
-                lambda p, kept: jnp.where(improved, p, kept), params, state.best_params
-            ),
-        )
+        now = value, jnp.asarray(epoch).astype(jnp.int32), params
+        kept = state.best, state.best_epoch, state.best_params
+        best, at, params = jax.tree.map(lambda x, old: jnp.where(improved, x, old), now, kept)
+        return StoppingState(best, at, wait, state.stopped | diverged | exhausted, diverged, params)
