@@ -33,24 +33,19 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
             f"Validation {wording.NAMES[goal.metric]} against learning rate, one panel for each "
             "method.",
             "Each panel is one method; the grey lines behind are the others. Line: mean over the "
-            "seeds; "
-            "dots: each seed. Diamond: the chosen learning rate. Shaded: the rates that work. "
-            "Cross: a seed "
-            f"diverged at this rate. Look for {'high' if goal.metric == 'accuracy' else 'low'} and "
-            "wide.",
+            "seeds; dots: each seed. Diamond: the chosen learning rate. Shaded: the rates that "
+            "work. Cross: a seed diverged at this rate. Look for "
+            f"{'high' if goal.metric == 'accuracy' else 'low'} and wide.",
         ),
         "<h2>How fast it learns</h2>",
         html.figure(
             pictures["curves"],
             "Training and validation loss against epoch, one panel for each method.",
             "Each method at its chosen learning rate. Solid with circles: validation loss. Dashed "
-            "with "
-            "squares: training loss, the mean over the batches of an epoch while the parameters "
-            "moved (so it "
-            "lags, and includes dropout); it may leave the picture. Bands: from the lowest to the "
-            "highest "
-            "seed. Training that falls on while validation rises is overfitting."
-            + (" A line ends where its first seed stopped." if patience else ""),
+            "with squares: training loss, the mean over the batches of an epoch while the "
+            "parameters moved (so it lags, and includes dropout); it may leave the picture. Bands: "
+            "from the lowest to the highest seed. Training that falls on while validation rises is "
+            "overfitting." + (" A line ends where its first seed stopped." if patience else ""),
         ),
         "<h2>How to read this</h2>",
         html.pairs(wording.definitions(context)),
@@ -79,8 +74,7 @@ def _warnings(context: Context) -> str:
         ]
         lines.append(
             f"The comparison was interrupted: {', '.join(missing)} not trained yet. The same "
-            "command with "
-            "--resume trains the rest."
+            "command with --resume trains the rest."
         )
     if context.outcome.failed:
         lines.append(
@@ -103,7 +97,6 @@ def _method(context: Context, name: str) -> str:
     source = " ".join(str(method.source).split())
     return (
         f"<details><summary><strong>{escape(name)}</strong> "
-        f"<span>{escape(method.title)}</span></summary>"
-        f"<pre>{escape(composition(method.make(1.0)))}</pre><p "
+        f"<span>{escape(method.title)}</span></summary><pre>{escape(composition(method.make(1.0)))}</pre><p "
         f'class="faint">{escape(source)}</p></details>'
     )

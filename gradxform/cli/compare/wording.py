@@ -96,8 +96,7 @@ def answers(context: Context) -> list[str]:
         ]
     found = [
         f"{first.method} at learning rate {first.learning_rate:.3g} has the best validation result "
-        "of "
-        f"{len(rows)} methods on {where}: {value}."
+        f"of {len(rows)} methods on {where}: {value}."
     ]
     tied = [row.method for row in rows[1:] if row.tied]
     others = len(rows) - 1
@@ -141,8 +140,7 @@ def notes(context: Context) -> list[str]:
             )
             if goal.metric == "accuracy"
             else f"±: standard deviation over {seeds} seeds. Squared errors are in units of the "
-            "target's "
-            "variance: 1 is what predicting the mean costs."
+            "target's variance: 1 is what predicting the mean costs."
         )
     found.append(target_text(context))
     for end, mark, way in (("high", "▲", "larger"), ("low", "▼", "smaller")):
@@ -150,8 +148,7 @@ def notes(context: Context) -> list[str]:
         if names:
             found.append(
                 f"{mark} The best learning rate of {_list(names)} is the {end}est one tried: {way} "
-                "ones may "
-                "be better. Widen the range with --learning-rates."
+                "ones may be better. Widen the range with --learning-rates."
             )
     found += [
         f"{name} could not be trained: {reason}" for name, reason in context.outcome.failed.items()
@@ -199,9 +196,8 @@ def definitions(context: Context) -> list[tuple[str, str]]:
         if accuracy
         else (
             "the mean squared error in units of the target's variance: 1 is what predicting the "
-            "mean costs, "
-            f"and a root mean squared error of {experiment.split.target_scale:.4g} in the target's "
-            "own unit"
+            f"mean costs, and a root mean squared error of {experiment.split.target_scale:.4g} in "
+            "the target's own unit"
         )
     )
     loss = (
@@ -211,20 +207,17 @@ def definitions(context: Context) -> list[tuple[str, str]]:
     return [
         (
             "What was done",
-            f"The rows were split once into {rows['train']} for training, {rows['validation']} for "
-            f"validation and {rows['test']} for testing. Every method was trained at every "
-            "learning rate of "
-            "its grid with every seed; a seed fixes the initial parameters and the order of the "
-            "batches, "
-            "and is shared by all methods.",
+            f"The rows were split once into {rows['train']} for training, {rows['validation']} "
+            f"for validation and {rows['test']} for testing. Every method was trained at every "
+            "learning rate of its grid with every seed; a seed fixes the initial parameters and "
+            "the order of the batches, and is shared by all methods.",
         ),
         (
             "learning rate",
             f"The rate with the best validation {NAMES[goal.metric]} after {kept}, averaged over "
-            "the seeds. "
-            "A rate at which any seed diverged (a loss that is no longer a number) cannot be "
-            "chosen. ▲ or "
-            "▼: it is the largest or smallest rate tried, so a better one may lie outside.",
+            "the seeds. A rate at which any seed diverged (a loss that is no longer a number) "
+            "cannot be chosen. ▲ or ▼: it is the largest or smallest rate tried, so a better one "
+            "may lie outside.",
         ),
         (
             "order",
@@ -245,16 +238,13 @@ def definitions(context: Context) -> list[tuple[str, str]]:
         (
             "epochs to target",
             f"{target_text(context)} The number is the first epoch that meets it, averaged over "
-            "the seeds "
-            "that do; “(2 of 3)” says how many seeds do if not all.",
+            "the seeds that do; “(2 of 3)” says how many seeds do if not all.",
         ),
         (
             "rates that work",
             "The run of learning rates around the chosen one whose validation "
-            f"{NAMES[goal.metric]} is "
-            f"within {close} of its, and how many times the largest is the smallest. A wide range "
-            "is a "
-            "forgiving method.",
+            f"{NAMES[goal.metric]} is within {close} of its, and how many times the largest is "
+            "the smallest. A wide range is a forgiving method.",
         ),
         (
             "diverged",
@@ -283,8 +273,7 @@ def facts(context: Context) -> list[tuple[str, str]]:
             "training",
             (
                 f"{settings.epochs} epochs in batches of {experiment.batch_size}: "
-                f"{experiment.updates} "
-                "updates"
+                f"{experiment.updates} updates"
             )
             + (f", at most (patience {settings.patience})" if settings.patience else ""),
         ),

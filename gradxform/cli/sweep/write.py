@@ -19,31 +19,27 @@ PICTURES = {
         "How they learn",
         sweep_plots.curves,
         "The metric against the step. The three best members are named; the others are grey; a "
-        "cross where a member "
-        "diverged.",
+        "cross where a member diverged.",
     ),
     "sensitivity": (
         "What matters",
         sweep_plots.sensitivity,
         "The final metric against each hyperparameter, the most important first. Solid with "
-        "circles: the best member "
-        "for each value; dashed: the median; dots: members; diamond: the best of all; crosses: "
-        "members that diverged. The "
-        "percentage is the share of the variance of all ranks that lies between the values.",
+        "circles: the best member for each value; dashed: the median; dots: members; diamond: the "
+        "best of all; crosses: members that diverged. The percentage is the share of the variance "
+        "of all ranks that lies between the values.",
     ),
     "parallel": (
         "Which combinations",
         sweep_plots.parallel,
         "Each line is a member, from its hyperparameters to its final metric, better ones "
-        "standing out; thick with "
-        "diamonds: the best.",
+        "standing out; thick with diamonds: the best.",
     ),
     "heat": (
         "The two that matter most",
         sweep_plots.heat,
         "The best final metric for each pair of values, whatever the other hyperparameters. "
-        "Framed: the best; a "
-        "cross: all diverged.",
+        "Framed: the best; a cross: all diverged.",
     ),
 }
 
