@@ -7,13 +7,13 @@ palette of Okabe and Ito.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 
+from gradxform.cli.axes import entry, head, legend, panels
 from gradxform.cli.compare.table import Goal, Result, Row
 from gradxform.cli.problems import need
-from gradxform.plot.style import LIGHT, Theme, band, crosses, dress, png
+from gradxform.plot.style import LIGHT, Theme, band, crosses, logarithmic_scale, png
 
 
 def sensitivity(
@@ -22,83 +22,37 @@ def sensitivity(
     """PNG: the final validation result against learning rate, a panel per method, ordered as the
     table.
     """
+    accuracy, variance = goal.metric == "accuracy", "squared error ÷ target variance"
+    scale, label = (100.0, "accuracy (%)") if accuracy else (1.0, variance)
     by_name = {result.method: result for result in results}
-    scale, label = _unit(goal)
     lines = {row.method: _over_rates(goal, by_name[row.method], scale) for row in rows}
-    figure, axes = _panels(
-        rows,
-        theme,
-        narrow,
-        f"final validation {label}",
-        "learning rate",
-        [
-            {
-                "color": theme.validation,
-                "marker": "o",
-                "linewidth": 1.4,
-                "markersize": 4,
-                "label": "mean over seeds (dots: each seed)",
-            },
-            {
-                "color": theme.ink,
-                "marker": "D",
-                "linestyle": "",
-                "markersize": 5,
-                "label": "chosen rate",
-            },
-            {"color": theme.works, "linewidth": 7, "alpha": 0.3, "label": "rates that work"},
-            {
-                "color": theme.diverged,
-                "marker": "x",
-                "linestyle": "",
-                "markersize": 5,
-                "label": "a seed diverged",
-            },
-            {"color": theme.others, "linewidth": 1.2, "label": "the other methods"},
-        ],
-    )
-    low, high = _limits(goal, [line for lines_of in lines.values() for line in lines_of[1:]], scale)
-    for row, axis in zip(rows, axes, strict=False):
-        result = by_name[row.method]
+    entries = [
+        entry(theme.validation, "mean over seeds (dots: each seed)", marker="o", lw=1.4, ms=4),
+        entry(theme.ink, "chosen rate", marker="D", ls="", ms=5),
+        entry(theme.works, "rates that work", lw=7, alpha=0.3),
+        entry(theme.diverged, "a seed diverged", marker="x", ls="", ms=5),
+        entry(theme.others, "the other methods", lw=1.2),
+    ]
+    names = "learning rate", f"final validation {label}"
+    figure, axes = _panels(rows, theme, narrow, names, entries)
+    low, high = _limits(goal, [values for rates, *both in lines.values() for values in both])
+    for row, axis in zip(rows, axes, strict=True):
         for name, (rates, mean, _) in lines.items():
             if name != row.method:
-                axis.plot(rates, mean, color=theme.others, linewidth=0.8, zorder=1)
+                axis.plot(rates, mean, color=theme.others, lw=0.8, zorder=1)
         rates, mean, members = lines[row.method]
         if math.isfinite(row.works_from):
-            widen = (
-                (rates[-1] / rates[0]) ** (0.35 / max(1, len(rates) - 1)) if len(rates) > 1 else 1.1
-            )
-            axis.axvspan(
-                row.works_from / widen,
-                row.works_to * widen,
-                color=theme.works,
-                alpha=0.16,
-                linewidth=0,
-                zorder=0,
-            )
-        axis.plot(
-            np.repeat(rates, members.shape[1]),
-            members.ravel(),
-            ".",
-            color=theme.validation,
-            alpha=0.45,
-            markersize=3,
-            zorder=2,
-        )
-        axis.plot(rates, mean, "-o", color=theme.validation, linewidth=1.4, markersize=3, zorder=3)
-        lost = rates[result.diverged.any(axis=1)]
-        crosses(axis, lost, 0.06, theme.diverged)
+            steps = len(rates) - 1
+            widen = (rates[-1] / rates[0]) ** (0.35 / steps) if steps else 1.1
+            ends = row.works_from / widen, row.works_to * widen
+            axis.axvspan(*ends, color=theme.works, alpha=0.16, lw=0, zorder=0)
+        dots = np.repeat(rates, members.shape[1]), members.ravel()
+        axis.plot(*dots, ".", color=theme.validation, alpha=0.45, ms=3, zorder=2)
+        axis.plot(rates, mean, "-o", color=theme.validation, lw=1.4, ms=3, zorder=3)
+        crosses(axis, rates[by_name[row.method].diverged.any(axis=1)], 0.06, theme.diverged)
         if math.isfinite(row.validation):
-            best = float(np.clip(scale * row.validation, low, high))
-            axis.plot(
-                [row.learning_rate],
-                [best],
-                "D",
-                color=theme.ink,
-                markersize=5,
-                zorder=5,
-                clip_on=False,
-            )
+            best = [row.learning_rate], [np.clip(scale * row.validation, low, high)]
+            axis.plot(*best, "D", color=theme.ink, ms=5, zorder=5, clip_on=False)
         axis.set_xscale("log")
         axis.set_ylim(low, high)
     return png(figure)
@@ -108,183 +62,75 @@ def curves(
     goal: Goal, rows: list[Row], results: list[Result], theme: Theme = LIGHT, narrow=False
 ) -> bytes:
     """PNG: loss against epochs at the chosen rate, a panel per method, ordered as the table."""
-    by_name = {result.method: result for result in results}
+    histories = {result.method: result.history for result in results}
     chosen = {
-        row.method: {
-            name: by_name[row.method].history[name][:, row.chosen]
-            for name in ("train_loss", "val_loss")
-        }
+        row.method: [
+            histories[row.method][name][:, row.chosen] for name in ("train_loss", "val_loss")
+        ]
         for row in rows
     }
     unit = "cross-entropy, nats" if goal.metric == "accuracy" else "squared error ÷ target variance"
-    figure, axes = _panels(
-        rows,
-        theme,
-        narrow,
-        f"loss ({unit})",
-        "epoch",
-        [
-            {
-                "color": theme.validation,
-                "marker": "o",
-                "linewidth": 1.4,
-                "markersize": 4,
-                "label": "validation",
-            },
-            {
-                "color": theme.training,
-                "marker": "s",
-                "linestyle": "--",
-                "linewidth": 1.4,
-                "markersize": 4,
-                "label": "training",
-            },
-            {
-                "color": theme.validation,
-                "linewidth": 7,
-                "alpha": 0.3,
-                "label": "lowest to highest seed",
-            },
-            {"color": theme.others, "linewidth": 1.2, "label": "validation of the other methods"},
-        ],
-    )
+    entries = [
+        entry(theme.validation, "validation", marker="o", lw=1.4, ms=4),
+        entry(theme.training, "training", marker="s", ls="--", lw=1.4, ms=4),
+        entry(theme.validation, "lowest to highest seed", lw=7, alpha=0.3),
+        entry(theme.others, "validation of the other methods", lw=1.2),
+    ]
+    figure, axes = _panels(rows, theme, narrow, ("epoch", f"loss ({unit})"), entries)
     ticker = need("matplotlib.ticker")
     # The scale is that of validation: training loss goes to zero when a model can learn its data by
     # heart.
-    values = np.concatenate([pair["val_loss"].ravel() for pair in chosen.values()]).astype(
-        np.float64
-    )
+    values = np.concatenate([loss.ravel() for _, loss in chosen.values()]).astype(np.float64)
     values = values[np.isfinite(values) & (values > 0)]
     low, high = (values.min() / 3, np.quantile(values, 0.995)) if len(values) else (0.1, 1.0)
-    for row, axis in zip(rows, axes, strict=False):
-        for name, pair in chosen.items():
+    styles = ("--s", theme.training), ("-o", theme.validation)
+    for row, axis in zip(rows, axes, strict=True):
+        for name, (_, loss) in chosen.items():
             if name != row.method:
-                epochs = np.arange(1, len(pair["val_loss"]) + 1)
-                axis.plot(
-                    epochs,
-                    pair["val_loss"].mean(axis=1),
-                    color=theme.others,
-                    linewidth=0.8,
-                    zorder=1,
-                )
-        for name, style, color in (
-            ("train_loss", "--s", theme.training),
-            ("val_loss", "-o", theme.validation),
-        ):
-            loss = chosen[row.method][name]
-            epochs = np.arange(1, len(loss) + 1)
+                epochs = np.arange(1, len(loss) + 1)
+                axis.plot(epochs, loss.mean(axis=1), color=theme.others, lw=0.8, zorder=1)
+        for loss, (style, color) in zip(chosen[row.method], styles, strict=True):
+            epochs, often = np.arange(1, len(loss) + 1), max(1, len(loss) // 8)
             band(axis, epochs, loss.T, color, zorder=2)
-            axis.plot(
-                epochs,
-                loss.mean(axis=1),
-                style,
-                color=color,
-                linewidth=1.4,
-                markersize=2.6,
-                markevery=max(1, len(loss) // 8),
-                zorder=3,
-            )
-        axis.set_yscale("log")
+            how = {"color": color, "lw": 1.4, "ms": 2.6, "markevery": often}
+            axis.plot(epochs, loss.mean(axis=1), style, zorder=3, **how)
+        logarithmic_scale(axis, "y", True)
         axis.set_ylim(low, high * 1.25)
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=4, steps=[1, 2, 5, 10]))
-        axis.yaxis.set_major_locator(
-            ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,))
-        )
-        axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_locator(ticker.NullLocator())
+        subs = (1.0, 2.0, 5.0) if high < 200 * low else (1.0,)
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
     return png(figure)
-
-
-def _unit(goal: Goal) -> tuple[float, str]:
-    return (
-        (100.0, "accuracy (%)")
-        if goal.metric == "accuracy"
-        else (1.0, "squared error ÷ target variance")
-    )
 
 
 def _over_rates(goal: Goal, result: Result, scale: float):
     """Rates [L], the mean over seeds [L] and each seed [L, S]; nan where a member diverged."""
-    members = scale * np.where(
-        result.diverged, np.nan, result.final(f"val_{goal.metric}").astype(np.float64)
-    )
+    final = result.final(f"val_{goal.metric}").astype(np.float64)
+    members = scale * np.where(result.diverged, np.nan, final)
     return result.rates.astype(np.float64), members.mean(axis=1), members
 
 
-def _limits(goal: Goal, values: list[np.ndarray], scale: float) -> tuple[float, float]:
+def _limits(goal: Goal, values: list[np.ndarray]) -> tuple[float, float]:
     if goal.metric == "accuracy":
         return 0.0, 103.0
     finite = np.concatenate([value[np.isfinite(value)].ravel() for value in values])
-    if not len(finite):
-        return 0.0, 1.0
-    return 0.0, float(max(1.25, min(np.quantile(finite, 0.9) * 1.1, 3.0)))
+    return 0.0, max(1.25, min(np.quantile(finite, 0.9) * 1.1, 3.0)) if len(finite) else 1.0
 
 
-def _panels(
-    rows: list[Row], theme: Theme, narrow: bool, ylabel: str, xlabel: str, legend: list[dict]
-) -> tuple[Any, list]:
-    """A figure with a titled panel per row of the table, and its axes in that order. Lengths in
-    inches.
+def _panels(rows: list[Row], theme: Theme, narrow: bool, names: tuple[str, str], entries: list):
+    """A figure with a titled panel per row of the table, and its axes in that order. A layout in
+    inches: to fit one to fifteen panels would double the time of drawing.
     """
-    columns = min(len(rows), 2 if narrow else 5 if len(rows) > 8 else 4)
-    lines = math.ceil(len(rows) / columns)
-    width = 4.6 if narrow else max(8.6, 2.2 * columns + 0.7)
-    entries = 1 if narrow else len(legend) if width > 10 else 3
-    top = 0.45 + 0.2 * math.ceil(len(legend) / entries)
-    left, right, bottom, across, down = 0.72, 0.12, 0.62, 0.16, 0.36
-    panel = 1.3 if lines > 1 else 2.3
-    height = top + lines * panel + (lines - 1) * down + bottom
-    figure = need("matplotlib.figure").Figure(figsize=(width, height))
-    figure.patch.set_facecolor(theme.page)
-    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    panel_width = (width - left - right - (columns - 1) * across) / columns
-    figure.subplots_adjust(
-        left=left / width,
-        right=1 - right / width,
-        top=1 - top / height,
-        bottom=bottom / height,
-        wspace=across / panel_width,
-        hspace=down / panel,
-    )
-    axes = list(grid.flat)
-    for index, axis in enumerate(axes):
-        if index >= len(rows):
-            axis.set_visible(False)
-            continue
-        dress(axis, theme)
-        axis.set_title(rows[index].method, fontsize=9.5, color=theme.ink, loc="left", pad=4)
-        axis.tick_params(which="both", labelbottom=index + columns >= len(rows))
-    middle = (bottom + (height - top - bottom) / 2) / height
-    figure.text(
-        0.12 / width,
-        middle,
-        ylabel,
-        rotation=90,
-        ha="left",
-        va="center",
-        fontsize=9.5,
-        color=theme.ink,
-    )
-    figure.text(
-        (left + (width - left - right) / 2) / width,
-        0.1 / height,
-        xlabel,
-        ha="center",
-        va="bottom",
-        fontsize=9.5,
-        color=theme.ink,
-    )
-    line = need("matplotlib.lines").Line2D
-    figure.legend(
-        handles=[line([], [], **entry) for entry in legend],
-        loc="upper left",
-        ncols=entries,
-        fontsize=8.5,
-        bbox_to_anchor=((left - 0.1) / width, 1 - 0.12 / height),
-        borderpad=0,
-        borderaxespad=0,
-        frameon=False,
-        labelcolor=theme.ink,
-        labelspacing=0.35,
-    )
-    return figure, axes[: len(rows)]
+    most, ncols = (2, 1) if narrow else ((5, len(entries)) if len(rows) > 8 else (4, 3))
+    how = {"layout": None, "sharex": True, "sharey": True}
+    figure, axes = panels(len(rows), theme, narrow, (3.3, 1.66), most, **how)
+    for at, (row, axis) in enumerate(zip(rows, axes, strict=True)):
+        head(axis, row.method, theme)
+        axis.tick_params(which="both", labelbottom=at + most >= len(rows))  # none below it
+    width, height = figure.get_size_inches()
+    edges = {"left": 0.72 / width, "right": 1 - 0.12 / width, "bottom": 0.55 / height}
+    top = 1 - (0.4 + 0.2 * math.ceil(len(entries) / ncols)) / height
+    figure.subplots_adjust(**edges, top=top, wspace=0.07, hspace=0.27)
+    figure.supxlabel(names[0], y=0.1 / height, va="bottom", fontsize=9.5, color=theme.ink)
+    figure.supylabel(names[1], x=0.12 / width, ha="left", fontsize=9.5, color=theme.ink)
+    legend(figure, theme, handles=entries, loc="upper left", ncols=ncols, fontsize=8.5)
+    return figure, axes

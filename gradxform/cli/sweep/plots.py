@@ -10,10 +10,11 @@ best in ink with a diamond, a divergence as a cross.
 
 import numpy as np
 
-from gradxform.cli.problems import need
-from gradxform.cli.sweep.axes import (
+from gradxform.cli.axes import (
     bins,
     ends,
+    entry,
+    head,
     is_wide,
     legend,
     limits,
@@ -24,9 +25,17 @@ from gradxform.cli.sweep.axes import (
     suits_logarithm,
     unit,
 )
+from gradxform.cli.problems import need
 from gradxform.plot.style import LIGHT, Theme, crosses, logarithmic_scale, name_axes, png
 from gradxform.sweep.result import SweepResult, shown
 
+ABOVE = {
+    "loc": "lower left",
+    "bbox_to_anchor": (0, 1),
+    "fontsize": 8,
+    "borderaxespad": 0.2,
+    "handlelength": 3,
+}
 TOP = (("-", "D"), ("--", "o"), (":", "s"))  # how the three best curves differ beside their colour
 
 
@@ -34,55 +43,47 @@ def curves(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> b
     """PNG: the metric of every member against the step, the three best marked, a cross where a
     member diverged.
     """
-    figure, (axis,) = panels(1, theme, narrow, 4.4)
+    figure, (axis,) = panels(1, theme, narrow, (4.4, 0))
     values = result.history[result.metric].astype(np.float64)
     steps = np.arange(1, values.shape[1] + 1)
     log = suits_logarithm(result, values)
     order = result.order()
     low, high = limits(result, values, log)
     for i in some(order)[::-1]:
-        axis.plot(steps, values[i], color=theme.others, linewidth=0.7, alpha=0.8, zorder=1)
+        axis.plot(steps, values[i], color=theme.others, lw=0.7, alpha=0.8, zorder=1)
     for i in np.flatnonzero(result.diverged):
         finite = np.flatnonzero(np.isfinite(values[i]))
         last = finite[-1] if len(finite) else 0
         at = float(np.clip(values[i, last], low, high)) if len(finite) else high
-        axis.plot(
-            [steps[last]], [at], "x", color=theme.diverged, markersize=5, zorder=3, clip_on=False
-        )
+        axis.plot(steps[last], at, "x", color=theme.diverged, ms=5, zorder=3, clip_on=False)
     colours = (theme.ink, theme.validation, theme.training)
     for place, i in enumerate(order[:3]):
         if result.diverged[i]:
             continue
         line, marker = TOP[place]
         axis.plot(
-            steps, values[i], line, color=colours[place], linewidth=1.8, zorder=6 - place, marker=marker, markersize=4,
+            steps, values[i], line, color=colours[place], lw=1.8, zorder=6 - place, marker=marker, ms=4,
             markevery=(place * 2, max(1, len(steps) // 8)),
             label=f"{place + 1}. {describe(result, i, 46 if narrow else 90)}",
         )  # fmt: skip
     if result.diverged.any():
-        axis.plot(
-            [],
-            [],
-            "x",
-            color=theme.diverged,
-            markersize=5,
-            label=f"diverged ({result.diverged.sum()} of {len(result)})",
-        )
-    axis.plot([], [], color=theme.others, linewidth=1.2, label="the other members")
+        lost = f"diverged ({result.diverged.sum()} of {len(result)})"
+        axis.plot([], [], "x", color=theme.diverged, ms=5, label=lost)
+    axis.plot([], [], color=theme.others, lw=1.2, label="the other members")
     logarithmic_scale(axis, "y", log)
     axis.set_ylim(low, high)
     if len(steps) == 1:
         axis.set_xlim(0, 2)
     axis.xaxis.set_major_locator(need("matplotlib.ticker").MaxNLocator(integer=True))
     name_axes(axis, "step", result.metric, theme=theme)
-    legend(axis, theme)
+    legend(axis, theme, **ABOVE)
     return png(figure)
 
 
 def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> bytes:
     """PNG: the final metric against each hyperparameter, a panel each, the most important first."""
     found = result.sensitivity()
-    figure, axes = panels(len(found), theme, narrow, 3.0)
+    figure, axes = panels(len(found), theme, narrow, (3.0, 2.4), 1 if narrow else 3)
     scores = np.where(result.diverged, np.nan, result.scores.astype(np.float64))
     log = suits_logarithm(result, scores)
     low, high = limits(result, scores, log)
@@ -91,71 +92,36 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
         given = [shown(setting.get(name)) for setting in result.space]
         kept = np.array([i for i, v in enumerate(given) if v is not None])
         x, labels = places([given[i] for i in kept])
-        axis.plot(
-            x,
-            np.clip(scores[kept], low, high),
-            ".",
-            color=theme.validation,
-            alpha=0.4,
-            markersize=4,
-            zorder=2,
+        clipped = np.clip(scores[kept], low, high)
+        axis.plot(x, clipped, ".", color=theme.validation, alpha=0.4, ms=4, zorder=2)
+        crosses(axis, x[result.diverged[kept]], 0.04, theme.diverged)
+        at, tops, medians = (
+            [row[k] for row in about["values"]] for k in ("value", "best", "median")
         )
-        lost = result.diverged[kept]
-        crosses(axis, x[lost], 0.04, theme.diverged)
-        rows = about["values"]
-        at = (
-            np.array([labels.index(row["value"]) for row in rows])
-            if labels
-            else np.array([row["value"] for row in rows])
-        )
-        axis.plot(
-            at,
-            [row["best"] for row in rows],
-            "-o",
-            color=theme.ink,
-            linewidth=1.5,
-            markersize=3.5,
-            zorder=4,
-        )
-        axis.plot(
-            at, [row["median"] for row in rows], "--", color=theme.training, linewidth=1.5, zorder=3
-        )
+        at = [labels.index(value) for value in at] if labels else at
+        axis.plot(at, tops, "-o", color=theme.ink, lw=1.5, ms=3.5, zorder=4)
+        axis.plot(at, medians, "--", color=theme.training, lw=1.5, zorder=3)
         if best in kept and not result.diverged[best]:
-            axis.plot(x[kept == best], scores[[best]], "D", color=theme.ink, markersize=7, zorder=5)
-        axis.set_title(
-            f"{name}: {about['importance']:.0%}", fontsize=9.5, color=theme.ink, loc="left"
-        )
+            axis.plot(x[kept == best], scores[[best]], "D", color=theme.ink, ms=7, zorder=5)
+        head(axis, f"{name}: {about['importance']:.0%}", theme)
         logarithmic_scale(axis, "y", log)
         axis.set_ylim(low, high)
         if labels:
-            axis.set_xticks(
-                range(len(labels)),
-                [short(v, 14) for v in labels],
-                fontsize=7.5,
-                rotation=20 if len(labels) > 3 else 0,
-            )
+            turned = {"fontsize": 7.5, "rotation": 20 if len(labels) > 3 else 0}
+            axis.set_xticks(range(len(labels)), [short(v, 14) for v in labels], **turned)
         elif is_wide(x):
             logarithmic_scale(axis, "x", True)
     name_axes(axes[0], "", f"final {result.metric}", theme=theme)
-    lines = need("matplotlib.lines").Line2D
-    handles = [
-        lines([], [], color=theme.ink, marker="o", markersize=3.5, label="best"),
-        lines([], [], color=theme.training, linestyle="--", label="median"),
-        lines([], [], color=theme.validation, marker=".", linestyle="", label="members"),
-        lines([], [], color=theme.ink, marker="D", linestyle="", label="best of all"),
+    entries = [
+        entry(theme.ink, "best", marker="o", ms=3.5),
+        entry(theme.training, "median", ls="--"),
+        entry(theme.validation, "members", marker=".", ls=""),
+        entry(theme.ink, "best of all", marker="D", ls=""),
     ]
     if result.diverged.any():
-        handles.append(
-            lines([], [], color=theme.diverged, marker="x", linestyle="", label="diverged")
-        )
-    figure.legend(
-        handles=handles,
-        loc="outside upper left",
-        ncols=2 if narrow else 5,
-        fontsize=8.5,
-        frameon=False,
-        labelcolor=theme.ink,
-    )
+        entries.append(entry(theme.diverged, "diverged", marker="x", ls=""))
+    columns = 2 if narrow else 5
+    legend(figure, theme, handles=entries, loc="outside upper left", ncols=columns, fontsize=8.5)
     return png(figure)
 
 
@@ -164,7 +130,7 @@ def parallel(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) ->
     out.
     """
     names = [name for name in result.space.names if name in varied(result)]
-    figure, (axis,) = panels(1, theme, narrow, 4.0)
+    figure, (axis,) = panels(1, theme, narrow, (4.0, 0))
     scores = np.where(result.diverged, np.nan, result.scores.astype(np.float64))
     columns, ticks = [], []
     for name in names:
@@ -182,64 +148,42 @@ def parallel(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) ->
     extremes = (high, low) if result.mode == "min" else (low, high)
     ticks.append([(0.0, f"{extremes[0]:.3g}"), (1.0, f"{extremes[1]:.3g}")])
     table = np.stack(columns, axis=1)
-    ranks = np.argsort(
-        np.argsort(np.where(np.isfinite(final), final, -1), kind="stable"), kind="stable"
-    ) / max(1, len(final) - 1)
+    ranks = np.argsort(np.where(np.isfinite(final), final, -1), kind="stable")
+    ranks = np.argsort(ranks, kind="stable") / max(1, len(final) - 1)
     scale = need("matplotlib").colormaps["cividis"]
     order = result.order()
     dark = theme.page != LIGHT.page
     for i in some(order)[::-1]:
         if result.diverged[i]:
-            axis.plot(
-                table[i], color=theme.diverged, linewidth=0.8, alpha=0.5, linestyle=":", zorder=1
-            )
+            axis.plot(table[i], ":", color=theme.diverged, lw=0.8, alpha=0.5, zorder=1)
         else:  # bright on a dark page, dark on a light one: what is good stands out on both
             colour = scale(ranks[i] if dark else 1 - ranks[i])
-            axis.plot(
-                table[i],
-                color=colour,
-                linewidth=0.9,
-                alpha=0.35 + 0.5 * ranks[i],
-                zorder=2 + ranks[i],
-            )
+            alpha = 0.35 + 0.5 * ranks[i]
+            axis.plot(table[i], color=colour, lw=0.9, alpha=alpha, zorder=2 + ranks[i])
     if not result.diverged.all():
-        axis.plot(
-            table[order[0]],
-            "-D",
-            color=theme.ink,
-            linewidth=2.4,
-            markersize=5,
-            zorder=5,
-            label="best",
-        )
+        axis.plot(table[order[0]], "-D", color=theme.ink, lw=2.4, ms=5, zorder=5, label="best")
     axis.set_xticks(range(len(columns)), [*names, result.metric], fontsize=9, color=theme.ink)
     axis.set_yticks([])
     axis.set_ylim(-0.1, 1.1)
     axis.set_xlim(-0.2, len(columns) - 0.6)
     for j, column in enumerate(ticks):
-        axis.axvline(j, color=theme.faint, linewidth=0.9, zorder=0)
+        axis.axvline(j, color=theme.faint, lw=0.9, zorder=0)
         for y, text in column:
-            axis.text(
-                j + 0.03, y + 0.012, text, fontsize=7.5, color=theme.faint, zorder=7, va="bottom"
-            )
+            place = j + 0.03, y + 0.012
+            axis.text(*place, text, fontsize=7.5, color=theme.faint, zorder=7, va="bottom")
     if result.diverged.any():
         axis.plot([], [], ":", color=theme.diverged, label="diverged")
-        axis.text(
-            len(columns) - 0.97, -0.06, "diverged", fontsize=7.5, color=theme.diverged, va="center"
-        )
+        place = len(columns) - 0.97, -0.06
+        axis.text(*place, "diverged", fontsize=7.5, color=theme.diverged, va="center")
     for side in axis.spines.values():
         side.set_visible(False)
     axis.grid(False)
-    legend(axis, theme)
+    legend(axis, theme, **ABOVE)
     return png(figure)
 
 
 def heat(
-    result: SweepResult,
-    x: str | None = None,
-    y: str | None = None,
-    theme: Theme = LIGHT,
-    narrow: bool = False,
+    result: SweepResult, x: str | None = None, y: str | None = None, theme=LIGHT, narrow=False
 ) -> bytes:
     """PNG: the best final metric for each pair of values of two hyperparameters, by default the
     most important.
@@ -247,7 +191,7 @@ def heat(
     names = varied(result)
     x = x or names[0]
     y = y or next((name for name in names if name != x), x)
-    figure, (axis,) = panels(1, theme, narrow, 4.4)
+    figure, (axis,) = panels(1, theme, narrow, (4.4, 0))
     (xs, across), (ys, up) = bins(result, x), bins(result, y)
     cells = np.full((len(up), len(across)), np.nan)
     count = np.zeros(cells.shape, int)
@@ -264,43 +208,21 @@ def heat(
     scale = need("matplotlib").colormaps["cividis" if result.mode == "max" else "cividis_r"]
     picture = axis.imshow(cells, origin="lower", aspect="auto", cmap=scale, norm=norm)
     axis.grid(False)
-    axis.set_xticks(
-        range(len(across)),
-        [short(v, 9) for v in across],
-        fontsize=7.5,
-        rotation=35 if len(across) > 6 else 0,
-    )
+    turned = {"fontsize": 7.5, "rotation": 35 if len(across) > 6 else 0}
+    axis.set_xticks(range(len(across)), [short(v, 9) for v in across], **turned)
     axis.set_yticks(range(len(up)), [short(v, 14) for v in up], fontsize=7.5)
     for b, a in np.ndindex(cells.shape):
         if not np.isfinite(cells[b, a]) and count[b, a]:
-            axis.plot([a], [b], "x", color=theme.diverged, markersize=7)
+            axis.plot([a], [b], "x", color=theme.diverged, ms=7)
         elif np.isfinite(cells[b, a]) and cells.size <= (48 if narrow else 120):
             bright = np.mean(scale(norm(cells[b, a]))[:3]) > 0.5
-            axis.text(
-                a,
-                b,
-                f"{cells[b, a]:.3g}",
-                ha="center",
-                va="center",
-                fontsize=6.5 if narrow else 7.5,
-                color="#000" if bright else "#fff",
-            )
+            how = {"fontsize": 6.5 if narrow else 7.5, "color": "#000" if bright else "#fff"}
+            axis.text(a, b, f"{cells[b, a]:.3g}", ha="center", va="center", **how)
     if np.isfinite(cells).any():
         flat = np.nanargmax(cells) if result.mode == "max" else np.nanargmin(cells)
         b, a = np.unravel_index(flat, cells.shape)
-        patch = need("matplotlib.patches").Rectangle
-        axis.add_patch(
-            patch(
-                (a - 0.5, b - 0.5),
-                1,
-                1,
-                fill=False,
-                edgecolor=theme.training,
-                linewidth=2.5,
-                clip_on=False,
-                zorder=5,
-            )
-        )
+        how = {"edgecolor": theme.training, "fill": False, "lw": 2.5, "clip_on": False, "zorder": 5}
+        axis.add_patch(need("matplotlib.patches").Rectangle((a - 0.5, b - 0.5), 1, 1, **how))
     bar = figure.colorbar(picture, ax=axis, pad=0.02)
     bar.ax.tick_params(labelsize=7.5, colors=theme.faint)
     bar.set_label(f"best {result.metric}", fontsize=9, color=theme.ink)
@@ -310,11 +232,10 @@ def heat(
 
 def varied(result: SweepResult) -> list[str]:
     """The names that take more than one value, the most important first, seeds last."""
-    found = [
-        name
-        for name in result.sensitivity()
-        if len({str(shown(s.get(name))) for s in result.space}) > 1
-    ]
+    values = {
+        name: {str(shown(s.get(name))) for s in result.space} for name in result.sensitivity()
+    }
+    found = [name for name, given in values.items() if len(given) > 1]
     return sorted(found, key=lambda name: name == "seed") or list(result.space.names)
 
 

@@ -1,4 +1,4 @@
-"""What the pictures of a sweep share: panels, scales, limits, and where values stand on an axis."""
+"""What the pictures of both reports share: panels, scales, limits, and where values stand on an axis."""
 
 import math
 from typing import Any
@@ -12,32 +12,35 @@ from gradxform.sweep.result import SweepResult, shown
 LINES = 300  # curves and lines drawn at most: the best ones, and others taken evenly from the rest
 
 
-def panels(count: int, theme: Theme, narrow: bool, height: float) -> tuple[Any, list[Any]]:
-    """A figure of so many panels, and their axes; lengths in inches."""
-    columns = min(count, 1 if narrow else 3)
+def panels(count: int, theme: Theme, narrow: bool, heights, most=3, layout="constrained", **how):
+    """A figure of so many panels, `most` of them side by side, and their axes; `heights` of the first
+    line and of each further one, lengths in inches.
+    """
+    columns = min(count, most)
     lines = math.ceil(count / columns)
-    size = (4.6 if narrow else 9.0), height * (lines if lines == 1 else 0.85 * lines)
-    figure = need("matplotlib.figure").Figure(figsize=size, layout="constrained")
+    size = 4.6 if narrow else max(9.0, 2.2 * columns + 0.7), heights[0] + (lines - 1) * heights[1]
+    figure = need("matplotlib.figure").Figure(figsize=size, layout=layout)
     figure.patch.set_facecolor(theme.page)
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axis in axes:
+    axes = list(figure.subplots(lines, columns, squeeze=False, **how).flat)
+    for index, axis in enumerate(axes):
         dress(axis, theme)
-    for axis in axes[count:]:
-        axis.set_visible(False)
+        axis.set_visible(index < count)
     return figure, axes[:count]
 
 
-def legend(axis, theme: Theme) -> None:
-    """The legend above an axis."""
-    axis.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        fontsize=8,
-        frameon=False,
-        labelcolor=theme.ink,
-        borderaxespad=0.2,
-        handlelength=3,
-    )
+def entry(color: str, label: str, **style):
+    """An entry of a legend: a line of this style."""
+    return need("matplotlib.lines").Line2D([], [], color=color, label=label, **style)
+
+
+def legend(where, theme: Theme, **how) -> None:
+    """The legend of an axis or a figure, above it."""
+    where.legend(frameon=False, labelcolor=theme.ink, **how)
+
+
+def head(axis, title: str, theme: Theme) -> None:
+    """The title of a panel."""
+    axis.set_title(title, fontsize=9.5, color=theme.ink, loc="left", pad=4)
 
 
 def suits_logarithm(result: SweepResult, values: np.ndarray) -> bool:
