@@ -61,9 +61,8 @@ def load(name: str, target: str | None = None, task: str | None = None) -> Datas
     """Load a built-in data set by name, or a .csv or .npz file by path."""
     suffix = Path(name).suffix.lower()
     if target is not None and suffix != ".csv":
-        raise Problem(
-            f"--target names a column of a .csv file; {name} has no columns to choose from"
-        )
+        text = f"--target names a column of a .csv file; {name} has no columns to choose from"
+        raise Problem(text)
     if name in BUILT_IN:
         x, y = _built_in(name)
     elif suffix == ".csv":
@@ -80,19 +79,16 @@ def load(name: str, target: str | None = None, task: str | None = None) -> Datas
 def check(name: str, x: np.ndarray, y: np.ndarray, task: str | None = None) -> Dataset:
     """Turn raw arrays into a Dataset, or say what is wrong with them."""
     if x.ndim not in (2, 3, 4) or 0 in x.shape[1:]:
-        raise Problem(
-            f"{name}: x has shape {x.shape}; expected rows × features, or rows × height × width (× "
-            "channels)"
-        )
+        text = "expected rows × features, or rows × height × width (× channels)"
+        raise Problem(f"{name}: x has shape {x.shape}; {text}")
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1:
         raise Problem(f"{name}: y has shape {y.shape}; expected one target per row")
     if len(x) != len(y):
         raise Problem(f"{name}: x has {len(x)} rows and y has {len(y)}; they must be equally many")
     if len(x) < MIN_ROWS:
-        raise Problem(
-            f"{name}: {len(x)} rows are too few to split in three; at least {MIN_ROWS} are needed"
-        )
+        few = f"{len(x)} rows are too few to split in three"
+        raise Problem(f"{name}: {few}; at least {MIN_ROWS} are needed")
     if x.dtype.kind not in "fiub":
         raise Problem(f"{name}: x holds {x.dtype}; expected real numbers")
     x = x[..., None] if x.ndim == 3 else x
@@ -116,17 +112,14 @@ def split(data: Dataset) -> Split:
     are standardised too, so that a squared error of 1 is what predicting the mean costs.
     """
     order = np.random.default_rng(0)
-    groups = [np.flatnonzero(data.y == c) for c in range(len(data.classes))] or [
-        np.arange(len(data.y))
-    ]
+    groups = [np.flatnonzero(data.y == c) for c in range(len(data.classes))]
     parts: tuple[list, list, list] = ([], [], [])
-    for group in groups:
+    for group in groups or [np.arange(len(data.y))]:
         rows = order.permutation(group)
         held = max(1, round(0.2 * len(rows)))
-        for part, chosen in zip(
-            parts, (rows[2 * held :], rows[:held], rows[held : 2 * held]), strict=True
-        ):
-            part.append(chosen)
+        chosen = rows[2 * held :], rows[:held], rows[held : 2 * held]
+        for part, some in zip(parts, chosen, strict=True):
+            part.append(some)
     train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
 
     x64 = data.x[train].astype(np.float64)
@@ -167,47 +160,38 @@ def _csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     if len(columns) < 2:
         raise Problem(f"{path}: one column only ({columns[0]!r}); the separator must be a comma")
     if sum(_is_number(c) for c in columns) > len(columns) / 2:
-        raise Problem(
-            f"{path}: the first line holds numbers; a first line with the names of the columns is "
-            "needed"
-        )
+        text = "a first line with the names of the columns is needed"
+        raise Problem(f"{path}: the first line holds numbers; {text}")
     target = columns[-1] if target is None else target
     if target not in columns:
         raise unknown(f"column (--target, in {path})", target, columns)
     at = columns.index(target)
-    features = [
-        _numeric(path, columns[i], frame.iloc[:, i]) for i in range(len(columns)) if i != at
-    ]
+    others = (i for i in range(len(columns)) if i != at)
+    features = [_numeric(path, columns[i], frame.iloc[:, i]) for i in others]
     column = frame.iloc[:, at]
     if column.isna().any():
-        raise Problem(
-            f"{path}: column {target!r}, data row {_row(column.isna())}: the target is missing"
-        )
-    y = column.to_numpy()
-    return np.stack(features, axis=1) if features else np.empty(
-        (0, 0)
-    ), y if y.dtype.kind in "fiub" else y.astype(str)
+        raise Problem(f"{_place(path, target, column.isna())}: the target is missing")
+    x, y = np.stack(features, axis=1), column.to_numpy()
+    return x, y if y.dtype.kind in "fiub" else y.astype(str)
 
 
 def _numeric(path: Path, name: str, column) -> np.ndarray:
-    pandas = need("pandas")
-    numbers = pandas.to_numeric(column, errors="coerce")
+    numbers = need("pandas").to_numeric(column, errors="coerce")
     text = numbers.isna() & column.notna()
     if text.any():
         value = str(column[text].iloc[0])
-        raise Problem(f"{path}: column {name!r}, data row {_row(text)}: {value!r} is not a number")
+        raise Problem(f"{_place(path, name, text)}: {value!r} is not a number")
     if column.isna().any():
-        raise Problem(
-            f"{path}: column {name!r}, data row {_row(column.isna())}: the value is missing or NaN"
-        )
+        raise Problem(f"{_place(path, name, column.isna())}: the value is missing or NaN")
     values = numbers.to_numpy(np.float64)
     bad = ~(np.abs(values) <= np.finfo(np.float32).max)
     if bad.any():
-        raise Problem(
-            f"{path}: column {name!r}, data row {_row(bad)}: {values[bad][0]:g} is not a finite "
-            "float32"
-        )
+        raise Problem(f"{_place(path, name, bad)}: {values[bad][0]:g} is not a finite float32")
     return values
+
+
+def _place(path: Path, column: str, mask) -> str:
+    return f"{path}: column {column!r}, data row {_row(mask)}"
 
 
 def _row(mask) -> int:
@@ -221,9 +205,7 @@ def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (
-        Exception
-    ) as error:  # np.load raises half a dozen types for a file that is not what it claims
+    except Exception as error:  # half a dozen types for a file that is not what it claims
         raise Problem(f"{path}: cannot be read as .npz: {error}") from error
     x = arrays.get("x", arrays.get("X"))
     if x is None or "y" not in arrays:
@@ -241,20 +223,17 @@ def _is_number(text: str) -> bool:
 
 
 def _infer_task(y: np.ndarray) -> str:
-    if y.dtype.kind != "f" or not np.isfinite(y).all():
-        return "classification" if y.dtype.kind != "f" else "regression"
-    return (
-        "classification" if (y == np.round(y)).all() and len(np.unique(y)) <= 20 else "regression"
-    )
+    if y.dtype.kind != "f":
+        return "classification"
+    whole = np.isfinite(y).all() and (y == np.round(y)).all() and len(np.unique(y)) <= 20
+    return "classification" if whole else "regression"
 
 
 def _targets(name: str, y: np.ndarray) -> np.ndarray:
     if y.dtype.kind not in "fiub":
         bad = next((row for row, value in enumerate(y.tolist()) if not _is_number(str(value))), 0)
-        raise Problem(
-            f"{name}: target, data row {bad + 1}: {str(y[bad])!r} is not a number, as regression "
-            "needs"
-        )
+        text = f"{str(y[bad])!r} is not a number, as regression needs"
+        raise Problem(f"{name}: target, data row {bad + 1}: {text}")
     with np.errstate(over="ignore"):
         y = y.astype(np.float32)
     if not np.isfinite(y).all():
@@ -271,19 +250,15 @@ def _labels(name: str, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         raise Problem(f"{name}: target, data row {_row(~np.isfinite(y))}: not a finite number")
     classes, labels, counts = np.unique(y, return_inverse=True, return_counts=True)
     if len(classes) < 2:
-        raise Problem(
-            f"{name}: every row has the class {str(classes[0])!r}; two classes are needed"
-        )
+        only = str(classes[0])
+        raise Problem(f"{name}: every row has the class {only!r}; two classes are needed")
     regress = "" if y.dtype.kind == "U" else "; to predict a number, use --task regression"
     if len(classes) > MAX_CLASSES:
-        raise Problem(
-            f"{name}: the target has {len(classes)} classes, more than {MAX_CLASSES}{regress}"
-        )
+        many = f"{len(classes)} classes, more than {MAX_CLASSES}"
+        raise Problem(f"{name}: the target has {many}{regress}")
     if counts.min() < MIN_CLASS_ROWS:
         rare = str(classes[np.argmin(counts)])
-        raise Problem(
-            f"{name}: class {rare!r} has {counts.min()} of the {MIN_CLASS_ROWS} rows it "
-            f"needs{regress}"
-        )
+        rows = f"{counts.min()} of the {MIN_CLASS_ROWS} rows it needs"
+        raise Problem(f"{name}: class {rare!r} has {rows}{regress}")
     names = tuple(str(int(c)) if y.dtype.kind == "f" and c == int(c) else str(c) for c in classes)
     return labels.astype(np.int32), names

@@ -52,13 +52,8 @@ class MLP(nn.Module):
         return nn.Dense(self.outputs, kernel_init=self.kernel_init)(x)
 
 
-class CNN(nn.Module):
+class CNN(MLP):
     """Two 3×3 convolutions, of 8 and 16 channels, with ReLU and 2×2 max pooling, then an MLP."""
-
-    outputs: int
-    hidden: tuple[int, ...]
-    kernel_init: Callable
-    dropout: float
 
     @nn.compact
     def __call__(self, x, train: bool = False):
@@ -77,15 +72,11 @@ class Model(NamedTuple):
     parameters: int
 
 
-def build(
-    spec: str, data: Dataset, hidden: tuple[int, ...] | None, init: str, dropout: float
-) -> Model:
+def build(spec: str, data: Dataset, hidden: tuple | None, init: str, dropout: float) -> Model:
     """Build and try the model that `spec` names on one row of `data`."""
     if spec == "cnn" and not data.is_image:
-        raise Problem(
-            f"--model cnn needs images (rows × height × width); {data.name} has {data.x.shape[1]} "
-            "features"
-        )
+        has = f"{data.name} has {data.x.shape[1]} features"
+        raise Problem(f"--model cnn needs images (rows × height × width); {has}")
     if spec in BUILT_IN:
         hidden = (64, 64) if hidden is None else hidden
         kind = CNN if spec == "cnn" else MLP
@@ -93,9 +84,8 @@ def build(
         name = spec if spec == "linear" else f"{spec} {','.join(map(str, hidden))}"
     else:
         if (init, dropout) != ("default", 0.0):
-            raise Problem(
-                f"--init and --dropout apply to {', '.join(BUILT_IN)}; {spec} decides these itself"
-            )
+            to = ", ".join(BUILT_IN)
+            raise Problem(f"--init and --dropout apply to {to}; {spec} decides these itself")
         module, name = _from_factory(spec, data.outputs), spec
     return _try(name, module, data)
 
@@ -111,21 +101,16 @@ def _from_factory(spec: str, outputs: int) -> nn.Module:
     except AttributeError as error:
         raise Problem(f"--model {spec}: {error}") from error
     except Exception as error:  # the user's module may raise anything while it is imported
-        raise Problem(
-            f"--model {spec}: cannot import {where}: {type(error).__name__}: {error}"
-        ) from error
+        what = f"cannot import {where}: {type(error).__name__}: {error}"
+        raise Problem(f"--model {spec}: {what}") from error
     try:
         module = factory(outputs=outputs)
     except Exception as error:
-        raise Problem(
-            f"--model {spec}: {attribute}(outputs={outputs}) failed: {type(error).__name__}: "
-            f"{error}"
-        ) from error
+        what = f"{attribute}(outputs={outputs}) failed: {type(error).__name__}: {error}"
+        raise Problem(f"--model {spec}: {what}") from error
     if not isinstance(module, nn.Module):
-        raise Problem(
-            f"--model {spec}: {attribute} returned {type(module).__name__}; expected a "
-            "flax.linen.Module"
-        )
+        what = f"{attribute} returned {type(module).__name__}; expected a flax.linen.Module"
+        raise Problem(f"--model {spec}: {what}")
     return module
 
 
@@ -145,29 +130,22 @@ def _try(name: str, module: nn.Module, data: Dataset) -> Model:
         variables = jax.eval_shape(init, jax.random.key(0))
         if set(variables) != {"params"}:
             extra = ", ".join(sorted(set(variables) - {"params"})) or "no parameters at all"
-            raise Problem(
-                f"--model {name}: the module has {extra}; compare trains modules with parameters "
-                "only"
-            )
+            only = "compare trains modules with parameters only"
+            raise Problem(f"--model {name}: the module has {extra}; {only}")
         out = jax.eval_shape(call, variables, row, jax.random.key(0))
     except Problem:
         raise
     except Exception as error:  # the user's module may raise anything
         first = (str(error).splitlines() or [""])[0]
-        raise Problem(
-            f"--model {name}: cannot be called on rows of {data.name}: {type(error).__name__}: "
-            f"{first}"
-        ) from error
+        why = f"cannot be called on rows of {data.name}: {type(error).__name__}: {first}"
+        raise Problem(f"--model {name}: {why}") from error
     if getattr(out, "shape", None) != (2, data.outputs):
         shape = getattr(out, "shape", type(out).__name__)
-        raise Problem(
-            f"--model {name}: returned {shape} for x of shape {row.shape}; expected "
-            f"{(2, data.outputs)}"
-        )
+        what = f"returned {shape} for x of shape {row.shape}; expected {(2, data.outputs)}"
+        raise Problem(f"--model {name}: {what}")
     count = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    return Model(
-        name,
-        lambda key: init(key)["params"],
-        lambda p, x, key=None: call({"params": p}, x, key),
-        count,
-    )
+
+    def apply(params, x, key=None):
+        return call({"params": params}, x, key)
+
+    return Model(name, lambda key: init(key)["params"], apply, count)

@@ -69,30 +69,26 @@ def document(title: str, body: list[str]) -> str:
 
 
 def figure(variants: dict[tuple[str, str], bytes], alt: str, caption: str) -> str:
+    """A picture as it fits the reader's page."""
+
     def uri(theme, shape):
         return "data:image/png;base64," + base64.b64encode(variants[theme, shape]).decode()
 
-    sources = "".join(
-        f'<source media="{media}" srcset="{uri(theme, shape)}">'
-        for media, theme, shape in (
-            (f"{NARROW} and {DARK}", "dark", "narrow"),
-            (NARROW, "light", "narrow"),
-            (DARK, "dark", "wide"),
-        )
+    both, alt, caption = (
+        f"{NARROW} and {DARK}",
+        *(escape(" ".join(x.split())) for x in (alt, caption)),
     )
-    return (
-        f'<figure><picture>{sources}<img src="{uri("light", "wide")}" '
-        f'alt="{escape(alt)}"></picture>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    media = (both, "dark", "narrow"), (NARROW, "light", "narrow"), (DARK, "dark", "wide")
+    sources = (f'<source media="{at}" srcset="{uri(*kind)}">' for at, *kind in media)
+    picture = f'{"".join(sources)}<img src="{uri("light", "wide")}" alt="{alt}">'
+    text = f"<figcaption>{caption}</figcaption>"
+    return f"<figure><picture>{picture}</picture>{text}</figure>"
 
 
 def pairs(found: list[tuple[str, str]]) -> str:
-    return (
-        "<dl>"
-        + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in found)
-        + "</dl>"
-    )
+    """Terms and what they mean."""
+    parts = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in found)
+    return f"<dl>{''.join(parts)}</dl>"
 
 
 def answer(sentences: list[str]) -> str:
@@ -119,7 +115,5 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 
 def made(command: str, versions: dict[str, str], files: str) -> str:
     """The command, the versions, and the files beside the page."""
-    return (
-        f"<p>Command:</p><pre>{escape(command)}</pre>"
-        f'<p class="faint">{escape(", ".join(map(" ".join, versions.items())))}. {files}</p>'
-    )
+    used = escape(", ".join(map(" ".join, versions.items())))
+    return f'<p>Command:</p><pre>{escape(command)}</pre><p class="faint">{used}. {files}</p>'

@@ -9,6 +9,8 @@ from gradxform.cli.catalogue import composition
 from gradxform.cli.compare import wording
 from gradxform.cli.compare.wording import Context
 
+FILES = "The files beside this page hold the same numbers: table.csv, and members.csv with every member."
+
 
 def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) -> str:
     """The whole page. `pictures` are PNGs by name, then by theme (light, dark) and shape (wide,
@@ -23,8 +25,7 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
         _winner(context),
         "<h2>Table</h2>",
         html.table(
-            wording.headings(context.goal),
-            [wording.cells(context.goal, context.rows, row) for row in context.rows],
+            wording.headings(goal), [wording.cells(goal, context.rows, row) for row in context.rows]
         ),
         *(f'<p class="faint">{escape(note)}</p>' for note in wording.notes(context)),
         "<h2>How much the learning rate matters</h2>",
@@ -35,7 +36,7 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
             "Each panel is one method; the grey lines behind are the others. Line: mean over the "
             "seeds; dots: each seed. Diamond: the chosen learning rate. Shaded: the rates that "
             "work. Cross: a seed diverged at this rate. Look for "
-            f"{'high' if goal.metric == 'accuracy' else 'low'} and wide.",
+            f"{'high' if goal.accuracy else 'low'} and wide.",
         ),
         "<h2>How fast it learns</h2>",
         html.figure(
@@ -53,12 +54,7 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
         *(_method(context, row.method) for row in context.rows),
         "<h2>How it was made</h2>",
         html.pairs(wording.facts(context)),
-        html.made(
-            context.command,
-            context.versions,
-            "The files beside this page hold the same numbers: table.csv, and members.csv with "
-            "every member.",
-        ),
+        html.made(context.command, context.versions, FILES),
     ]
     return html.document(title, body)
 
@@ -67,36 +63,26 @@ def _warnings(context: Context) -> str:
     lines = []
     if context.outcome.interrupted:
         done = {row.method for row in context.rows}
-        missing = [
-            name
-            for name in context.methods
-            if name not in done and name not in context.outcome.failed
-        ]
-        lines.append(
-            f"The comparison was interrupted: {', '.join(missing)} not trained yet. The same "
-            "command with --resume trains the rest."
-        )
+        done |= set(context.outcome.failed)
+        missing = ", ".join(name for name in context.methods if name not in done)
+        rest = "The same command with --resume trains the rest."
+        lines.append(f"The comparison was interrupted: {missing} not trained yet. {rest}")
     if context.outcome.failed:
-        lines.append(
-            f"Could not be trained: {', '.join(context.outcome.failed)}. The notes under the table "
-            "say why."
-        )
+        names = ", ".join(context.outcome.failed)
+        lines.append(f"Could not be trained: {names}. The notes under the table say why.")
     return "".join(f'<p class="warning">{escape(line)}</p>' for line in lines)
 
 
 def _winner(context: Context) -> str:
-    return (
-        f"<pre>{escape(wording.winner_code(context))}</pre>"
-        if math.isfinite(context.rows[0].validation)
-        else ""
-    )
+    alive = math.isfinite(context.rows[0].validation)
+    return f"<pre>{escape(wording.winner_code(context))}</pre>" if alive else ""
 
 
 def _method(context: Context, name: str) -> str:
     method = context.methods[name]
-    source = " ".join(str(method.source).split())
+    source = escape(" ".join(str(method.source).split()))
     return (
         f"<details><summary><strong>{escape(name)}</strong> "
-        f"<span>{escape(method.title)}</span></summary><pre>{escape(composition(method.make(1.0)))}</pre><p "
-        f'class="faint">{escape(source)}</p></details>'
+        f"<span>{escape(method.title)}</span></summary>"
+        f'<pre>{escape(composition(method.make(1.0)))}</pre><p class="faint">{source}</p></details>'
     )

@@ -12,12 +12,8 @@ import numpy as np
 
 from gradxform.cli.files import to_csv
 
-ACCURACY_TOLERANCE, LOSS_TOLERANCE = (
-    0.02,
-    1.05,
-)  # a rate works within 2 points of accuracy, or 5 % of loss, of the best
-
-
+# A rate works within 2 points of accuracy, or 5 % of loss, of the best.
+ACCURACY_TOLERANCE, LOSS_TOLERANCE = 0.02, 1.05
 TARGET_SHARE, TARGET_LOSS = (
     0.97,
     1.10,
@@ -31,18 +27,14 @@ class Result(NamedTuple):
 
     method: str
     rates: np.ndarray  # [L]
-    history: dict[
-        str, np.ndarray
-    ]  # train_loss, val_loss and, for classes, val_accuracy: each [E, L, S]
+    history: dict[str, np.ndarray]  # train_loss, val_loss, for classes val_accuracy: each [E, L, S]
     test: dict[str, np.ndarray]  # loss and, for classes, accuracy: each [L, S]
-    rows: (
-        np.ndarray
-    )  # [L, S, N] the goodness on each row of test data: right or wrong, or minus the squared error
+    rows: np.ndarray  # [L, S, N] the goodness on each row of test data: row_goodness
     diverged: np.ndarray  # [L, S] bool
-    epochs: (
+    epochs: np.ndarray  # [L, S] epochs trained; later ones are nan in the history
+    best: (
         np.ndarray
-    )  # [L, S] epochs trained, fewer where training stopped; later ones are nan in the history
-    best: np.ndarray  # [L, S] index of the epoch whose parameters were kept: the last one, or the best with --patience
+    )  # [L, S] index of the epoch whose parameters were kept: last, or best (--patience)
     seconds: float
     compile_seconds: float
 
@@ -60,19 +52,23 @@ class Goal(NamedTuple):
     target_metric: str
     target: float
 
+    @property
+    def accuracy(self) -> bool:
+        """Whether accuracy is what counts."""
+        return self.metric == "accuracy"
+
     def goodness(self, result: Result) -> np.ndarray:
         """Validation result of each member [L, S], more is better; a diverged member is worse than
         any.
         """
         last = result.final(f"val_{self.metric}")
-        return np.where(result.diverged, -np.inf, last if self.metric == "accuracy" else -last)
+        return np.where(result.diverged, -np.inf, last if self.accuracy else -last)
 
     def reached(self, values: np.ndarray) -> np.ndarray:
         """Whether each value meets the target."""
+        meets = np.greater_equal if self.target_metric == "accuracy" else np.less_equal
         with np.errstate(invalid="ignore"):
-            return (
-                values >= self.target if self.target_metric == "accuracy" else values <= self.target
-            )
+            return meets(values, self.target)
 
 
 def epochs_to_target(goal: Goal, result: Result, chosen: int) -> np.ndarray:
@@ -119,9 +115,7 @@ def goal_for(
     best = max(float(goal.goodness(result).mean(axis=1).max()) for result in results)
     if not math.isfinite(best):
         return goal
-    return goal._replace(
-        target=TARGET_SHARE * best if metric == "accuracy" else TARGET_LOSS * -best
-    )
+    return goal._replace(target=TARGET_SHARE * best if goal.accuracy else TARGET_LOSS * -best)
 
 
 def choose(goal: Goal, result: Result) -> int:
@@ -140,9 +134,8 @@ def working_range(goal: Goal, result: Result, chosen: int) -> tuple[int, int]:
     """
     goodness = goal.goodness(result).mean(axis=1)
     best = goodness[chosen]
-    works = goodness >= (
-        best - ACCURACY_TOLERANCE if goal.metric == "accuracy" else LOSS_TOLERANCE * best
-    )
+    least = best - ACCURACY_TOLERANCE if goal.accuracy else LOSS_TOLERANCE * best
+    works = goodness >= least
     low = high = chosen
     while low > 0 and works[low - 1]:
         low -= 1
@@ -155,57 +148,40 @@ def summarise(goal: Goal, results: list[Result]) -> list[Row]:
     """The rows of the table, best validation result first; a method that diverged at every rate is
     last.
     """
-    rows = [_row(goal, result) for result in results]
-    sign = -1.0 if goal.metric == "accuracy" else 1.0
-    rows.sort(
-        key=lambda row: (
-            sign * row.validation if math.isfinite(row.validation) else math.inf,
-            row.test_loss,
-        )
-    )
     by_name = {result.method: result for result in results}
-    first = rows[0]
-    return [
-        row._replace(tied=_tied(by_name[first.method], first, by_name[row.method], row))
-        for row in rows
-    ]
+    sign = -1.0 if goal.accuracy else 1.0
+
+    def place(row):
+        return sign * row.validation if math.isfinite(row.validation) else math.inf, row.test_loss
+
+    rows = sorted((_row(goal, result) for result in results), key=place)
+    best = by_name[rows[0].method]
+    return [row._replace(tied=_tied(best, rows[0], by_name[row.method], row)) for row in rows]
 
 
 def _row(goal: Goal, result: Result) -> Row:
     at = choose(goal, result)
-    low, high = working_range(goal, result, at)
     epochs = epochs_to_target(goal, result, at)
-    dead = result.diverged[at].any()
-    end = len(result.rates) - 1
+    got, dead, end = np.isfinite(epochs), result.diverged[at].any(), len(result.rates) - 1
+    low, high = (float(result.rates[i]) for i in working_range(goal, result, at))
 
     def mean_spread(values):
         if dead:
             return math.nan, math.nan
         return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
-    validation = mean_spread(result.final(f"val_{goal.metric}")[at].astype(np.float64))
-    test = mean_spread(result.test[goal.metric][at].astype(np.float64))
-    test_loss = mean_spread(result.test["loss"][at].astype(np.float64))
-    edge = "" if not end or dead else "low" if at == 0 else "high" if at == end else ""
-    got = np.isfinite(epochs)
+    finals = result.final(f"val_{goal.metric}"), result.test[goal.metric], result.test["loss"]
+    validation, test, loss = (mean_spread(values[at].astype(np.float64)) for values in finals)
+    means = *validation, *test, *loss
+    edge = {0: "low", end: "high"}.get(at, "") if end and not dead else ""
+    soonest = float(epochs[got].mean()) if got.any() else math.nan
+    works = (math.nan, math.nan) if dead else (low, high)
+    lost, members = int(result.diverged.sum()), result.diverged.size
+    spent = result.seconds, result.compile_seconds
+    reached = soonest, int(got.sum()), len(got)
+    rate = float(result.rates[at])
     return Row(
-        result.method,
-        float(result.rates[at]),
-        edge,
-        *validation,
-        *test,
-        *test_loss,
-        float(epochs[got].mean()) if got.any() else math.nan,
-        int(got.sum()),
-        len(got),
-        float(result.rates[low]) if not dead else math.nan,
-        float(result.rates[high]) if not dead else math.nan,
-        int(result.diverged.sum()),
-        result.diverged.size,
-        False,
-        result.seconds,
-        result.compile_seconds,
-        at,
+        result.method, rate, edge, *means, *reached, *works, lost, members, False, *spent, at
     )
 
 
@@ -220,26 +196,25 @@ def _tied(first: Result, first_row: Row, other: Result, row: Row) -> bool:
         return False
     difference = first.rows[first_row.chosen].astype(np.float64) - other.rows[row.chosen]  # [S, N]
     by_row, by_seed = difference.mean(axis=0), difference.mean(axis=1)
-    error = math.hypot(
-        by_row.std() / math.sqrt(len(by_row)), by_seed.std() / math.sqrt(max(1, len(by_seed) - 1))
-    )
+    pairs = max(1, len(by_seed) - 1)
+    error = math.hypot(by_row.std() / math.sqrt(len(by_row)), by_seed.std() / math.sqrt(pairs))
     return abs(float(difference.mean())) <= 2 * error
 
 
 def table_csv(goal: Goal, rows: list[Row]) -> bytes:
     """table.csv: numbers only, one line per method, in the order of the table."""
-    lines = []
-    for rank, row in enumerate(rows, 1):
-        line = {"rank": rank, **row._asdict()}
-        del line["chosen"]
-        for name in ("validation", "test"):
-            line[f"{name}_{goal.metric}"], line[f"{name}_{goal.metric}_spread"] = (
-                line.pop(name),
-                line.pop(f"{name}_spread"),
-            )
-        lines.append(line)
-    order = ["rank", "method", "learning_rate", f"test_{goal.metric}", f"test_{goal.metric}_spread"]
-    order += [name for name in lines[0] if name not in order]
+    named = {
+        f"{k}{end}": f"{k}_{goal.metric}{end}"
+        for k in ("validation", "test")
+        for end in ("", "_spread")
+    }
+    lines = [{"rank": i, **row._asdict()} for i, row in enumerate(rows, 1)]
+    lines = [{named.get(k, k): x for k, x in line.items() if k != "chosen"} for line in lines]
+    order = ["rank", "method", "learning_rate", named["test"], named["test_spread"]]
+    order += [k for k in lines[0] if k not in [*order, *named.values()]] + [
+        named["validation"],
+        named["validation_spread"],
+    ]
     return to_csv([{name: line[name] for name in order} for line in lines])
 
 
@@ -258,8 +233,6 @@ def members_csv(goal: Goal, results: list[Result]) -> bytes:
                     "diverged": bool(result.diverged[at, seed]),
                 }
                 line |= {name: float(result.final(name)[at, seed]) for name in result.history}
-                line |= {
-                    f"test_{name}": float(value[at, seed]) for name, value in result.test.items()
-                }
+                line |= {f"test_{name}": float(x[at, seed]) for name, x in result.test.items()}
                 lines.append(line | {"epochs_to_target": float(reached[seed])})
     return to_csv(lines)

@@ -37,30 +37,18 @@ class Context(NamedTuple):
 
 def headings(goal: Goal) -> list[str]:
     """The columns of the table."""
-    result = "accuracy,\u00a0%" if goal.metric == "accuracy" else "squared error"
-    loss = ["test loss"] if goal.metric == "accuracy" else []
-    return [
-        "method",
-        "learning rate",
-        f"test {result}",
-        "vs first",
-        f"validation {result}",
-        *loss,
-        "epochs to target",
-        "rates that work",
-        "diverged",
-    ]
+    result = "accuracy,\u00a0%" if goal.accuracy else "squared error"
+    results = f"test {result}", "vs first", f"validation {result}", *["test loss"] * goal.accuracy
+    return ["method", "learning rate", *results, "epochs to target", "rates that work", "diverged"]
 
 
 def cells(goal: Goal, rows: list[Row], row: Row) -> list[str]:
     """One row of the table."""
     lost = "" if not row.diverged else f"{row.diverged} of {row.members}"
     if not math.isfinite(row.validation):
-        empty = len(headings(goal)) - 3
-        return [row.method, "none", *["–"] * empty, lost]
-    accuracy = goal.metric == "accuracy"
-    loss = [_spread(row.test_loss, row.test_loss_spread, 1.0, 3)] if accuracy else []
-    scale, digits = (100.0, 1) if accuracy else (1.0, 3)
+        return [row.method, "none", *["–"] * (len(headings(goal)) - 3), lost]
+    loss = [_spread(row.test_loss, row.test_loss_spread, 1.0, 3)] * goal.accuracy
+    scale, digits = (100.0, 1) if goal.accuracy else (1.0, 3)
     return [
         row.method,
         f"{row.learning_rate:.3g}{EDGE[row.edge]}",
@@ -84,46 +72,33 @@ def answers(context: Context) -> list[str]:
         return [
             "Every method diverged at every learning rate. Try smaller ones with --learning-rates."
         ]
-    scale, digits, unit = (100.0, 1, " %") if goal.metric == "accuracy" else (1.0, 3, "")
+    scale, digits, unit = (100.0, 1, " %") if goal.accuracy else (1.0, 3, "")
     seeds = experiment.settings.seeds
     over = "one seed" if seeds == 1 else f"the mean over {seeds} seeds"
     where = f"{experiment.data.name} with {experiment.model.name}"
     value = f"test {NAMES[goal.metric]} {scale * first.test:.{digits}f}{unit}, {over}"
+    rate = f"learning rate {first.learning_rate:.3g}"
     if len(rows) == 1:
-        return [
-            f"{first.method} does best at learning rate {first.learning_rate:.3g} on {where}: "
-            f"{value}."
-        ]
-    found = [
-        f"{first.method} at learning rate {first.learning_rate:.3g} has the best validation result "
-        f"of {len(rows)} methods on {where}: {value}."
-    ]
+        return [f"{first.method} does best at {rate} on {where}: {value}."]
+    best = f"has the best validation result of {len(rows)} methods"
+    found = [f"{first.method} at {rate} {best} on {where}: {value}."]
     tied = [row.method for row in rows[1:] if row.tied]
-    others = len(rows) - 1
-    if not tied:
-        found.append("The test data tell every other method apart from it.")
-    elif len(tied) <= 4:
-        found.append(f"The test data cannot tell {_list(tied)} apart from it.")
-    else:
-        found.append(
-            f"The test data cannot tell {len(tied)} of the other {others} methods apart from it."
-        )
+    equals = _list(tied) if len(tied) <= 4 else f"{len(tied)} of the other {len(rows) - 1} methods"
+    cannot = f"The test data cannot tell {equals} apart from it."
+    found.append(cannot if tied else "The test data tell every other method apart from it.")
     alive = [row for row in rows if math.isfinite(row.validation)]
     arrived = [row for row in alive if row.seeds_at_target == row.seeds]
     if arrived:
         soonest = min(row.epochs_to_target for row in arrived)
         names = [row.method for row in arrived if row.epochs_to_target == soonest]
-        found.append(
-            f"Soonest at the target: {_list(names)}, after {soonest:.3g} "
-            f"epoch{'' if soonest == 1 else 's'}."
-        )
+        epochs = f"{soonest:.3g} epoch{'' if soonest == 1 else 's'}"
+        found.append(f"Soonest at the target: {_list(names)}, after {epochs}.")
+    spans = {row.method: round(row.works_to / row.works_from, 2) for row in alive}
     if any(row.works_to > row.works_from for row in alive):
-        widest = max(round(row.works_to / row.works_from, 2) for row in alive)
-        names = [row.method for row in alive if round(row.works_to / row.works_from, 2) == widest]
-        found.append(
-            f"Most forgiving: {_list(names)}, with learning rates that work over a factor of "
-            f"{widest:.3g}."
-        )
+        widest = max(spans.values())
+        names = _list([name for name, span in spans.items() if span == widest])
+        rates = f"with learning rates that work over a factor of {widest:.3g}"
+        found.append(f"Most forgiving: {names}, {rates}.")
     return found
 
 
@@ -133,15 +108,11 @@ def notes(context: Context) -> list[str]:
     test, seeds = len(experiment.split.test["y"]), experiment.settings.seeds
     found = []
     if seeds > 1:
-        found.append(
-            (
-                f"±: standard deviation over {seeds} seeds; one row of test data is {100 / test:.2g} "
-                "points of accuracy."
-            )
-            if goal.metric == "accuracy"
-            else f"±: standard deviation over {seeds} seeds. Squared errors are in units of the "
-            "target's variance: 1 is what predicting the mean costs."
-        )
+        text = f"±: standard deviation over {seeds} seeds"
+        point = f"; one row of test data is {100 / test:.2g} points of accuracy."
+        unit = "Squared errors are in units of the target's variance"
+        error = f". {unit}: 1 is what predicting the mean costs."
+        found.append(text + (point if goal.accuracy else error))
     found.append(target_text(context))
     for end, mark, way in (("high", "▲", "larger"), ("low", "▼", "smaller")):
         names = [row.method for row in rows if row.edge == end]
@@ -150,10 +121,8 @@ def notes(context: Context) -> list[str]:
                 f"{mark} The best learning rate of {_list(names)} is the {end}est one tried: {way} "
                 "ones may be better. Widen the range with --learning-rates."
             )
-    found += [
-        f"{name} could not be trained: {reason}" for name, reason in context.outcome.failed.items()
-    ]
-    return found
+    failed = context.outcome.failed.items()
+    return found + [f"{name} could not be trained: {reason}" for name, reason in failed]
 
 
 def target_text(context: Context) -> str:
@@ -161,168 +130,98 @@ def target_text(context: Context) -> str:
     goal = context.goal
     if not math.isfinite(goal.target):
         return "There is no target, since every member diverged."
-    sign, value = (
-        ("≥", f"{100 * goal.target:.1f} %")
-        if goal.target_metric == "accuracy"
-        else ("≤", f"{goal.target:.3g}")
-    )
-    why = (
-        "as asked"
-        if context.target_given
-        else (
-            f"{100 * TARGET_SHARE:.0f} % of the best method's"
-            if goal.metric == "accuracy"
-            else f"{TARGET_LOSS:g} × the best method's"
-        )
-    )
-    return f"Target: validation {goal.target_metric} {sign} {value}, {why}."
+    accuracy = goal.target_metric == "accuracy"
+    limit = f"≥ {100 * goal.target:.1f} %" if accuracy else f"≤ {goal.target:.3g}"
+    share = f"{100 * TARGET_SHARE:.0f} % of" if goal.accuracy else f"{TARGET_LOSS:g} ×"
+    why = "as asked" if context.target_given else f"{share} the best method's"
+    return f"Target: validation {goal.target_metric} {limit}, {why}."
 
 
 def definitions(context: Context) -> list[tuple[str, str]]:
     """Each column of the table, and each picture, explained."""
     goal, experiment = context.goal, context.experiment
-    accuracy = goal.metric == "accuracy"
-    rows = {
-        part: len(getattr(experiment.split, part)["y"]) for part in ("train", "validation", "test")
-    }
-    close = (
-        f"{100 * ACCURACY_TOLERANCE:g} points of accuracy"
-        if accuracy
-        else f"{100 * (LOSS_TOLERANCE - 1):.0f} % of the error"
-    )
+    accuracy, split, name = goal.accuracy, experiment.split, NAMES[goal.metric]
+    train, validation, test = (len(part["y"]) for part in split[:3])
+    points = f"{100 * ACCURACY_TOLERANCE:g} points of accuracy"
+    close = points if accuracy else f"{100 * (LOSS_TOLERANCE - 1):.0f} % of the error"
     kept = "the best epoch (early stopping)" if experiment.settings.patience else "the last epoch"
-    shown = (
-        "the share of rows classified rightly"
-        if accuracy
-        else (
-            "the mean squared error in units of the target's variance: 1 is what predicting the "
-            f"mean costs, and a root mean squared error of {experiment.split.target_scale:.4g} in "
-            "the target's own unit"
-        )
-    )
+    shown = "the share of rows classified rightly"
+    if not accuracy:
+        unit = f"a root mean squared error of {split.target_scale:.4g} in the target's own unit"
+        variance = "in units of the target's variance: 1 is what predicting the mean costs"
+        shown = f"the mean squared error {variance}, and {unit}"
     loss = (
-        "test loss",
-        "The mean cross-entropy on the test rows, in nats: it also punishes misplaced confidence.",
+        "The mean cross-entropy on the test rows, in nats: it also punishes misplaced confidence."
     )
-    return [
-        (
-            "What was done",
-            f"The rows were split once into {rows['train']} for training, {rows['validation']} "
-            f"for validation and {rows['test']} for testing. Every method was trained at every "
-            "learning rate of its grid with every seed; a seed fixes the initial parameters and "
-            "the order of the batches, and is shared by all methods.",
-        ),
-        (
-            "learning rate",
-            f"The rate with the best validation {NAMES[goal.metric]} after {kept}, averaged over "
-            "the seeds. A rate at which any seed diverged (a loss that is no longer a number) "
-            "cannot be chosen. ▲ or ▼: it is the largest or smallest rate tried, so a better one "
-            "may lie outside.",
-        ),
-        (
-            "order",
-            "By the validation result, as an order is a choice too. Nothing was chosen on the "
-            "test data.",
-        ),
-        (
-            f"test {NAMES[goal.metric]}",
-            f"On the test rows, {shown}; mean ± standard deviation over the seeds.",
-        ),
-        *([loss] if accuracy else []),
-        (
-            "vs first",
-            "The difference in the test result from the first row. “tied”: the difference is less "
-            "than two "
-            "standard errors, over the rows of test data and over the seeds, taken in pairs.",
-        ),
-        (
-            "epochs to target",
-            f"{target_text(context)} The number is the first epoch that meets it, averaged over "
-            "the seeds that do; “(2 of 3)” says how many seeds do if not all.",
-        ),
-        (
-            "rates that work",
-            "The run of learning rates around the chosen one whose validation "
-            f"{NAMES[goal.metric]} is within {close} of its, and how many times the largest is "
-            "the smallest. A wide range is a forgiving method.",
-        ),
-        (
-            "diverged",
-            "Members, of all learning rates and seeds, whose loss stopped being a number.",
-        ),
-    ]
+    found = {
+        "What was done": f"The rows were split once into {train} for training, {validation} for "
+        f"validation and {test} for testing. Every method was trained at every learning rate of its "
+        "grid with every seed; a seed fixes the initial parameters and the order of the batches, "
+        "and is shared by all methods.",
+        "learning rate": f"The rate with the best validation {name} after {kept}, averaged over "
+        "the seeds. A rate at which any seed diverged (a loss that is no longer a number) cannot "
+        "be chosen. ▲ or ▼: it is the largest or smallest rate tried, so a better one may lie "
+        "outside.",
+        "order": "By the validation result, as an order is a choice too. Nothing was chosen on the "
+        "test data.",
+        f"test {name}": f"On the test rows, {shown}; mean ± standard deviation over the seeds.",
+        **({"test loss": loss} if accuracy else {}),
+        "vs first": "The difference in the test result from the first row. “tied”: the difference "
+        "is less than two standard errors, over the rows of test data and over the seeds, taken in "
+        "pairs.",
+        "epochs to target": f"{target_text(context)} The number is the first epoch that meets it, "
+        "averaged over the seeds that do; “(2 of 3)” says how many seeds do if not all.",
+        "rates that work": "The run of learning rates around the chosen one whose validation "
+        f"{name} is within {close} of its, and how many times the largest is the smallest. A wide "
+        "range is a forgiving method.",
+        "diverged": "Members, of all learning rates and seeds, whose loss stopped being a number.",
+    }
+    return list(found.items())
 
 
 def facts(context: Context) -> list[tuple[str, str]]:
     """The settings, in words."""
     experiment, settings = context.experiment, context.experiment.settings
-    data = experiment.data
+    data, model, schedule = experiment.data, experiment.model, settings.schedule
     what = f"{len(data.classes)} classes" if data.classes else "one number to predict"
-    found = [
-        (
-            "data",
-            f"{data.name}: {len(data.y)} rows of {' × '.join(map(str, data.x.shape[1:]))}, {what}",
-        ),
-        (
-            "model",
-            f"{experiment.model.name}, {experiment.model.parameters:,} parameters, "
-            f"{settings.init} initialisation"
-            + (f", dropout {settings.dropout:g}" if settings.dropout else ""),
-        ),
-        (
-            "training",
-            (
-                f"{settings.epochs} epochs in batches of {experiment.batch_size}: "
-                f"{experiment.updates} updates"
-            )
-            + (f", at most (patience {settings.patience})" if settings.patience else ""),
-        ),
-        (
-            "schedule",
-            "none: the learning rate is constant"
-            if settings.schedule == "none"
-            else f"{settings.schedule}: {SCHEDULES[settings.schedule][1]}",
-        ),
-        (
-            "decay",
-            ", ".join(
-                [f"decoupled weight decay {settings.weight_decay:g}"] * bool(settings.weight_decay)
-                + [f"L2 {settings.l2:g}"] * bool(settings.l2)
-            )
-            or "none but a method's own",
-        ),
-        (
-            "members",
-            f"{_count(settings.seeds, 'seed')} × "
-            + (
-                f"{_count(RATES, 'rate')} of each method's own grid"
-                if settings.learning_rates is None
-                else f"the rates {', '.join(f'{rate:.3g}' for rate in settings.learning_rates)}"
-            ),
-        ),
-        (
-            "time",
-            f"{sum(row.seconds for row in context.rows):.0f} s, of which "
-            f"{sum(row.compile_seconds for row in context.rows):.0f} s compiling",
-        ),
+    shape = " × ".join(map(str, data.x.shape[1:]))
+    dropout = f", dropout {settings.dropout:g}" if settings.dropout else ""
+    batches = f"{settings.epochs} epochs in batches of {experiment.batch_size}"
+    most = f", at most (patience {settings.patience})" if settings.patience else ""
+    constant = "none: the learning rate is constant"
+    changes = f"{schedule}: {SCHEDULES[schedule][1]}"
+    decays = [f"decoupled weight decay {settings.weight_decay:g}"] * bool(settings.weight_decay)
+    decays += [f"L2 {settings.l2:g}"] * bool(settings.l2)
+    rates = f"{_count(RATES, 'rate')} of each method's own grid"
+    if settings.learning_rates is not None:
+        rates = f"the rates {', '.join(f'{rate:.3g}' for rate in settings.learning_rates)}"
+    seconds, compiling = (
+        sum(getattr(row, name) for row in context.rows) for name in ("seconds", "compile_seconds")
+    )
+    init = f"{settings.init} initialisation{dropout}"
+    return [
+        ("data", f"{data.name}: {len(data.y)} rows of {shape}, {what}"),
+        ("model", f"{model.name}, {model.parameters:,} parameters, {init}"),
+        ("training", f"{batches}: {experiment.updates} updates{most}"),
+        ("schedule", constant if schedule == "none" else changes),
+        ("decay", ", ".join(decays) or "none but a method's own"),
+        ("members", f"{_count(settings.seeds, 'seed')} × {rates}"),
+        ("time", f"{seconds:.0f} s, of which {compiling:.0f} s compiling"),
     ]
-    return found
 
 
 def winner_code(context: Context) -> str:
     """The code that builds the first optimizer of the table, imports included."""
     first = context.rows[0]
     rate = float(f"{first.learning_rate:.4g}")
-    experiment = context.experiment
-    return code_of(
-        experiment.settings.transformation(context.methods[first.method], rate, experiment.updates)
-    )
+    settings, updates = context.experiment.settings, context.experiment.updates
+    return code_of(settings.transformation(context.methods[first.method], rate, updates))
 
 
 def _against(goal: Goal, first: Row, row: Row, scale: float, digits: int) -> str:
     if row.method == first.method:
         return "first"
-    better = (row.test - first.test) * (1 if goal.metric == "accuracy" else -1)
+    better = (row.test - first.test) * (1 if goal.accuracy else -1)
     if row.tied:
         return "tied"
     return f"{scale * abs(better):.{digits}f} {'better' if better > 0 else 'worse'}"

@@ -61,11 +61,13 @@ def curves(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> b
         if result.diverged[i]:
             continue
         line, marker = TOP[place]
-        axis.plot(
-            steps, values[i], line, color=colours[place], lw=1.8, zorder=6 - place, marker=marker, ms=4,
-            markevery=(place * 2, max(1, len(steps) // 8)),
-            label=f"{place + 1}. {describe(result, i, 46 if narrow else 90)}",
-        )  # fmt: skip
+        label = f"{place + 1}. {describe(result, i, 46 if narrow else 90)}"
+        how = {
+            "markevery": (place * 2, max(1, len(steps) // 8)),
+            "zorder": 6 - place,
+            "label": label,
+        }
+        axis.plot(steps, values[i], line, color=colours[place], lw=1.8, marker=marker, ms=4, **how)
     if result.diverged.any():
         lost = f"diverged ({result.diverged.sum()} of {len(result)})"
         axis.plot([], [], "x", color=theme.diverged, ms=5, label=lost)

@@ -4,44 +4,27 @@ terminal.
 
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from gradxform.cli import page as html
 from gradxform.cli.files import code_of, drawn, say, show_table, to_csv, versions, write_files
-from gradxform.cli.sweep import plots as sweep_plots
+from gradxform.cli.sweep import plots
 from gradxform.sweep import SweepResult
 
 TOP = 20  # members in the page and on the terminal
 
 
 PICTURES = {
-    "curves": (
-        "How they learn",
-        sweep_plots.curves,
-        "The metric against the step. The three best members are named; the others are grey; a "
-        "cross where a member diverged.",
-    ),
-    "sensitivity": (
-        "What matters",
-        sweep_plots.sensitivity,
-        "The final metric against each hyperparameter, the most important first. Solid with "
-        "circles: the best member for each value; dashed: the median; dots: members; diamond: the "
-        "best of all; crosses: members that diverged. The percentage is the share of the variance "
-        "of all ranks that lies between the values.",
-    ),
-    "parallel": (
-        "Which combinations",
-        sweep_plots.parallel,
-        "Each line is a member, from its hyperparameters to its final metric, better ones "
-        "standing out; thick with diamonds: the best.",
-    ),
-    "heat": (
-        "The two that matter most",
-        sweep_plots.heat,
-        "The best final metric for each pair of values, whatever the other hyperparameters. "
-        "Framed: the best; a cross: all diverged.",
-    ),
-}
+    "curves": ("How they learn", plots.curves, """The metric against the step. The three best
+members are named; the others are grey; a cross where a member diverged."""),
+    "sensitivity": ("What matters", plots.sensitivity, """The final metric against each
+hyperparameter, the most important first. Solid with circles: the best member for each value;
+dashed: the median; dots: members; diamond: the best of all; crosses: members that diverged. The
+percentage is the share of the variance of all ranks that lies between the values."""),
+    "parallel": ("Which combinations", plots.parallel, """Each line is a member, from its
+hyperparameters to its final metric, better ones standing out; thick with diamonds: the best."""),
+    "heat": ("The two that matter most", plots.heat, """The best final metric for each pair of
+values, whatever the other hyperparameters. Framed: the best; a cross: all diverged."""),
+}  # fmt: skip
 
 
 def write(
@@ -71,14 +54,16 @@ def page(
         f"<pre>{escape(code_of(result.best.optimizer))}</pre>" if not result.diverged.all() else "",
         "<h2>The best members</h2>",
         html.table(*cells(result)),
-        *(part for name, (head, _, caption) in PICTURES.items() for part in (
-            f"<h2>{escape(head)}</h2>", html.figure(pictures[name], caption, caption),
-        )),
+        *(_picture(pictures[name], head, text) for name, (head, _, text) in PICTURES.items()),
         "<h2>How it was made</h2>",
         html.pairs([*facts, *made(result)]),
         html.made(command, versions(), "members.csv beside this page holds every member."),
-    ]  # fmt: skip
+    ]
     return html.document(title, body)
+
+
+def _picture(variants, head: str, text: str) -> str:
+    return f"<h2>{head}</h2>\n{html.figure(variants, text, text)}"
 
 
 def answers(result: SweepResult, test: dict[str, float] | None = None) -> list[str]:
@@ -86,33 +71,24 @@ def answers(result: SweepResult, test: dict[str, float] | None = None) -> list[s
     if result.diverged.all():
         return ["Every member diverged. Try smaller learning rates."]
     best = int(result.order()[0])
-    found = [f"Best of {len(result)} members: {sweep_plots.describe(result, best)}."]
+    found = [f"Best of {len(result)} members: {plots.describe(result, best)}."]
     if test:
-        found.append(
-            "On test data, which nothing was tuned on: "
-            + ", ".join(f"{k} {x:.4g}" for k, x in test.items())
-            + "."
-        )
-    importance = {
-        name: about["importance"]
-        for name, about in result.sensitivity().items()
-        if len(about["values"]) > 1
+        metrics = ", ".join(f"{k} {x:.4g}" for k, x in test.items())
+        found.append(f"On test data, which nothing was tuned on: {metrics}.")
+    sensitivity = result.sensitivity()
+    varied = {
+        k: about["importance"] for k, about in sensitivity.items() if len(about["values"]) > 1
     }
-    if importance:
-        found.append(
-            "How much of the ranking each explains: "
-            + ", ".join(f"{k} {x:.0%}" for k, x in importance.items())
-            + "."
-        )
-    for name, about in result.sensitivity().items():
+    if varied:
+        shares = ", ".join(f"{k} {x:.0%}" for k, x in varied.items())
+        found.append(f"How much of the ranking each explains: {shares}.")
+    for name, about in sensitivity.items():
         values = [row["value"] for row in about["values"]]
         numeric = len(values) > 2 and all(isinstance(v, float) for v in values)
         chosen = result.space[best].get(name)
         if numeric and isinstance(chosen, float) and chosen in (min(values), max(values)):
-            found.append(
-                f"The best {name}, {chosen:.3g}, is at the end of its range: the best of all may "
-                "lie beyond."
-            )
+            end = "is at the end of its range: the best of all may lie beyond"
+            found.append(f"The best {name}, {chosen:.3g}, {end}.")
     if result.diverged.any():
         found.append(f"{result.diverged.sum()} members diverged.")
     if result.dropped.any():
@@ -124,13 +100,11 @@ def made(result: SweepResult) -> list[tuple[str, str]]:
     """How it was computed, in words."""
     groups = "; ".join(f"{n} members: {what}" for n, what in result.groups)
     programs = f"{len(result.groups)} compiled program{'s' * (len(result.groups) > 1)}"
-    seconds = (
-        f"{result.seconds:.1f} s in this run, of which {result.compile_seconds:.1f} s compiling"
-    )
+    seconds = f"{result.seconds:.1f} s in this run"
     return [
         ("members", f"{len(result)}, in {programs} ({groups})"),
         ("judged by", f"{result.metric} at the last step, {result.mode}imum"),
-        ("time", seconds),
+        ("time", f"{seconds}, of which {result.compile_seconds:.1f} s compiling"),
     ]
 
 
@@ -139,20 +113,13 @@ def cells(result: SweepResult) -> tuple[list[str], list[list[str]]]:
     rows = result.rows()
     heads = [name for name in rows[0] if name != "member"]
 
-    def text(x: Any) -> str:
-        return (
-            ""
-            if x is None
-            else f"{x:.4g}"
-            if isinstance(x, float)
-            else {True: "yes", False: ""}[x]
-            if isinstance(x, bool)
-            else str(x)
-        )
+    def text(x) -> str:
+        if x is None or isinstance(x, bool):
+            return "yes" if x else ""
+        return f"{x:.4g}" if isinstance(x, float) else str(x)
 
-    return ["member", *heads], [
-        [str(i), *(text(rows[i][name]) for name in heads)] for i in result.order()[:TOP]
-    ]
+    best = result.order()[:TOP]
+    return ["member", *heads], [[str(i), *(text(rows[i][name]) for name in heads)] for i in best]
 
 
 def print_table(result: SweepResult, test: dict[str, float] | None) -> None:
