@@ -1,7 +1,6 @@
 """What the pictures of both reports share: panels, scales, limits, and where values stand on an axis."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -72,7 +71,7 @@ def limits(result: SweepResult, values: np.ndarray, log: bool) -> tuple[float, f
     return low - room, high + room
 
 
-def places(values: list[Any]) -> tuple[np.ndarray, list[Any]]:
+def places(values: list) -> tuple[np.ndarray, list]:
     """Where values stand on an axis: numbers at themselves, others side by side, with their labels."""
     labels = list(dict.fromkeys(values))
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in labels)
@@ -95,18 +94,16 @@ def unit(x: np.ndarray) -> np.ndarray:
     return np.full(x.shape, 0.5) if not high > low else (x - low) / (high - low)
 
 
-def ends(x: np.ndarray, labels: list[Any], log: bool) -> list[tuple[float, str]]:
+def ends(x: np.ndarray, labels: list, log: bool) -> list[tuple[float, str]]:
     """Where an axis of parallel coordinates has labels, from 0 to 1, and which."""
     if labels:
-        return [
-            (i / max(1, len(labels) - 1) if len(labels) > 1 else 0.5, short(v, 14))
-            for i, v in enumerate(labels)
-        ]
+        even = np.linspace(0, 1, len(labels)) if len(labels) > 1 else [0.5]
+        return [(float(y), short(v, 14)) for y, v in zip(even, labels, strict=True)]
     middle = math.sqrt(x.min() * x.max()) if log else (x.min() + x.max()) / 2
     return [(0.0, f"{x.min():.3g}"), (0.5, f"{middle:.2g}"), (1.0, f"{x.max():.3g}")]
 
 
-def bins(result: SweepResult, name: str, most: int = 12) -> tuple[list[int], list[Any]]:
+def bins(result: SweepResult, name: str, most: int = 12) -> tuple[list[int], list]:
     """The column of every member, -1 where it has no such value, and the label of every column."""
     given = [shown(setting.get(name)) for setting in result.space]
     kept = [v for v in given if v is not None]
@@ -123,7 +120,7 @@ def bins(result: SweepResult, name: str, most: int = 12) -> tuple[list[int], lis
     ], [float(np.median(part)) for part in parts]
 
 
-def short(x: Any, width: int) -> str:
+def short(x, width: int) -> str:
     """A value as text of at most this width."""
     text = f"{x:.3g}" if isinstance(x, float) else str(x)
     return text if len(text) <= width else text[: width - 1] + "…"

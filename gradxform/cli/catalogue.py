@@ -1,6 +1,7 @@
 """`gradxform list` and `gradxform show`: all methods, or one in full. Needs only JAX and NumPy."""
 
 import inspect
+import itertools
 import shutil
 import sys
 import textwrap
@@ -17,23 +18,16 @@ def listing(methods: dict, width: int | None = None) -> str:
     title_width = max(24, (width - name_width) * 3 // 5 - 2)
     wide = width >= 90
     source_width = max(24, width - name_width - (title_width + 2 if wide else 0))
-    lines = (
-        [f"{'NAME':<{name_width}}{'WHAT IT DOES':<{title_width + 2}}SOURCE".rstrip()]
-        if wide
-        else []
-    )
+    heads = f"{'NAME':<{name_width}}{'WHAT IT DOES':<{title_width + 2}}SOURCE"
+    lines = [heads] if wide else []
     for name, method in methods.items():
         title = textwrap.wrap(method.title, title_width if wide else width - name_width) or [""]
         source = textwrap.wrap(" ".join(str(method.source).split()), source_width) or [""]
         if not wide:
             title, source = title + source, []
-        for at in range(max(len(title), len(source))):
-            columns = (
-                (name if at == 0 else "", name_width),
-                (_at(title, at), title_width + 2),
-                (_at(source, at), 0),
-            )
-            lines.append("".join(f"{text:<{room}}" for text, room in columns).rstrip())
+        for first, what, where in itertools.zip_longest([name], title, source, fillvalue=""):
+            line = f"{first:<{name_width}}{what:<{title_width + 2}}{where}"
+            lines.append(line.rstrip())
     return "\n".join(lines)
 
 
@@ -92,10 +86,6 @@ def families(package) -> str:
             idea = " ".join(doc.split("\n\n")[0].split()).rstrip(".")
             lines.append(f"| {idea} | {', '.join(names)} |")
     return "\n".join(lines[1:])
-
-
-def _at(lines: list[str], index: int) -> str:
-    return lines[index] if index < len(lines) else ""
 
 
 def showing(name: str, methods: dict) -> str:

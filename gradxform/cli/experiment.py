@@ -71,17 +71,15 @@ class Experiment:
         epoch.
         """
         rows = len(self.split.train["y"])
-        return self.settings.batch_size or min(
-            64, max(8, 2 ** math.floor(math.log2(max(1, rows / 16))))
-        )
+        power = 2 ** math.floor(math.log2(max(1, rows / 16)))
+        return self.settings.batch_size or min(64, max(8, power))
 
     def check(self) -> "Experiment":
         """Return self, or raise a Problem if no batch can be filled."""
         rows = len(self.split.train["y"])
         if self.batch_size > rows:
-            raise Problem(
-                f"--batch-size {self.batch_size} is larger than the training part, {rows} rows"
-            )
+            large = f"--batch-size {self.batch_size} is larger than the training part"
+            raise Problem(f"{large}, {rows} rows")
         return self
 
 
@@ -109,9 +107,8 @@ def outputs_of(apply, params, x):
         return apply(params, x)
     pieces = -(-len(x) // CHUNK)
     padded = jnp.pad(x, [(0, pieces * CHUNK - len(x)), *[(0, 0)] * (x.ndim - 1)])
-    outputs = jax.lax.map(
-        lambda piece: apply(params, piece), padded.reshape(pieces, CHUNK, *x.shape[1:])
-    )
+    padded = padded.reshape(pieces, CHUNK, *x.shape[1:])
+    outputs = jax.lax.map(lambda piece: apply(params, piece), padded)
     return outputs.reshape(pieces * CHUNK, -1)[: len(x)]
 
 

@@ -21,10 +21,10 @@ Pictures = dict[tuple[str, str], bytes]  # by theme (light, dark) and shape (wid
 def to_csv(lines: list[dict]) -> bytes:
     """CSV with short numbers; what is not a number is left empty."""
 
-    def short(value):
-        if isinstance(value, float):
-            return "" if math.isnan(value) else f"{value:.6g}"
-        return value
+    def short(x):
+        if isinstance(x, float):
+            return "" if math.isnan(x) else f"{x:.6g}"
+        return x
 
     text = io.StringIO()
     writer = csv.DictWriter(text, lines[0], lineterminator="\n")
@@ -35,11 +35,8 @@ def to_csv(lines: list[dict]) -> bytes:
 
 def drawn(draw: Callable[..., bytes], *given) -> Pictures:
     """A picture for light and dark pages, wide and narrow ones."""
-    return {
-        (name, shape): draw(*given, theme=theme, narrow=shape == "narrow")
-        for name, theme in THEMES.items()
-        for shape in ("wide", "narrow")
-    }
+    kinds = ((name, shape) for name in THEMES for shape in ("wide", "narrow"))
+    return {at: draw(*given, theme=THEMES[at[0]], narrow=at[1] == "narrow") for at in kinds}
 
 
 def write_files(folder: Path, files: dict[str, bytes], pictures: dict[str, Pictures]) -> None:
@@ -70,13 +67,16 @@ def code_of(tx) -> str:
     return "\n".join([*lines, "", f"tx = {text}"])
 
 
+def _console():
+    console = need("rich.console").Console(highlight=False)
+    return console if console.is_terminal else type(console)(highlight=False, width=150)
+
+
 def show_table(columns: dict[str, list[str]], left: str, least: tuple[str, ...] = ()) -> None:
     """Print a table on standard output, as wide as the terminal: cells by heading, those of `left`
     to the left. The columns of `least` give way where there is no room.
     """
-    rich = need("rich.console")
-    console = rich.Console(highlight=False)
-    console = console if console.is_terminal else rich.Console(highlight=False, width=150)
+    console = _console()
     heads = {name: "\n".join(textwrap.wrap(name, 11, break_long_words=False)) for name in columns}
     room = {name: [heads[name], *cells] for name, cells in columns.items()}
     names = fitting(room, console.width, least) if least else list(columns)
@@ -94,9 +94,7 @@ def show_table(columns: dict[str, list[str]], left: str, least: tuple[str, ...] 
 
 def say(*lines: str) -> None:
     """Print sentences on standard output, broken where the terminal ends."""
-    rich = need("rich.console")
-    console = rich.Console(highlight=False)
-    console = console if console.is_terminal else rich.Console(highlight=False, width=150)
+    console = _console()
     for line in lines:
         console.print(line, markup=False)
 
@@ -105,12 +103,9 @@ def fitting(columns: dict[str, list[str]], width: int, least: tuple[str, ...]) -
     """The columns to show, each its heading and its cells: those with something in them, less the
     least important until they fit.
     """
-    room = {
-        name: max(len(line) for cell in cells for line in cell.split("\n")) + 3
-        for name, cells in columns.items()
-    }
+    widths = {name: max(map(len, "\n".join(cells).split("\n"))) for name, cells in columns.items()}
     shown = [name for name, cells in columns.items() if any(cells[1:])]
     for start in least:
-        if sum(room[name] for name in shown) > width:
+        if sum(widths[name] + 3 for name in shown) > width:
             shown = [name for name in shown if not name.startswith(start)]
     return shown

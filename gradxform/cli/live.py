@@ -152,10 +152,8 @@ class Methods(Lines):
         self._is("compiling")
 
     def step(self, members, step, metrics, metric, mode):
-        pick = np.fmax if mode == "max" else np.fmin
-        self.best = pick.reduce(
-            metrics[metric], initial=self.best, where=np.isfinite(metrics[metric])
-        )
+        pick, values = np.fmax if mode == "max" else np.fmin, metrics[metric]
+        self.best = pick.reduce(values, initial=self.best, where=np.isfinite(values))
         self.shown = f"{100 * self.best:.1f} %" if mode == "max" else f"{self.best:.4g}"
         self._is(f"epoch {step}/{self.epochs}   best {self.shown}")
 
@@ -214,7 +212,6 @@ def methods(names: list[str], epochs: int, quiet: bool = False) -> Methods:
 
 
 def _setting(setting) -> str:
-    return ", ".join(
-        f"{name}={x:.4g}" if isinstance(x := shown(v), float) else f"{name}={x}"
-        for name, v in setting.items()
-    )
+    values = {name: shown(v) for name, v in setting.items()}
+    texts = {name: f"{x:.4g}" if isinstance(x, float) else str(x) for name, x in values.items()}
+    return ", ".join(map("=".join, texts.items()))

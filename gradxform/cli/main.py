@@ -35,45 +35,32 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
-    how: dict[str, Any] = {
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
-        "allow_abbrev": False,
-    }
+    raw = argparse.RawDescriptionHelpFormatter
+    how: dict[str, Any] = {"formatter_class": raw, "allow_abbrev": False}
     top = _Parser(prog="gradxform", description=DESCRIPTION, **how)
     top.add_argument("--version", action="version", version=f"gradxform {version()}")
     commands = top.add_subparsers(dest="command", metavar="{compare,sweep,list,show}")
-    for name, text, words in (
+    for name, text, (before, after) in (
         ("compare", "compare optimizers on data and a model", texts.COMPARE),
         ("sweep", "try many numbers of a method at once", texts.SWEEP),
     ):
-        description, epilog = words
-        command = commands.add_parser(
-            name, help=text, description=description, epilog=epilog, **how
-        )
+        command = commands.add_parser(name, help=text, description=before, epilog=after, **how)
         if name == "sweep":
-            command.add_argument(
-                "file", nargs="?", metavar="TOML", help="options and axes; flags override them"
-            )
+            text = "options and axes; flags override them"
+            command.add_argument("file", nargs="?", metavar="TOML", help=text)
         add_arguments(command, name)
-    listing = commands.add_parser(
-        "list", help="list the methods", description="List the methods: name, one sentence, source."
-    )
+    about = "List the methods: name, one sentence, source."
+    listing = commands.add_parser("list", help="list the methods", description=about)
+    optax = "every public name of Optax, and what it is here"
     for flag, text in (
         ("--families", "every public constructor by its question: the page docs/catalogue.md"),
-        (
-            "--compatibility",
-            "every public name of Optax, and what it is here, as Markdown: the page "
-            "docs/compatibility.md",
-        ),
+        ("--compatibility", f"{optax}, as Markdown: the page docs/compatibility.md"),
         ("--markdown", "as a Markdown table, that of docs/catalogue.md"),
     ):
         listing.add_argument(flag, action="store_true", help=text)
-    show = commands.add_parser(
-        "show",
-        help="show one method",
-        allow_abbrev=False,
-        description="Show a method's equation, composition, defaults and source.",
-    )
+    about = "Show a method's equation, composition, defaults and source."
+    how = {"description": about, "allow_abbrev": False}
+    show = commands.add_parser("show", help="show one method", **how)
     show.add_argument("name", help="as `gradxform list` names it")
     return top
 
@@ -106,25 +93,20 @@ def _run(arguments, command: str) -> int:
     """Run `gradxform compare` or `gradxform sweep`, and return its exit code."""
     from gradxform.cli import running
 
-    given = vars(arguments)
-    names = {about.name for about in fields(Settings)} & set(given)
-    settings = Settings.of(
-        arguments.command, {name: given[name] for name in names}, given.get("file")
-    )
-    for module in ("flax", "rich", "matplotlib", *["pandas"] * (arguments.command == "sweep")):
+    given, name = vars(arguments), arguments.command
+    options = {field.name: given[field.name] for field in fields(Settings) if field.name in given}
+    settings = Settings.of(name, options, given.get("file"))
+    for module in ("flax", "rich", "matplotlib", *["pandas"] * (name == "sweep")):
         need(module)
     by_hand = running.started_by_hand(settings)
     if by_hand and not need("jax").distributed.is_initialized():
-        words = running.one_process(
-            settings.coordinator, settings.processes, settings.process, shlex.split(command)[1:]
-        )
-        return subprocess.run(words, check=False).returncode
+        words = shlex.split(command)[1:]
+        about = settings.coordinator, settings.processes, settings.process
+        return subprocess.run(running.one_process(*about, words), check=False).returncode
     if not settings.no_cache:
         running.keep_programs()
-    path = (
-        Path(settings.out) if settings.out else running.default_folder(arguments.command, settings)
-    )
-    if arguments.command == "compare":
+    path = Path(settings.out) if settings.out else running.default_folder(name, settings)
+    if name == "compare":
         from gradxform.cli.compare.command import compare as job
     else:
         from gradxform.cli.sweep.command import sweep as job
@@ -140,21 +122,18 @@ def version() -> str:
 
 
 def _catalogue(arguments) -> int:
+    import gradxform
     from gradxform.cli import catalogue
 
     known = dict(METHODS)
     if arguments.command == "show":
         print(catalogue.showing(arguments.name, known))
     elif arguments.compatibility:
-        import gradxform
-        from gradxform.cli.problems import need
         from gradxform.interop.optax import names as compatibility
 
         need("optax")
         print(compatibility.markdown(gradxform))
     elif arguments.families:
-        import gradxform
-
         print(catalogue.families(gradxform))
     else:
         print(catalogue.markdown(known) if arguments.markdown else catalogue.listing(known))

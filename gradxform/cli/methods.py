@@ -52,48 +52,28 @@ class Method:
         """Authors, year, algorithm."""
         lines = self.doc.splitlines()
         start = next(i for i, line in enumerate(lines) if line.startswith("Source:"))
-        return " ".join(
-            line.strip() for line in lines[start : [*lines, ""].index("", start)]
-        ).removeprefix("Source: ")
+        found = lines[start : [*lines, ""].index("", start)]
+        return " ".join(map(str.strip, found)).removeprefix("Source: ")
 
 
 def _methods(*methods: Method) -> dict[str, Method]:
     return {method.name: method for method in methods}
 
 
+HEAVY = {"momentum": 0.9}
 METHODS: dict[str, Method] = _methods(
     Method("sgd", gx.sgd, (1e-3, 1e1), note="Mini-batch gradient descent: p ← p - α g."),
-    Method(
-        "momentum",
-        gx.sgd,
-        (1e-4, 1e0),
-        {"momentum": 0.9},
-        "Heavy ball: a velocity that keeps 0.9 of itself.",
-    ),
-    Method(
-        "nesterov",
-        gx.sgd,
-        (1e-4, 1e0),
-        {"momentum": 0.9, "nesterov": True},
-        "Nesterov momentum: the gradient at the look-ahead point.",
-    ),
+    Method("momentum", gx.sgd, (1e-4, 1e0), HEAVY,
+           "Heavy ball: a velocity that keeps 0.9 of itself."),
+    Method("nesterov", gx.sgd, (1e-4, 1e0), HEAVY | {"nesterov": True},
+           "Nesterov momentum: the gradient at the look-ahead point."),
     Method("adagrad", gx.adagrad, (1e-3, 1e1)),
     Method("adadelta", gx.adadelta, (1e-2, 1e2)),
     Method("rmsprop", gx.rmsprop, (1e-5, 1e-1)),
-    Method(
-        "rmsprop_centered",
-        gx.rmsprop,
-        (1e-5, 1e-1),
-        {"centered": True},
-        "RMSprop divided by the standard deviation of the gradients.",
-    ),
-    Method(
-        "rmsprop_momentum",
-        gx.rmsprop,
-        (1e-6, 1e-2),
-        {"momentum": 0.9},
-        "RMSprop, then momentum on its steps.",
-    ),
+    Method("rmsprop_centered", gx.rmsprop, (1e-5, 1e-1), {"centered": True},
+           "RMSprop divided by the standard deviation of the gradients."),
+    Method("rmsprop_momentum", gx.rmsprop, (1e-6, 1e-2), HEAVY,
+           "RMSprop, then momentum on its steps."),
     Method("adam", gx.adam, (1e-5, 1e-1)),
     Method("adam_uncorrected", gx.adam_uncorrected, (1e-5, 1e-1)),
     Method("adam_l2", gx.adam_l2, (1e-5, 1e-1), {"l2": 1e-3}),
@@ -101,4 +81,4 @@ METHODS: dict[str, Method] = _methods(
     Method("nadam", gx.nadam, (1e-5, 1e-1)),
     Method("adamax", gx.adamax, (1e-5, 1e-1)),
     Method("amsgrad", gx.amsgrad, (1e-5, 1e-1)),
-)
+)  # fmt: skip

@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -119,11 +119,12 @@ def _try(name: str, module: nn.Module, data: Dataset) -> Model:
     takes_train = "train" in inspect.signature(type(module).__call__).parameters
 
     def call(variables, x, key):
-        train: dict[str, Any] = {"train": key is not None} if takes_train else {}
-        return module.apply(variables, x, rngs=None if key is None else {"dropout": key}, **train)
+        train: dict = {"train": key is not None} if takes_train else {}
+        rngs = None if key is None else {"dropout": key}
+        return module.apply(variables, x, rngs=rngs, **train)
 
     def init(key):
-        train: dict[str, Any] = {"train": False} if takes_train else {}
+        train: dict = {"train": False} if takes_train else {}
         return module.init({"params": key}, row, **train)
 
     try:

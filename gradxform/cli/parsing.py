@@ -1,7 +1,7 @@
 """From the text of an option to its value."""
 
+import contextlib
 import math
-from typing import Any
 
 import numpy as np
 
@@ -21,10 +21,8 @@ def parse_learning_rates(text: str) -> tuple[float, ...]:
     """`0.001:1:9` is nine rates evenly spaced in the logarithm, `0.01,0.1` a list; ascending, no
     repeats.
     """
-    bad = Problem(
-        f"--learning-rates {text!r}: expected low:high:count, such as 1e-4:1:9, or a list, such as "
-        "0.01,0.1"
-    )
+    expected = "expected low:high:count, such as 1e-4:1:9, or a list, such as 0.01,0.1"
+    bad = Problem(f"--learning-rates {text!r}: {expected}")
     try:
         if ":" in text:
             low, high, count = text.split(":")
@@ -57,7 +55,7 @@ def parse_rungs(text: str) -> tuple[int, ...]:
         raise Problem(f"--rungs {text!r}: expected epochs, such as 2,6") from error
 
 
-def parse_axes(axes: Any, drawn: bool) -> dict[str, Any]:
+def parse_axes(axes, drawn: bool) -> dict:
     """The axes of a sweep by name, from a table, or from texts `NAME=VALUES`."""
     if not isinstance(axes, dict):
         parts = {text: text.partition("=") for text in axes}
@@ -68,18 +66,19 @@ def parse_axes(axes: Any, drawn: bool) -> dict[str, Any]:
     return {name: parse_axis(name, x, drawn) for name, x in axes.items()}
 
 
-def parse_axis(name: str, x: Any, drawn: bool) -> list[Any] | Distribution:
+def parse_axis(name: str, x, drawn: bool) -> list | Distribution:
     """The values of an axis: a list; `low:high:count` evenly spaced in the logarithm,
     `lin:low:high:count` evenly.
 
     Where settings are drawn, `low:high` and `lin:low:high` are ranges to draw from.
     """
     if isinstance(x, list):
-        return choice([_value(name, v) for v in x]) if drawn else [_value(name, v) for v in x]
+        values = [_value(name, v) for v in x]
+        return choice(values) if drawn else values
     text = str(x)
-    bad = Problem((f"--axis {name}={text}: expected a list such as 0.8,0.9, or low:high:count, "
-                  "lin:low:high:count")
-                  + (", or with --random low:high, lin:low:high" if drawn else ""))  # fmt: skip
+    ranges = ", or with --random low:high, lin:low:high" if drawn else ""
+    expected = f"a list such as 0.8,0.9, or low:high:count, lin:low:high:count{ranges}"
+    bad = Problem(f"--axis {name}={text}: expected {expected}")
     if ":" not in text:
         values = [_value(name, part.strip()) for part in text.split(",") if part.strip()]
         if not values:
@@ -101,13 +100,11 @@ def parse_axis(name: str, x: Any, drawn: bool) -> list[Any] | Distribution:
     return choice(values) if drawn else values
 
 
-def _value(name: str, x: Any) -> Any:
+def _value(name: str, x):
     if name == "hidden":
         return tuple(int(v) for v in (x if isinstance(x, list) else str(x).split("x")))
     if isinstance(x, str):
         for kind in (int, float):
-            try:
+            with contextlib.suppress(ValueError):
                 return kind(x)
-            except ValueError:
-                continue
     return x

@@ -23,9 +23,8 @@ def need(module: str):
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
-        raise Problem(
-            f"this command needs {error.name}, which is not installed: {EXTRA}"
-        ) from error
+        text = f"this command needs {error.name}, which is not installed: {EXTRA}"
+        raise Problem(text) from error
 
 
 def unknown(kind: str, name: str, known) -> Problem:

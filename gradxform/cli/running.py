@@ -59,6 +59,12 @@ def default_folder(command: str, settings: Settings) -> Path:
     return latest if settings.resume else path
 
 
+def holds_results(path: Path) -> Problem:
+    """The Problem of a folder that must not be written over."""
+    text = "holds results already; go on with --resume, or choose another folder"
+    return Problem(f"--out {path}: {text}")
+
+
 def with_out(words: list[str], path: Path) -> list[str]:
     """The words of a command, with its folder named."""
     named = any(word == "--out" or word.startswith("--out=") for word in words)
@@ -86,12 +92,9 @@ def shared_out(settings: Settings, path: Path, command: str) -> bool:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     words = [*with_out(shlex.split(command)[1:], path), "--resume", "--quiet"]
     words += ["--coordinator", address, "--process"]
-    started = [
-        subprocess.Popen(
-            one_process(address, settings.processes, i, [*words, str(i)]), stdout=subprocess.DEVNULL
-        )
-        for i in range(settings.processes)
-    ]
+    count = settings.processes
+    commands = [one_process(address, count, i, [*words, str(i)]) for i in range(count)]
+    started = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
     try:
         while any(process.poll() is None for process in started):
             if any(process.poll() for process in started):

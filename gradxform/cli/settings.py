@@ -14,6 +14,7 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ SCHEDULES: dict[str, tuple[Callable, str]] = {
 }
 
 
-POSITIVE = lambda x: x >= 1, "must be at least 1"
+COUNT = {"kind": int, "holds": (lambda x: x >= 1, "must be at least 1")}
 DECAY = lambda x: 0 <= x < math.inf, "must be finite and not negative"
 
 
@@ -74,149 +75,106 @@ def option(group: str, metavar: str, text: str, default: Any = None, **more) -> 
     return field(metadata=about | more, **how)
 
 
+_data, _model, _training, _tried = (
+    partial(option, group) for group in ("data", "model", "training", "what is tried")
+)
+_running, _output = (partial(option, group, fact=False) for group in ("how it runs", "output"))
+
+
 @dataclass(frozen=True)
 class Settings:
     """Every option of `gradxform compare` and `gradxform sweep`, by the name of its flag."""
 
     # data
-    data: str = option(
-        "data", "DATA",
+    data: str = _data("DATA",
         "digits (default), breast_cancer, wine, diabetes, a .csv with a header, or a .npz with "
         "arrays x (or X) and y; images are rows × height × width (× channels)",
-        "digits",
-    )  # fmt: skip
-    target: str | None = option(
-        "data", "COLUMN", "the column of a .csv to predict; the last one by default"
-    )
-    task: str | None = option(
-        "data", "TASK",
+        "digits")  # fmt: skip
+    target: str | None = _data("COLUMN", "the column of a .csv to predict; the last one by default")
+    task: str | None = _data("TASK",
         "classification or regression; by default, regression if the target is numeric and not "
         "whole numbers",
-        among=TASKS,
-    )  # fmt: skip
+        among=TASKS)  # fmt: skip
     # model
-    model: str = option(
-        "model", "MODEL",
+    model: str = _model("MODEL",
         "linear, mlp (default), cnn, or module:factory, a function that is called with outputs=N "
         "and returns a flax.linen.Module taking (x) or (x, train), x as the data has it",
-        "mlp",
-    )  # fmt: skip
-    hidden: tuple[int, ...] | None = option(
-        "model", "WIDTHS", "hidden layers of mlp and cnn (default: 64,64)", parse=parse_hidden,
-        holds=(lambda widths: all(w >= 1 for w in widths), "must hold widths of at least 1"),
-    )  # fmt: skip
-    init: str = option(
-        "model", "INIT", "default (LeCun), zeros, constant (0.1), xavier or he, for all kernels",
-        "default", among=INITS,
-    )  # fmt: skip
-    dropout: float = option(
-        "model", "P", "after each hidden layer (default: 0)", 0.0, kind=float,
-        holds=(lambda p: 0 <= p < 1, "must lie in [0, 1)"),
-    )  # fmt: skip
+        "mlp")  # fmt: skip
+    hidden: tuple[int, ...] | None = _model("WIDTHS",
+        "hidden layers of mlp and cnn (default: 64,64)", parse=parse_hidden,
+        holds=(lambda widths: all(w >= 1 for w in widths), "must hold widths of at least 1"))  # fmt: skip
+    init: str = _model("INIT",
+        "default (LeCun), zeros, constant (0.1), xavier or he, for all kernels",
+        "default", among=INITS)  # fmt: skip
+    dropout: float = _model("P", "after each hidden layer (default: 0)", 0.0, kind=float,
+        holds=(lambda p: 0 <= p < 1, "must lie in [0, 1)"))  # fmt: skip
     # training
-    epochs: int = option("training", "N", "default: 20", 20, kind=int, holds=POSITIVE)
-    batch_size: int | None = option(
-        "training", "N",
+    epochs: int = _training("N", "default: 20", 20, **COUNT)
+    batch_size: int | None = _training("N",
         "default: a power of two from 8 to 64, for about 16 updates per epoch or more",
-        kind=int, holds=POSITIVE,
-    )  # fmt: skip
-    schedule: str = option(
-        "training", "NAME",
+        **COUNT)  # fmt: skip
+    schedule: str = _training("NAME",
         "none (default), step (× 0.1 after each third), exponential (to 1 %%), inverse_time (to "
         "10 %%), inverse_sqrt, linear (to 0), cosine (to 0), warmup_cosine (a tenth of warmup)",
-        "none", among=SCHEDULES,
-    )  # fmt: skip
-    weight_decay: float = option(
-        "training", "X", "decoupled decay of kernels, instead of a method's own", 0.0,
-        kind=float, holds=DECAY,
-    )  # fmt: skip
-    l2: float = option(
-        "training", "X",
+        "none", among=SCHEDULES)  # fmt: skip
+    weight_decay: float = _training("X",
+        "decoupled decay of kernels, instead of a method's own", 0.0,
+        kind=float, holds=DECAY)  # fmt: skip
+    l2: float = _training("X",
         "add X · kernel to the gradient of each kernel, instead of a method's own",
-        0.0, kind=float, holds=DECAY, commands=COMPARE,
-    )  # fmt: skip
-    patience: int | None = option(
-        "training", "N",
+        0.0, kind=float, holds=DECAY, commands=COMPARE)  # fmt: skip
+    patience: int | None = _training("N",
         "stop a member after N epochs without a better validation loss, and keep its best epoch",
-        kind=int, holds=POSITIVE, commands=COMPARE,
-    )  # fmt: skip
+        **COUNT, commands=COMPARE)  # fmt: skip
     # what is tried
-    methods: tuple[str, ...] = option(
-        "what is tried", "LIST",
+    methods: tuple[str, ...] = _tried("LIST",
         "comma-separated names, or all; see `gradxform list` (default: all; in a sweep, adam)",
-        tuple(METHODS), parse=parse_methods, fact=False,
-    )  # fmt: skip
-    learning_rates: tuple[float, ...] | None = option(
-        "what is tried", "RATES",
+        tuple(METHODS), parse=parse_methods, fact=False)  # fmt: skip
+    learning_rates: tuple[float, ...] | None = _tried("RATES",
         "low:high:count, evenly spaced in the logarithm, or a comma-separated list, for all "
         "methods; by default 9 in each method's own range",
-        parse=parse_learning_rates, commands=COMPARE,
-    )  # fmt: skip
+        parse=parse_learning_rates, commands=COMPARE)  # fmt: skip
     axes: dict[str, Any] = option(  # noqa: RUF009
         "what is tried", "NAME=VALUES",
         "a list such as 0.8,0.9; low:high:count, evenly spaced in the logarithm; "
         "lin:low:high:count; may be repeated. Without an axis for it, the learning rate takes 9 "
         "values of the method's own range",
-        dict, kind=list, commands=SWEEP, fact=False, flag="--axis",
-    )  # fmt: skip
-    random: int | None = option(
-        "what is tried", "N",
+        dict, kind=list, commands=SWEEP, fact=False, flag="--axis")  # fmt: skip
+    random: int | None = _tried("N",
         "draw N settings instead of every combination; axes may be low:high",
-        kind=int, holds=POSITIVE, commands=SWEEP, fact=False,
-    )  # fmt: skip
-    seeds: int = option(
-        "what is tried", "N",
-        "initial parameters and batch orders to average over (default: 3; in a sweep, 1)",
-        3, kind=int, holds=POSITIVE,
-    )  # fmt: skip
-    target_accuracy: float | None = option(
-        "what is tried", "A",
+        **COUNT, commands=SWEEP, fact=False)  # fmt: skip
+    seeds: int = _tried("N",
+        "initial parameters and batch orders to average over (default: 3; in a sweep, 1)", 3, **COUNT)  # fmt: skip
+    target_accuracy: float | None = _tried("A",
         "for `epochs to target`, from 0 to 1; by default 97 %% of the best method's",
-        kind=float, holds=(lambda a: 0 < a <= 1, "must lie in (0, 1]"), commands=COMPARE, fact=False,
-    )  # fmt: skip
-    target_loss: float | None = option(
-        "what is tried", "L",
+        kind=float, holds=(lambda a: 0 < a <= 1, "must lie in (0, 1]"),
+        commands=COMPARE, fact=False)  # fmt: skip
+    target_loss: float | None = _tried("L",
         "the same for the loss; by default, for regression, 1.1 × the best method's",
-        kind=float, holds=(lambda loss: loss > 0, "must be positive"), commands=COMPARE, fact=False,
-    )  # fmt: skip
-    rungs: tuple[int, ...] = option(
-        "what is tried", "EPOCHS",
+        kind=float, holds=(lambda loss: loss > 0, "must be positive"),
+        commands=COMPARE, fact=False)  # fmt: skip
+    rungs: tuple[int, ...] = _tried("EPOCHS",
         "compare members after these epochs, such as 2,6, and let the best third go on",
-        (), parse=parse_rungs, commands=SWEEP, fact=False,
-    )  # fmt: skip
+        (), parse=parse_rungs, commands=SWEEP, fact=False)  # fmt: skip
     # how it runs
-    chunk: int | None = option(
-        "how it runs", "N", "members trained at once (default: as many as fit into memory)",
-        kind=int, holds=POSITIVE, fact=False,
-    )  # fmt: skip
-    processes: int = option(
-        "how it runs", "N", "processes that share the work (default: 1)", 1,
-        kind=int, holds=POSITIVE, fact=False,
-    )  # fmt: skip
-    process: int | None = option(
-        "how it runs", "I", "which of them this is, where each is started by hand",
-        kind=int, fact=False,
-    )  # fmt: skip
-    coordinator: str | None = option(
-        "how it runs", "HOST:PORT", "the address of process 0, where each is started by hand",
-        fact=False,
-    )  # fmt: skip
-    no_cache: bool = option(
-        "how it runs", "", "compile everything anew: neither read nor write the compiled programs "
-        "that are kept in the user's cache folder", False, kind=bool, fact=False,
-    )  # fmt: skip
+    chunk: int | None = _running("N",
+        "members trained at once (default: as many as fit into memory)",
+        **COUNT)  # fmt: skip
+    processes: int = _running("N", "processes that share the work (default: 1)", 1, **COUNT)
+    process: int | None = _running("I", "which of them this is, where each is started by hand",
+        kind=int)  # fmt: skip
+    coordinator: str | None = _running("HOST:PORT",
+        "the address of process 0, where each is started by hand")  # fmt: skip
+    no_cache: bool = _running("",
+        "compile everything anew: neither read nor write the compiled programs "
+        "that are kept in the user's cache folder", False, kind=bool)  # fmt: skip
     # output
-    out: str | None = option(
-        "output", "DIR", "where to write; by default a new folder COMMAND-DATA-MODEL here",
-        fact=False,
-    )  # fmt: skip
-    resume: bool = option(
-        "output", "", "go on with --out (by default the latest folder): skip what finished",
-        False, kind=bool, fact=False,
-    )  # fmt: skip
-    quiet: bool = option(
-        "output", "", "no progress, only the table", False, kind=bool, fact=False
-    )  # fmt: skip
+    out: str | None = _output("DIR",
+        "where to write; by default a new folder COMMAND-DATA-MODEL here")  # fmt: skip
+    resume: bool = _output("",
+        "go on with --out (by default the latest folder): skip what finished",
+        False, kind=bool)  # fmt: skip
+    quiet: bool = _output("", "no progress, only the table", False, kind=bool)
 
     @classmethod
     def of(cls, command: str, given: Mapping[str, Any], file: str | None = None) -> "Settings":
@@ -237,16 +195,13 @@ class Settings:
     def check(self) -> "Settings":
         """Return self, or raise the Problem of the first impossible option."""
         for about in fields(self):
-            value, among, holds = (
-                getattr(self, about.name),
-                about.metadata["among"],
-                about.metadata["holds"],
-            )
+            value, more = getattr(self, about.name), about.metadata
+            among, holds = more["among"], more["holds"]
             if value is None:
                 continue
             if among and value not in among:
                 raise unknown(flag(about), value, among)
-            if about.metadata["kind"] in (int, float) and not isinstance(value, int | float):
+            if more["kind"] in (int, float) and not isinstance(value, int | float):
                 raise Problem(f"{flag(about)} {value!r}: expected a number")
             if holds and not holds[0](value):
                 shown = f"{value:g}" if isinstance(value, float) else value
@@ -262,10 +217,8 @@ class Settings:
             raise Problem(f"--hidden applies to mlp and cnn, not {self.model}")
         members = self.seeds * len(self.learning_rates or range(RATES))
         if members > MAX_MEMBERS:
-            raise Problem(
-                f"{members} members per method are more than {MAX_MEMBERS}; use fewer --seeds or "
-                "--learning-rates"
-            )
+            many = f"{members} members per method are more than {MAX_MEMBERS}"
+            raise Problem(f"{many}; use fewer --seeds or --learning-rates")
         return self
 
     def facts(self, digest: str) -> dict[str, Any]:
@@ -302,10 +255,9 @@ class Settings:
         without = {name: 0.0 for name, value in replaced.items() if value and name in arguments}
         tx = method.make(schedule(learning_rate, updates), **without)
         if self.weight_decay:  # a schedule is proportional to its peak: the product is one again
-            decay = gx.add_decayed_weights(
-                schedule(self.weight_decay * learning_rate, updates), mask=is_kernel
-            )
-            tx = gx.chain(tx, gx.scale(-1.0), decay, gx.scale(-1.0))
+            decay = schedule(self.weight_decay * learning_rate, updates)
+            decayed = gx.add_decayed_weights(decay, mask=is_kernel)
+            tx = gx.chain(tx, gx.scale(-1.0), decayed, gx.scale(-1.0))
         return gx.chain(gx.add_decayed_weights(self.l2, mask=is_kernel), tx) if self.l2 else tx
 
 
@@ -335,9 +287,8 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             how = {"action": "store_true"}
         elif more["kind"] is list:
             how = {"metavar": more["metavar"], "action": "append"}
-        groups[more["group"]].add_argument(
-            flag(about), dest=about.name, default=argparse.SUPPRESS, help=more["help"], **how
-        )
+        how |= {"dest": about.name, "default": argparse.SUPPRESS, "help": more["help"]}
+        groups[more["group"]].add_argument(flag(about), **how)
 
 
 def _toml(path: Path, command: str) -> dict[str, Any]:
@@ -352,7 +303,6 @@ def _toml(path: Path, command: str) -> dict[str, Any]:
         if name not in known:
             raise unknown(f"option in {path}:", name, known)
     if not isinstance(found.get("axes", {}), dict):
-        raise Problem(
-            f"{path}: axes must be a table, such as [axes] and then learning_rate = [0.01, 0.1]"
-        )
+        text = "axes must be a table, such as [axes] and then learning_rate = [0.01, 0.1]"
+        raise Problem(f"{path}: {text}")
     return found

@@ -19,6 +19,7 @@ from gradxform.cli.compare.table import Result
 from gradxform.cli.experiment import Experiment, evaluate
 from gradxform.cli.live import Methods
 from gradxform.cli.problems import Problem
+from gradxform.cli.running import holds_results
 from gradxform.sweep import Paced, SweepResult, Unsound, grid
 from gradxform.sweep.run import AHEAD, Preparation, prepare
 from gradxform.sweep.store import write_atomically
@@ -43,9 +44,7 @@ def open_folder(path: Path, facts: dict, resume: bool) -> None:
     if path.exists() and not path.is_dir():
         raise Problem(f"--out {path}: is a file, not a folder")
     if settings.exists() and not resume:
-        raise Problem(
-            f"--out {path}: holds results already; go on with --resume, or choose another folder"
-        )
+        raise holds_results(path)
     if not resume:
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -61,13 +60,9 @@ def open_folder(path: Path, facts: dict, resume: bool) -> None:
     except (ValueError, OSError, TypeError, AttributeError) as error:
         raise Problem(f"--resume: {settings} is damaged ({error}); choose another --out") from error
     if names:
-        changed = ", ".join(
-            f"{name} was {before.get(name)!r}, now {facts.get(name)!r}" for name in names
-        )
-        raise Problem(
-            f"--resume: {path} holds results of other settings ({changed}); repeat those, or "
-            "choose another --out"
-        )
+        changes = [f"{name} was {before.get(name)!r}, now {facts.get(name)!r}" for name in names]
+        text = f"holds results of other settings ({', '.join(changes)}); repeat those"
+        raise Problem(f"--resume: {path} {text}, or choose another --out")
 
 
 def member(experiment: Experiment, method, learning_rate) -> Training:
@@ -127,9 +122,8 @@ def prepared(experiment: Experiment, method, train, out: Path | None, progress) 
     rates = settings.rates(method).astype(float).tolist()
     metric = "val_loss" if experiment.data.task == "regression" else "val_accuracy"
     space = grid(method=[method.name], learning_rate=rates, seed=seeds)
-    return prepare(
-        train, space, metric=metric, out=out, chunk=settings.chunk, every=1, progress=progress
-    )
+    how = {"metric": metric, "chunk": settings.chunk, "every": 1, "progress": progress}
+    return prepare(train, space, out=out, **how)
 
 
 def result_of(experiment: Experiment, method, found: SweepResult) -> Result:
@@ -165,19 +159,18 @@ def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) 
     results: dict[str, Result] = {}
     failed: dict[str, str] = {}
     sweeps: dict[str, Preparation] = {}
-    train, names = None, list(methods)
+    train, names, kept = None, list(methods), folder / "results"
 
     def begin(name: str) -> Preparation:
         nonlocal train
         train = train or training(experiment, methods)
         if name not in sweeps:
-            out = folder / "results" / name
-            sweeps[name] = prepared(experiment, methods[name], train, out, progress)
+            sweeps[name] = prepared(experiment, methods[name], train, kept / name, progress)
         return sweeps[name]
 
     try:
         for name in names:  # before anything is trained, all that is kept must be sound
-            if (folder / "results" / name / "sweep.json").exists() and begin(name).complete():
+            if (kept / name / "sweep.json").exists() and begin(name).complete():
                 results[name] = result_of(experiment, methods[name], sweeps[name].finish())
         for at, name in enumerate(names):
             if name in results:

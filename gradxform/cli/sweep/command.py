@@ -7,7 +7,7 @@ from pathlib import Path
 from gradxform.cli import live
 from gradxform.cli.experiment import Experiment
 from gradxform.cli.problems import Problem
-from gradxform.cli.running import resumed, shared_out
+from gradxform.cli.running import holds_results, resumed, shared_out
 from gradxform.cli.settings import Settings
 from gradxform.cli.sweep.experiment import Swept
 from gradxform.cli.sweep.write import PICTURES, print_table, write
@@ -20,17 +20,14 @@ def sweep(settings: Settings, path: Path, command: str, by_hand: bool) -> int:
     """Train what is missing, write the report, and print the best."""
     swept = Swept(Experiment.of(settings))
     if (path / "sweep.json").exists() and not settings.resume and not by_hand:
-        raise Problem(
-            f"--out {path}: holds results already; go on with --resume, or choose another folder"
-        )
+        raise holds_results(path)
     if settings.resume and not by_hand and not path.exists():
         raise Problem(f"--resume: {path} holds no sweep to go on with")
     try:
         return _sweep(swept, path, command, by_hand)
     except (KeyError, ValueError, TypeError) as error:
-        raise Problem(
-            str(error.args[0] if error.args else error).removeprefix("sweep: ")
-        ) from error
+        text = str(error.args[0] if error.args else error)
+        raise Problem(text.removeprefix("sweep: ")) from error
 
 
 def _sweep(swept: Swept, path: Path, command: str, by_hand: bool) -> int:
@@ -42,9 +39,8 @@ def _sweep(swept: Swept, path: Path, command: str, by_hand: bool) -> int:
     halving = Halving(settings.rungs) if settings.rungs else None
     try:
         with live.members(space, settings.quiet) as shown:
-            result = prepare(
-                train, space, out=path, chunk=settings.chunk, halving=halving, progress=shown
-            ).finish()
+            how = {"chunk": settings.chunk, "halving": halving, "progress": shown}
+            result = prepare(train, space, out=path, **how).finish()
     except KeyboardInterrupt:
         go_on = resumed(command, path)
         print(f"gradxform: interrupted; what finished is kept: {go_on}", file=sys.stderr)
@@ -54,14 +50,11 @@ def _sweep(swept: Swept, path: Path, command: str, by_hand: bool) -> int:
     best, test = int(result.order()[0]), None
     if not result.diverged.all():
         test = swept.test_of(result.params(best), result.arguments(best).get("hidden"))
+    batches = f"{settings.epochs} epochs in batches of {base.batch_size}"
     facts = [
         ("data", f"{base.data.name}: {len(base.data.y)} rows, split 60/20/20"),
         ("model", f"{base.model.name}, {base.model.parameters:,} parameters"),
-        (
-            "training",
-            f"{settings.epochs} epochs in batches of {base.batch_size}, schedule "
-            f"{settings.schedule}",
-        ),
+        ("training", f"{batches}, schedule {settings.schedule}"),
     ]
     title = f"Which numbers of {', '.join(settings.methods)} for {Path(settings.data).stem}?"
     write(result, path, title, command, facts, test)

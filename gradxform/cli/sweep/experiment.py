@@ -49,10 +49,11 @@ class Swept:
                 kernels = [p for p in jax.tree.leaves(params) if is_kernel("", p)]
                 return value + a["l2"] / 2 * sum(jnp.sum(jnp.square(p)) for p in kernels)
 
+            def scaled(p):
+                return p * a["init_scale"] if is_kernel("", p) else p
+
             def start(key):
-                return jax.tree.map(
-                    lambda p: p * a["init_scale"] if is_kernel("", p) else p, this.model.init(key)
-                )
+                return jax.tree.map(scaled, this.model.init(key))
 
             return fit(
                 loss, a["tx"], start, a["data"], epochs=a["epochs"], batch_size=a["batch_size"],
@@ -60,11 +61,8 @@ class Swept:
             )(key=key)  # fmt: skip
 
         kinds = inspect.Parameter
-        listed = [
-            kinds("key", kinds.KEYWORD_ONLY),
-            *(kinds(n, kinds.KEYWORD_ONLY, default=x) for n, x in own.items()),
-        ]
-        train.__signature__ = inspect.Signature(listed)  # pyright: ignore[reportFunctionMemberAccess]
+        named = [kinds(n, kinds.KEYWORD_ONLY, default=x) for n, x in own.items()]
+        train.__signature__ = inspect.Signature([kinds("key", kinds.KEYWORD_ONLY), *named])  # pyright: ignore[reportFunctionMemberAccess]
         return train
 
     def optimizer(self, name: str):
