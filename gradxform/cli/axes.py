@@ -115,9 +115,8 @@ def bins(result: SweepResult, name: str, most: int = 12) -> tuple[list[int], lis
         return [distinct.index(v) if v is not None else -1 for v in given], distinct
     parts = np.array_split(np.array(distinct), 8)
     starts = [float(part[0]) for part in parts]
-    return [
-        int(np.searchsorted(starts, v, side="right")) - 1 if v is not None else -1 for v in given
-    ], [float(np.median(part)) for part in parts]
+    at = [-1 if v is None else int(np.searchsorted(starts, v, side="right")) - 1 for v in given]
+    return at, [float(np.median(part)) for part in parts]
 
 
 def short(x, width: int) -> str:

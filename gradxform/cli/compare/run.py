@@ -159,7 +159,7 @@ def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) 
     results: dict[str, Result] = {}
     failed: dict[str, str] = {}
     sweeps: dict[str, Preparation] = {}
-    train, names, kept = None, list(methods), folder / "results"
+    train, names, kept, interrupted = None, list(methods), folder / "results", False
 
     def begin(name: str) -> Preparation:
         nonlocal train
@@ -194,7 +194,7 @@ def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) 
             updates = result.epochs.sum() * experiment.updates / experiment.settings.epochs
             progress.ended(result, updates / max(result.seconds - result.compile_seconds, 1e-9))
     except KeyboardInterrupt:
-        return Outcome([results[name] for name in names if name in results], failed, True)
+        interrupted = True
     except Unsound as error:
         raise Problem(str(error)) from error
-    return Outcome([results[name] for name in names if name in results], failed, False)
+    return Outcome([results[name] for name in names if name in results], failed, interrupted)
