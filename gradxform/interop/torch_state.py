@@ -50,14 +50,9 @@ def _error(text: str) -> ValueError:
 
 
 def import_torch_state(
-    tx,
-    state_dict: Mapping[str, Any],
-    params,
-    names: Sequence[str] | None = None,
-    transform: Callable[[str, np.ndarray], Any] | None = None,
-    *,
-    step=None,
-):
+    tx, state_dict: Mapping[str, Any], params, names: Sequence[str] | None = None,
+    transform: Callable[[str, np.ndarray], Any] | None = None, *, step=None,
+):  # fmt: skip
     """The `state_dict()` of torch's SGD, Adam or AdamW as the state of the same method here.
 
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

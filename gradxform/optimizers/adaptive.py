@@ -31,17 +31,10 @@ __all__ += ["simplified_ademamix", "yogi"]
 
 @transformation(conventions=KERAS)
 def nadamw(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype=None,
-    weight_decay: WeightDecay = 1e-4,
-    mask: Where | None = None,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0, mu_dtype=None, weight_decay: WeightDecay = 1e-4,
+    mask: Where | None = None, *, convention: str = "optax",
+):  # fmt: skip
     """Nadam with decoupled weight decay.
 
         u = [β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)] / (√(v̂ + ε₀) + ε)
@@ -65,15 +58,9 @@ def nadamw(
 
 @transformation(conventions=KERAS | {"paper": {"eps": 0.0}})
 def adamaxw(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    weight_decay: WeightDecay = 1e-4,
-    mask: Where | None = None,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
+    weight_decay: WeightDecay = 1e-4, mask: Where | None = None, *, convention: str = "optax",
+):  # fmt: skip
     """AdaMax with decoupled weight decay.
 
         m ← β₁ m + (1 - β₁) g
@@ -94,14 +81,9 @@ def adamaxw(
 
 @transformation
 def adabelief(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-16,
-    eps_root: Epsilon = 1e-16,
-    *,
-    nesterov: bool = False,
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-16,
+    eps_root: Epsilon = 1e-16, *, nesterov: bool = False,
+):  # fmt: skip
     """AdaBelief: Adam with the deviation of the gradient from its average in place of its square.
 
         m ← β₁ m + (1 - β₁) g
@@ -122,13 +104,9 @@ def adabelief(
 
 @transformation(conventions=("optax", "paper"))
 def yogi(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-3,
-    *,
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-3, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """Yogi: Adam whose second moment moves by at most (1 - β₂) g² per step.
 
         m ← β₁ m + (1 - β₁) g
@@ -145,16 +123,10 @@ def yogi(
 
 @transformation(conventions={"optax": {}, "torch": {}, "paper": {"eps": 0.0, "threshold": 4.0}})
 def radam(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    threshold: Positive = 5.0,
-    *,
-    nesterov: bool = False,
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0, threshold: Positive = 5.0, *, nesterov: bool = False,
     convention: str = "optax",
-):
+):  # fmt: skip
     """RAdam: momentum at first, Adam as soon as its second moment has seen enough, rectified in
     between.
 
@@ -177,17 +149,10 @@ def radam(
 
 @transformation
 def ademamix(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    b3: Decay = 0.9999,
-    alpha: NonNegative = 5.0,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype=None,
-    weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, b3: Decay = 0.9999,
+    alpha: NonNegative = 5.0, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, mu_dtype=None,
+    weight_decay: WeightDecay = 0.0, mask: Where | None = None,
+):  # fmt: skip
     """AdEMAMix: AdamW with a second, much slower average of the gradients.
 
         m₁ ← β₁ m₁ + (1 - β₁) g,  m₂ ← β₃ m₂ + (1 - β₃) g,  v ← β₂ v + (1 - β₂) g²
@@ -210,15 +175,10 @@ def ademamix(
 
 @transformation
 def simplified_ademamix(
-    learning_rate: LearningRate,
-    b1: Momentum = 0.99,
-    b2: Decay = 0.95,
-    alpha: NonNegative = 0.0,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    weight_decay: WeightDecay = 0.0,
+    learning_rate: LearningRate, b1: Momentum = 0.99, b2: Decay = 0.95, alpha: NonNegative = 0.0,
+    eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, weight_decay: WeightDecay = 0.0,
     mask: Where | None = None,
-):
+):  # fmt: skip
     """Simplified AdEMAMix: one heavy-ball sum, and the gradient itself, in place of two averages.
 
         m ← β₁ m + g,  v ← β₂ v + (1 - β₂) g²
@@ -245,17 +205,10 @@ def _descend_proximally(u, at, *, learning_rate, weight_decay):
 
 @transformation(conventions={"optax": {}, "authors": {"eps_root": 0.0}, "paper": {"eps": 0.0}})
 def adan(
-    learning_rate: LearningRate,
-    b1: Decay = 0.98,
-    b2: Decay = 0.92,
-    b3: Decay = 0.99,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 1e-8,
-    weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, b1: Decay = 0.98, b2: Decay = 0.92, b3: Decay = 0.99,
+    eps: Epsilon = 1e-8, eps_root: Epsilon = 1e-8, weight_decay: WeightDecay = 0.0,
+    mask: Where | None = None, *, convention: str = "optax",
+):  # fmt: skip
     """Adan: Adam with Nesterov's look-ahead, taken from the change of the gradient.
 
         d = g - g before,  m, v, n: averages of g, d and (g + κ d)²         d = 0 at the first step
@@ -283,17 +236,10 @@ def adan(
 
 @transformation(conventions=("optax", "pytorch_optimizer"))
 def adopt(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.9999,
-    eps: Epsilon = 1e-6,
-    mu_dtype=None,
-    *,
-    nesterov: bool = False,
-    use_clipping: bool = True,
-    clip_value_fn: Callable[[Any], Any] = fourth_root,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.9999, eps: Epsilon = 1e-6,
+    mu_dtype=None, *, nesterov: bool = False, use_clipping: bool = True,
+    clip_value_fn: Callable[[Any], Any] = fourth_root, convention: str = "optax",
+):  # fmt: skip
     """ADOPT: Adam that divides each gradient by the second moment of those before it, then
     averages; any β₂ converges.
 
@@ -315,16 +261,10 @@ def adopt(
 
 @transformation(conventions=("optax", "authors"))
 def acprop(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-16,
-    eps_root: Epsilon = 1e-16,
-    weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
-    *,
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-16,
+    eps_root: Epsilon = 1e-16, weight_decay: WeightDecay = 0.0, mask: Where | None = None, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """ACProp: divide each gradient by the deviation of the gradients before it from their average.
 
         p ← p - α [g / (√ŝ + ε) + λ p]               with ŝ of the step before; at the first step g / (1 + ε)

@@ -56,16 +56,9 @@ def _descend_optimistically(u, at, previous, *, learning_rate, optimism):
 
 @transformation
 def optimistic_adam(
-    learning_rate: LearningRate,
-    optimism: Real | None = None,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype=None,
-    *,
-    nesterov: bool = True,
-):
+    learning_rate: LearningRate, optimism: Real | None = None, b1: Decay = 0.9, b2: Decay = 0.999,
+    eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, mu_dtype=None, *, nesterov: bool = True,
+):  # fmt: skip
     """Adam that extrapolates by the last change of its step.
 
         u as in `nadam` (in `adam` with nesterov=False)
@@ -85,17 +78,10 @@ def optimistic_adam(
 
 @transformation
 def optimistic_adam_v2(
-    learning_rate: LearningRate,
-    *,
-    alpha: Real = 1.0,
-    beta: Real = 1.0,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype=None,
+    learning_rate: LearningRate, *, alpha: Real = 1.0, beta: Real = 1.0, b1: Decay = 0.9,
+    b2: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, mu_dtype=None,
     nesterov: bool = True,
-):
+):  # fmt: skip
     """Adam that extrapolates by the last change of its step, in units of the learning rate.
 
         u as in `nadam` (in `adam` with nesterov=False)
@@ -127,13 +113,9 @@ def qhm(learning_rate: LearningRate, beta: Decay = 0.999, nu: Fraction = 0.7):
 
 @transformation
 def dpsgd(
-    learning_rate: LearningRate,
-    l2_norm_clip: NonNegative,
-    noise_multiplier: NonNegative,
-    key: Key,
-    momentum: Momentum | None = None,
-    nesterov: bool = False,
-):
+    learning_rate: LearningRate, l2_norm_clip: NonNegative, noise_multiplier: NonNegative, key: Key,
+    momentum: Momentum | None = None, nesterov: bool = False,
+):  # fmt: skip
     """Stochastic gradient descent with differential privacy: each example's gradient clipped, their
     mean noised.
 

@@ -19,16 +19,10 @@ __all__ = ["fromage", "lamb", "lars", "novograd", "sm3"]
 
 @transformation(conventions={"optax": {}, "pytorch_optimizer": {}, "keras": {"eps": 1e-7}})
 def lamb(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-6,
-    eps_root: Epsilon = 0.0,
-    weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
-    *,
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-6,
+    eps_root: Epsilon = 0.0, weight_decay: WeightDecay = 0.0, mask: Where | None = None, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """LAMB: AdamW whose step has, on each leaf, the length of the parameter times the learning
     rate.
 
@@ -61,17 +55,11 @@ def lamb(
 
 @transformation(conventions=("optax", "paper"))
 def lars(
-    learning_rate: LearningRate,
-    weight_decay: WeightDecay = 0.0,
-    weight_decay_mask: Where | None = None,
-    trust_coefficient: NonNegative = 0.001,
-    eps: Epsilon = 0.0,
-    trust_ratio_mask: Where | None = None,
-    momentum: Momentum = 0.9,
-    nesterov: bool = False,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, weight_decay: WeightDecay = 0.0,
+    weight_decay_mask: Where | None = None, trust_coefficient: NonNegative = 0.001,
+    eps: Epsilon = 0.0, trust_ratio_mask: Where | None = None, momentum: Momentum = 0.9,
+    nesterov: bool = False, *, convention: str = "optax",
+):  # fmt: skip
     """LARS: momentum on gradients that have, on each leaf, a length in proportion to the
     parameter's.
 
@@ -122,13 +110,9 @@ def fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6):
 
 @transformation
 def novograd(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.25,
-    eps: Epsilon = 1e-6,
-    eps_root: Epsilon = 0.0,
-    weight_decay: WeightDecay = 0.0,
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.25, eps: Epsilon = 1e-6,
+    eps_root: Epsilon = 0.0, weight_decay: WeightDecay = 0.0,
+):  # fmt: skip
     """NovoGrad: momentum on gradients that are divided, leaf by leaf, by an average of their norm.
 
         v ← β₂ v + (1 - β₂) ‖g‖²,  v₁ = ‖g₁‖²

@@ -35,21 +35,13 @@ _KERAS = _PUBLISHED | {"learning_rate": 1e-3}
     conventions={"optax": {}, "torch": _PUBLISHED, "paper": _PUBLISHED, "keras": _KERAS}
 )
 def adafactor(
-    learning_rate: LearningRate | None = None,
-    min_dim_size_to_factor: int = 128,
-    decay_rate: NonNegative = 0.8,
-    decay_offset: Real = 0.0,
-    multiply_by_parameter_scale: bool = True,
-    clipping_threshold: Positive | None = 1.0,
-    momentum: Momentum | None = None,
-    dtype_momentum: DType | None = None,
-    weight_decay_rate: WeightDecay | None = None,
-    eps: Epsilon = 1e-30,
-    factored: bool = True,
-    weight_decay_mask: Where | None = None,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate | None = None, min_dim_size_to_factor: int = 128,
+    decay_rate: NonNegative = 0.8, decay_offset: Real = 0.0,
+    multiply_by_parameter_scale: bool = True, clipping_threshold: Positive | None = 1.0,
+    momentum: Momentum | None = None, dtype_momentum: DType | None = None,
+    weight_decay_rate: WeightDecay | None = None, eps: Epsilon = 1e-30, factored: bool = True,
+    weight_decay_mask: Where | None = None, *, convention: str = "optax",
+):  # fmt: skip
     """Adafactor: RMS scaling with a factored second moment, steps relative to the parameter's own
     size.
 
@@ -102,18 +94,10 @@ def adafactor(
 
 @transformation
 def came(
-    learning_rate: LearningRate = 2e-4,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    b3: Decay = 0.9999,
-    eps1: Epsilon = 1e-30,
-    eps2: Epsilon = 1e-16,
-    clipping_threshold: Positive = 1.0,
-    weight_decay: WeightDecay = 0.0,
-    where: Where | None = None,
-    *,
-    min_dim_size_to_factor: int = 1,
-):
+    learning_rate: LearningRate = 2e-4, b1: Decay = 0.9, b2: Decay = 0.999, b3: Decay = 0.9999,
+    eps1: Epsilon = 1e-30, eps2: Epsilon = 1e-16, clipping_threshold: Positive = 1.0,
+    weight_decay: WeightDecay = 0.0, where: Where | None = None, *, min_dim_size_to_factor: int = 1,
+):  # fmt: skip
     """CAME: Adafactor with momentum, short steps where the momentum is not to be trusted.
 
         u = g / √V,  u ← u / max(1, rms(u) / d),  m ← β₁ m + (1 - β₁) u
@@ -130,15 +114,9 @@ def came(
 
 @transformation
 def adam_mini(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    weight_decay: WeightDecay = 0.0,
-    where: Where | None = None,
-    *,
-    blocks: Axes = (),
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
+    weight_decay: WeightDecay = 0.0, where: Where | None = None, *, blocks: Axes = (),
+):  # fmt: skip
     """Adam with one second moment for each block of parameters.
 
         m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) mean(g² over the block)
@@ -158,17 +136,10 @@ def adam_mini(
 
 @transformation
 def galore(
-    learning_rate: LearningRate,
-    rank: int = 128,
-    update_proj_gap: Count = 200,
-    scale: Real = 1.0,
-    base_optimizer: Inner | None = None,
-    weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
-    weight_dimension_numbers: Dimensions | None = None,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, rank: int = 128, update_proj_gap: Count = 200, scale: Real = 1.0,
+    base_optimizer: Inner | None = None, weight_decay: WeightDecay = 0.0, mask: Where | None = None,
+    weight_dimension_numbers: Dimensions | None = None, *, convention: str = "optax",
+):  # fmt: skip
     """Adam on the gradients' projections onto their leading singular vectors.
 
         R = Pᵀ g,  P the first r left singular vectors of g, of every k-th step      (`scale_by_galore`)

@@ -55,14 +55,9 @@ def adam_parts(
 
 @transformation
 def scale_by_adam(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype=None,
-    *,
-    nesterov: bool = False,
-):
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, mu_dtype=None,
+    *, nesterov: bool = False,
+):  # fmt: skip
     """`adam` without its learning rate.
 
         u = m̂ / (√(v̂ + ε₀) + ε),  m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²
@@ -105,14 +100,9 @@ def scale_by_adamax(
 
 @transformation
 def scale_by_amsgrad(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype=None,
-    bias_correction_mu: bool = True,
-    bias_correction_nu: bool = True,
-):
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, mu_dtype=None,
+    bias_correction_mu: bool = True, bias_correction_nu: bool = True,
+):  # fmt: skip
     """`amsgrad` without its learning rate, its corrections by Optax's flags.
 
         u = m̂ / (√(w + ε₀) + ε),  w ← max(w, v̂)      m in place of m̂, v in place of v̂, where the flag is off
@@ -142,13 +132,9 @@ def _belief_nesterov(u, at, m, s, *, b1, b2, eps, eps_root):
 
 @transformation
 def scale_by_belief(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-16,
-    eps_root: Epsilon = 1e-16,
-    *,
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-16, eps_root: Epsilon = 1e-16, *,
     nesterov: bool = False,
-):
+):  # fmt: skip
     """`adabelief` without its learning rate.
 
         m ← β₁ m + (1 - β₁) g
@@ -194,14 +180,9 @@ _YOGI = {"optax": {}, "paper": {"initial_accumulator_value": 0.0}}
 
 @transformation(conventions=_YOGI)
 def scale_by_yogi(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-3,
-    eps_root: Epsilon = 0.0,
-    initial_accumulator_value: NonNegative = 1e-6,
-    *,
-    convention: str = "optax",
-):
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-3, eps_root: Epsilon = 0.0,
+    initial_accumulator_value: NonNegative = 1e-6, *, convention: str = "optax",
+):  # fmt: skip
     """`yogi` without its learning rate.
 
         m ← β₁ m + (1 - β₁) g
@@ -224,15 +205,9 @@ def scale_by_yogi(
 
 @transformation(conventions=("optax", "torch"))
 def scale_by_radam(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    threshold: Positive = 5.0,
-    *,
-    nesterov: bool = False,
-    convention: str = "optax",
-):
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0,
+    threshold: Positive = 5.0, *, nesterov: bool = False, convention: str = "optax",
+):  # fmt: skip
     """`radam` without its learning rate: Adam that divides only once its second moment is to be
     trusted.
 
@@ -249,14 +224,9 @@ def scale_by_radam(
 
 @transformation
 def scale_by_ademamix(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    b3: Decay = 0.9999,
-    alpha: NonNegative = 6.0,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype=None,
-):
+    b1: Decay = 0.9, b2: Decay = 0.999, b3: Decay = 0.9999, alpha: NonNegative = 6.0,
+    eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, mu_dtype=None,
+):  # fmt: skip
     """`ademamix` without its learning rate.
 
         m₁ ← β₁ m₁ + (1 - β₁) g,  m₂ ← β₃ m₂ + (1 - β₃) g,  v ← β₂ v + (1 - β₂) g²
@@ -271,12 +241,9 @@ def scale_by_ademamix(
 
 @transformation
 def scale_by_simplified_ademamix(
-    b1: Momentum = 0.99,
-    b2: Decay = 0.95,
-    alpha: NonNegative = 0.0,
-    eps: Epsilon = 1e-8,
+    b1: Momentum = 0.99, b2: Decay = 0.95, alpha: NonNegative = 0.0, eps: Epsilon = 1e-8,
     eps_root: Epsilon = 0.0,
-):
+):  # fmt: skip
     """`simplified_ademamix` without its learning rate.
 
         m ← β₁ m + g,  v ← β₂ v + (1 - β₂) g²

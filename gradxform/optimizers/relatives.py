@@ -23,15 +23,9 @@ def _decay_after(u, at, *, learning_rate, weight_decay):
 
 @transformation(conventions=("paper", "pytorch_optimizer"))
 def laprop(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-15,
-    weight_decay: WeightDecay = 0.0,
-    where: Where | None = None,
-    *,
-    convention: str = "paper",
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-15,
+    weight_decay: WeightDecay = 0.0, where: Where | None = None, *, convention: str = "paper",
+):  # fmt: skip
     """LaProp: Adam in the other order, the average is taken of gradients that were divided already.
 
         v ← β₂ v + (1 - β₂) g²
@@ -62,15 +56,10 @@ def laprop(
 
 @transformation
 def qhadam(
-    learning_rate: LearningRate,
-    b1: Decay = 0.995,
-    b2: Decay = 0.999,
-    nu1: Fraction = 0.7,
-    nu2: Fraction = 1.0,
-    eps: Epsilon = 1e-8,
-    weight_decay: WeightDecay = 0.0,
+    learning_rate: LearningRate, b1: Decay = 0.995, b2: Decay = 0.999, nu1: Fraction = 0.7,
+    nu2: Fraction = 1.0, eps: Epsilon = 1e-8, weight_decay: WeightDecay = 0.0,
     where: Where | None = None,
-):
+):  # fmt: skip
     """QHAdam: Adam whose two averages are mixed with the gradient and its square.
 
         p ← p - α [((1 - ν₁) g + ν₁ m̂) / (√((1 - ν₂) g² + ν₂ v̂) + ε) + λ p]
@@ -92,16 +81,10 @@ def qhadam(
 
 @transformation(conventions={"paper": {}, "pytorch_optimizer": {"power": 0.25, "eps": 1e-8}})
 def padam(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    power: Fraction = 0.125,
-    eps: Epsilon = 0.0,
-    weight_decay: WeightDecay = 0.0,
-    where: Where | None = None,
-    *,
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, power: Fraction = 0.125,
+    eps: Epsilon = 0.0, weight_decay: WeightDecay = 0.0, where: Where | None = None, *,
     convention: str = "paper",
-):
+):  # fmt: skip
     """Padam: AMSGrad with a smaller power than one half, on the way from AMSGrad to momentum.
 
         m ← β₁ m + (1 - β₁) g,  v ← β₂ v + (1 - β₂) g²,  w ← max(w, v)
@@ -125,14 +108,9 @@ def padam(
 
 @transformation
 def adam_atan2(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    a: Positive = 1.27,
-    b: Positive = 1.0,
-    weight_decay: WeightDecay = 0.0,
-    where: Where | None = None,
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, a: Positive = 1.27,
+    b: Positive = 1.0, weight_decay: WeightDecay = 0.0, where: Where | None = None,
+):  # fmt: skip
     """Adam-atan2: Adam without ε, whose every step is bounded and does not change when the loss is
     scaled.
 
@@ -151,13 +129,9 @@ def adam_atan2(
 
 @transformation
 def stable_adamw(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.99,
-    eps: Epsilon = 1e-8,
-    weight_decay: WeightDecay = 0.01,
-    where: Where | None = None,
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.99, eps: Epsilon = 1e-8,
+    weight_decay: WeightDecay = 0.01, where: Where | None = None,
+):  # fmt: skip
     """StableAdamW: AdamW with Adafactor's clipping, in place of clipping the gradient's norm.
 
         R = √mean(g² / max(v̂, ε²))                              over the leaf

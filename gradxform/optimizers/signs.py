@@ -45,15 +45,9 @@ def signum(learning_rate: LearningRate, beta: Decay = 0.9, accumulator_dtype=Non
     conventions={"optax": {}, "keras": {"weight_decay": 0.0}, "lion_pytorch": {"weight_decay": 0.0}}
 )
 def lion(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: OpenDecay = 0.99,
-    mu_dtype=None,
-    weight_decay: WeightDecay = 1e-3,
-    mask: Where | None = None,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: OpenDecay = 0.99, mu_dtype=None,
+    weight_decay: WeightDecay = 1e-3, mask: Where | None = None, *, convention: str = "optax",
+):  # fmt: skip
     """Lion: the sign of a mean of the gradient and a longer average of it, with decoupled weight
     decay.
 
@@ -81,14 +75,9 @@ def lion(
 
 @transformation
 def rprop(
-    learning_rate: LearningRate,
-    eta_minus: Fraction = 0.5,
-    eta_plus: Growth = 1.2,
-    min_step_size: NonNegative = 1e-6,
-    max_step_size: Positive = 50.0,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, eta_minus: Fraction = 0.5, eta_plus: Growth = 1.2,
+    min_step_size: NonNegative = 1e-6, max_step_size: Positive = 50.0, *, convention: str = "optax",
+):  # fmt: skip
     """Rprop: a step size for each parameter, which grows while its gradient keeps its sign and
     shrinks when it turns.
 

@@ -34,14 +34,9 @@ __all__ += ["schedule_free_sgd", "sophia"]
 
 @transformation(conventions=("optax", "paper"))
 def polyak_sgd(
-    max_learning_rate: NonNegative = 1.0,
-    scaling: LearningRate = 1.0,
-    f_min: Real = 0.0,
-    eps: Epsilon = 0.0,
-    variant: Literal["sps", "sps+"] = "sps",
-    *,
-    convention: str = "optax",
-):
+    max_learning_rate: NonNegative = 1.0, scaling: LearningRate = 1.0, f_min: Real = 0.0,
+    eps: Epsilon = 0.0, variant: Literal["sps", "sps+"] = "sps", *, convention: str = "optax",
+):  # fmt: skip
     """Gradient descent with Polyak's step size, at most γ.
 
         p ← p - σ g min((f - f*) / (σ² ‖g‖² + ε), γ)        σ = `scaling`
@@ -66,12 +61,9 @@ def polyak_sgd(
 
 @transformation
 def dog(
-    learning_rate: LearningRate = 1.0,
-    init_step: FirstStep = ("heuristic", 1e-6),
-    eps: Epsilon = 1e-8,
-    weight_decay: WeightDecay | None = None,
-    mask: Where | None = None,
-):
+    learning_rate: LearningRate = 1.0, init_step: FirstStep = ("heuristic", 1e-6),
+    eps: Epsilon = 1e-8, weight_decay: WeightDecay | None = None, mask: Where | None = None,
+):  # fmt: skip
     """Distance over gradients: the step is the distance come over the root of the squared gradients
     so far.
 
@@ -93,12 +85,9 @@ def dog(
 
 @transformation
 def dowg(
-    learning_rate: LearningRate = 1.0,
-    init_estim_sq_dist: NonNegative | None = None,
-    eps: Epsilon = 1e-4,
-    weight_decay: WeightDecay | None = None,
-    mask: Where | None = None,
-):
+    learning_rate: LearningRate = 1.0, init_estim_sq_dist: NonNegative | None = None,
+    eps: Epsilon = 1e-4, weight_decay: WeightDecay | None = None, mask: Where | None = None,
+):  # fmt: skip
     """Distance over weighted gradients: as `dog`, with later gradients, from farther away, counting
     more.
 
@@ -116,12 +105,9 @@ def dowg(
 
 @transformation
 def cocob(
-    learning_rate: LearningRate = 1.0,
-    alpha: NonNegative = 100.0,
-    eps: Epsilon = 1e-8,
-    weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
-):
+    learning_rate: LearningRate = 1.0, alpha: NonNegative = 100.0, eps: Epsilon = 1e-8,
+    weight_decay: WeightDecay = 0.0, mask: Where | None = None,
+):  # fmt: skip
     """Coin betting on each coordinate: no learning rate at all.
 
         g ← α₀ (g + λ p),  then `scale_by_cocob`; α₀ = `learning_rate`
@@ -137,11 +123,9 @@ def cocob(
 
 @transformation
 def madgrad(
-    learning_rate: LearningRate,
-    momentum: Momentum = 0.9,
-    weight_decay: WeightDecay = 0.0,
+    learning_rate: LearningRate, momentum: Momentum = 0.9, weight_decay: WeightDecay = 0.0,
     eps: Epsilon = 1e-6,
-):
+):  # fmt: skip
     """MADGRAD: dual averaging with cube roots and momentum.
 
         g ← g + w p
@@ -157,12 +141,9 @@ def madgrad(
 
 @transformation
 def asgd(
-    learning_rate: LearningRate = 0.01,
-    lambd: NonNegative = 1e-4,
-    alpha: NonNegative = 0.75,
-    t0: NonNegative = 1e6,
-    weight_decay: WeightDecay = 0.0,
-):
+    learning_rate: LearningRate = 0.01, lambd: NonNegative = 1e-4, alpha: NonNegative = 0.75,
+    t0: NonNegative = 1e6, weight_decay: WeightDecay = 0.0,
+):  # fmt: skip
     """Averaged gradient descent, as in torch: `eval_params(state, params)` gives the average of the
     iterates after t₀.
 
@@ -181,17 +162,10 @@ def asgd(
 
 @transformation
 def mars(
-    learning_rate: LearningRate = 3e-3,
-    b1: Decay = 0.95,
-    b2: Decay = 0.99,
-    gamma: NonNegative = 0.025,
-    eps: Epsilon = 1e-8,
-    weight_decay: WeightDecay = 0.0,
-    where: Where | None = None,
-    *,
-    max_norm: Positive = 1.0,
-    exact: bool = False,
-):
+    learning_rate: LearningRate = 3e-3, b1: Decay = 0.95, b2: Decay = 0.99,
+    gamma: NonNegative = 0.025, eps: Epsilon = 1e-8, weight_decay: WeightDecay = 0.0,
+    where: Where | None = None, *, max_norm: Positive = 1.0, exact: bool = False,
+):  # fmt: skip
     """AdamW on gradients of reduced variance.
 
         c = g + γ β₁ / (1 - β₁) (g - g₋₁),  c ← c / max(1, ‖c‖ / n)
@@ -213,20 +187,12 @@ def mars(
 
 @transformation
 def sophia(
-    learning_rate: LearningRate,
-    b1: Decay = 0.965,
-    b2: Decay = 0.99,
-    eps: Epsilon = 1e-8,
-    weight_decay: WeightDecay = 1e-4,
-    weight_decay_mask: Where | None = None,
-    gamma: NonNegative = 0.01,
-    clip_threshold: Positive | None = 1.0,
-    update_interval: Count = 10,
-    hessian_diagonal_fn: Inner | None = None,
-    mu_dtype: DType | None = None,
-    *,
+    learning_rate: LearningRate, b1: Decay = 0.965, b2: Decay = 0.99, eps: Epsilon = 1e-8,
+    weight_decay: WeightDecay = 1e-4, weight_decay_mask: Where | None = None,
+    gamma: NonNegative = 0.01, clip_threshold: Positive | None = 1.0, update_interval: Count = 10,
+    hessian_diagonal_fn: Inner | None = None, mu_dtype: DType | None = None, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """Sophia: the averaged gradient over the averaged diagonal of the Hessian, clipped.
 
         p ← p - α (clip(m̂ / max(γ h, ε), ±ρ) + λ p)       as in `scale_by_sophia`
@@ -279,17 +245,10 @@ def _decay(weight_decay, decay_at, rate, learning_rate, convention):
 
 @transformation(conventions=("optax", "paper"))
 def schedule_free_sgd(
-    learning_rate: LearningRate = 1.0,
-    warmup_steps: Steps | None = None,
-    b1: Share = 0.9,
-    weight_decay: WeightDecay | None = None,
-    weight_lr_power: Power = 2.0,
-    state_dtype=None,
-    *,
-    r: Power = 0.0,
-    decay_at: Literal["y", "z"] = "y",
-    convention: str = "optax",
-):
+    learning_rate: LearningRate = 1.0, warmup_steps: Steps | None = None, b1: Share = 0.9,
+    weight_decay: WeightDecay | None = None, weight_lr_power: Power = 2.0, state_dtype=None, *,
+    r: Power = 0.0, decay_at: Literal["y", "z"] = "y", convention: str = "optax",
+):  # fmt: skip
     """Schedule-free gradient descent: `schedule_free` around a step of z.
 
         z ← z - α (g + λ y)          decay_at="y"
@@ -310,19 +269,11 @@ def schedule_free_sgd(
 
 @transformation(conventions={"optax": {}, "paper": {}, "keras": {"weight_lr_power": 0.0}})
 def schedule_free_adamw(
-    learning_rate: LearningRate = 0.0025,
-    warmup_steps: Steps | None = None,
-    b1: Share = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    weight_decay: WeightDecay = 0.0,
-    weight_lr_power: Power = 2.0,
-    state_dtype=None,
-    *,
-    r: Power = 0.0,
-    decay_at: Literal["y", "z"] = "y",
-    convention: str = "optax",
-):
+    learning_rate: LearningRate = 0.0025, warmup_steps: Steps | None = None, b1: Share = 0.9,
+    b2: Decay = 0.999, eps: Epsilon = 1e-8, weight_decay: WeightDecay = 0.0,
+    weight_lr_power: Power = 2.0, state_dtype=None, *, r: Power = 0.0,
+    decay_at: Literal["y", "z"] = "y", convention: str = "optax",
+):  # fmt: skip
     """Schedule-free AdamW: `schedule_free` around RMS scaling with bias correction and decoupled
     weight decay.
 

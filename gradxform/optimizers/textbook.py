@@ -27,13 +27,9 @@ _UNCORRECTED = {"bias_correction_mu": False, "bias_correction_nu": False, "eps":
 
 @transformation(conventions=SAME)
 def sgd(
-    learning_rate: LearningRate,
-    momentum: Momentum | None = None,
-    nesterov: bool = False,
-    accumulator_dtype: DType | None = None,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, momentum: Momentum | None = None, nesterov: bool = False,
+    accumulator_dtype: DType | None = None, *, convention: str = "optax",
+):  # fmt: skip
     """Stochastic gradient descent, with heavy-ball or Nesterov momentum.
 
         p ← p - α g                                 momentum=None
@@ -64,12 +60,9 @@ def sgd(
     conventions=SAME | {"torch": _FROM_ZERO | {"eps": 1e-10}, "paper": _FROM_ZERO | {"eps": 0.0}}
 )
 def adagrad(
-    learning_rate: LearningRate,
-    initial_accumulator_value: NonNegative = 0.1,
-    eps: Epsilon = 1e-7,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, initial_accumulator_value: NonNegative = 0.1, eps: Epsilon = 1e-7,
+    *, convention: str = "optax",
+):  # fmt: skip
     """Adagrad: divide by the root of the sum of all squared gradients.
 
         v ← v + g²
@@ -87,14 +80,10 @@ def adagrad(
 
 @transformation(conventions=SAME | _ADADELTA)
 def adadelta(
-    learning_rate: LearningRate = 1.0,
-    rho: Decay = 0.9,
-    eps: Epsilon = 1e-6,
-    weight_decay: WeightDecay = 0.0,
-    weight_decay_mask: Where | None = None,
-    *,
+    learning_rate: LearningRate = 1.0, rho: Decay = 0.9, eps: Epsilon = 1e-6,
+    weight_decay: WeightDecay = 0.0, weight_decay_mask: Where | None = None, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """Adadelta: steps in the parameter's own units, from the RMS of past steps over the RMS of
     gradients.
 
@@ -117,18 +106,11 @@ def adadelta(
 
 @transformation(conventions=KERAS | _RMSPROP)
 def rmsprop(
-    learning_rate: LearningRate,
-    decay: Decay = 0.9,
-    eps: Epsilon = 1e-8,
-    initial_scale: NonNegative = 0.0,
-    eps_in_sqrt: bool = True,
-    centered: bool = False,
-    momentum: Momentum | None = None,
-    nesterov: bool = False,
-    bias_correction: bool = False,
-    *,
+    learning_rate: LearningRate, decay: Decay = 0.9, eps: Epsilon = 1e-8,
+    initial_scale: NonNegative = 0.0, eps_in_sqrt: bool = True, centered: bool = False,
+    momentum: Momentum | None = None, nesterov: bool = False, bias_correction: bool = False, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """RMSprop: divide by the root of an average of squared gradients.
 
         v ← β v + (1 - β) g²
@@ -156,17 +138,10 @@ def rmsprop(
 
 @transformation(conventions=KERAS)
 def adam(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype: DType | None = None,
-    *,
-    nesterov: bool = False,
-    bias_correction: bool = True,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0, mu_dtype: DType | None = None, *, nesterov: bool = False,
+    bias_correction: bool = True, convention: str = "optax",
+):  # fmt: skip
     """Adam: an averaged gradient over the root of an averaged squared gradient.
 
         m ← β₁ m + (1 - β₁) g
@@ -216,18 +191,10 @@ def adam_uncorrected(
 
 @transformation(conventions=SAME | _ADAMW)
 def adamw(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype: DType | None = None,
-    weight_decay: WeightDecay = 1e-4,
-    mask: Where | None = None,
-    *,
-    nesterov: bool = False,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0, mu_dtype: DType | None = None, weight_decay: WeightDecay = 1e-4,
+    mask: Where | None = None, *, nesterov: bool = False, convention: str = "optax",
+):  # fmt: skip
     """Adam with decoupled weight decay.
 
         u = m̂ / (√(v̂ + ε₀) + ε)          as in `adam`
@@ -257,13 +224,9 @@ def adamw(
 
 @transformation
 def adam_l2(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    l2: WeightDecay = 1e-4,
-    where: Where | None = None,
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
+    l2: WeightDecay = 1e-4, where: Where | None = None,
+):  # fmt: skip
     """Adam on a loss with L2 regularisation: the decay enters the gradient, and so the averages.
 
         g ← g + λ p
@@ -284,15 +247,9 @@ def adam_l2(
 
 @transformation(conventions=KERAS)
 def nadam(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype: DType | None = None,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0, mu_dtype: DType | None = None, *, convention: str = "optax",
+):  # fmt: skip
     """Adam with Nesterov momentum.
 
         u = [β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)] / (√(v̂ + ε₀) + ε)        optax
@@ -312,13 +269,9 @@ def nadam(
 
 @transformation(conventions=KERAS | {"paper": {"eps": 0.0}})
 def adamax(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    *,
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """AdaMax: Adam with the infinity norm.
 
         m ← β₁ m + (1 - β₁) g
@@ -335,17 +288,10 @@ def adamax(
 
 @transformation(conventions=KERAS | {"paper": _UNCORRECTED})
 def amsgrad(
-    learning_rate: LearningRate,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    mu_dtype: DType | None = None,
-    bias_correction_mu: bool = True,
-    bias_correction_nu: bool = True,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0, mu_dtype: DType | None = None, bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True, *, convention: str = "optax",
+):  # fmt: skip
     """AMSGrad: Adam whose second moment never falls.
 
         m̂, v as in `adam`

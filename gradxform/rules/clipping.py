@@ -208,12 +208,9 @@ def _zclip_bound(updates, at, mean, variance, *, decay, threshold, warmup_steps,
 
 @transformation
 def zclip(
-    threshold: Positive = 2.5,
-    decay: Decay = 0.97,
-    warmup_steps: Patience = 25,
-    max_norm: NonNegative | None = 1.0,
-    eps: Epsilon = 1e-6,
-):
+    threshold: Positive = 2.5, decay: Decay = 0.97, warmup_steps: Patience = 25,
+    max_norm: NonNegative | None = 1.0, eps: Epsilon = 1e-6,
+):  # fmt: skip
     """Shorten a gradient whose norm is an outlier among those before it.
 
         n = ‖u‖ over all leaves,  z = (n - μ) / (σ + ε)
@@ -260,12 +257,9 @@ def _adagc(u, at, gamma, *, lambda_rel, lambda_abs, beta, warmup_steps, eps):
 
 @transformation
 def adagc(
-    lambda_rel: Positive = 1.05,
-    lambda_abs: Positive = 1.0,
-    beta: Decay = 0.98,
-    warmup_steps: Patience = 100,
-    eps: Epsilon = 1e-8,
-):
+    lambda_rel: Positive = 1.05, lambda_abs: Positive = 1.0, beta: Decay = 0.98,
+    warmup_steps: Patience = 100, eps: Epsilon = 1e-8,
+):  # fmt: skip
     """Shorten each leaf to a little more than what its clipped norm has been on average.
 
         during warm-up, t < `warmup_steps`:   h = min(λ_abs / ‖all u‖, 1),  γ ← min(γ, ‖h u‖)

@@ -90,14 +90,9 @@ _ADAN = {"optax": _Adan(True), "authors": _Adan(False), "paper": _adan_paper}
 
 @transformation(conventions=("optax", "authors", "paper"))
 def scale_by_adan(
-    b1: Decay = 0.98,
-    b2: Decay = 0.92,
-    b3: Decay = 0.99,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    *,
-    convention: str = "optax",
-):
+    b1: Decay = 0.98, b2: Decay = 0.92, b3: Decay = 0.99, eps: Epsilon = 1e-8,
+    eps_root: Epsilon = 0.0, *, convention: str = "optax",
+):  # fmt: skip
     """Nesterov's look-ahead from the change of the gradient, and a second moment of the same
     look-ahead.
 
@@ -161,16 +156,10 @@ class _Adopt:
 
 @transformation(conventions=("optax", "pytorch_optimizer"))
 def scale_by_adopt(
-    b1: Decay = 0.9,
-    b2: Decay = 0.9999,
-    eps: Epsilon = 1e-6,
-    mu_dtype=None,
-    *,
-    nesterov: bool = False,
-    use_clipping: bool = True,
-    clip_value_fn: Callable[[Any], Any] = fourth_root,
-    convention: str = "optax",
-):
+    b1: Decay = 0.9, b2: Decay = 0.9999, eps: Epsilon = 1e-6, mu_dtype=None, *,
+    nesterov: bool = False, use_clipping: bool = True,
+    clip_value_fn: Callable[[Any], Any] = fourth_root, convention: str = "optax",
+):  # fmt: skip
     """Average gradients that were each divided by the second moment of those before it.
 
         x = g / max(√v, ε), clipped to ±c(t - 1)
@@ -223,13 +212,9 @@ def _acprop_authors(u, at, m, s, *, b1, b2, eps, eps_root):
 
 @transformation(conventions=("optax", "authors"))
 def scale_by_acprop(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-16,
-    eps_root: Epsilon = 1e-16,
-    *,
+    b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-16, eps_root: Epsilon = 1e-16, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """Divide each gradient by the deviation from their average, as it was before this gradient.
 
         u = g / (√(s / (1 - β₂ᵗ⁻¹)) + ε)             at the first step g / (1 + ε)

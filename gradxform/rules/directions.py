@@ -45,13 +45,9 @@ def _momentum_torch(u, at, v, *, decay, dampening):
 
 @transformation(conventions=("optax", "torch"))
 def momentum(
-    decay: Momentum = 0.9,
-    dampening: Real = 0.0,
-    nesterov: bool = False,
-    *,
-    accumulator_dtype: DType | None = None,
-    convention: str = "optax",
-):
+    decay: Momentum = 0.9, dampening: Real = 0.0, nesterov: bool = False, *,
+    accumulator_dtype: DType | None = None, convention: str = "optax",
+):  # fmt: skip
     """Heavy ball: step along a velocity that remembers a share of itself.
 
         v ← β v + (1 - d) g
@@ -134,12 +130,9 @@ _EMA = {False: (_ema, _ema_debiased), True: (_ema_nesterov, _ema_nesterov_debias
 
 @transformation
 def ema(
-    decay: Decay = 0.9,
-    debias: bool = True,
-    accumulator_dtype: DType | None = None,
-    *,
+    decay: Decay = 0.9, debias: bool = True, accumulator_dtype: DType | None = None, *,
     nesterov: bool = False,
-):
+):  # fmt: skip
     """The exponentially weighted average of the gradients.
 
         m ← β m + (1 - β) g                          averages about the last 1/(1 - β) gradients
@@ -202,12 +195,9 @@ def _ema_nesterov_paper(u, at, m):
 
 @transformation(conventions=("torch", "paper"))
 def nesterov_ema_scheduled(
-    decay: Decay = 0.9,
-    momentum_decay: NonNegative = 0.004,
-    *,
-    accumulator_dtype: DType | None = None,
-    convention: str = "torch",
-):
+    decay: Decay = 0.9, momentum_decay: NonNegative = 0.004, *,
+    accumulator_dtype: DType | None = None, convention: str = "torch",
+):  # fmt: skip
     """Nadam's direction as published, and as torch and Keras compute it: a momentum that warms up.
 
         μₜ = β (1 - 0.96^(ψ t) / 2),  Πₜ = μ₁ ⋯ μₜ
@@ -243,12 +233,9 @@ def _two_emas(u, at, m1, m2, *, b1, b3, alpha):
 
 @transformation
 def two_emas(
-    b1: Decay = 0.9,
-    b3: Decay = 0.9999,
-    alpha: NonNegative = 5.0,
-    *,
+    b1: Decay = 0.9, b3: Decay = 0.9999, alpha: NonNegative = 5.0, *,
     accumulator_dtype: DType | None = None,
-):
+):  # fmt: skip
     """A fast and a slow average of the gradients, added: AdEMAMix's direction.
 
         m₁ ← β₁ m₁ + (1 - β₁) g

@@ -147,11 +147,9 @@ def _leaf_dog(u, at, max_dist, square_sum, x0, *, eps, global_scale):
 
 @transformation
 def scale_by_distance_over_gradients(
-    reps_rel: NonNegative = 1e-6,
-    eps: Epsilon = 1e-8,
-    param_dtype: DType | None = None,
+    reps_rel: NonNegative = 1e-6, eps: Epsilon = 1e-8, param_dtype: DType | None = None,
     global_scale: Real = 1.0,
-):
+):  # fmt: skip
     """DoG for each leaf by itself: `scale_by_dog` with norms over a leaf, L-DoG.
 
         r ← max(r, ‖p - p₀‖), from a (1 + ‖p₀‖);  G ← G + ‖u‖²
@@ -266,14 +264,9 @@ def _dadapt(u, at, m, *, b1, eps, weight_decay):
 
 @transformation(conventions=("optax", "pytorch_optimizer"))
 def dadapt_adamw(
-    learning_rate: LearningRate = 1.0,
-    betas: Decays = (0.9, 0.999),
-    eps: Epsilon = 1e-8,
-    estim_lr0: Positive = 1e-6,
-    weight_decay: WeightDecay = 0.0,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate = 1.0, betas: Decays = (0.9, 0.999), eps: Epsilon = 1e-8,
+    estim_lr0: Positive = 1e-6, weight_decay: WeightDecay = 0.0, *, convention: str = "optax",
+):  # fmt: skip
     """AdamW whose learning rate is a bound on the distance to the solution, learned from below.
 
         λ = d α √(1 - β₂ᵗ) / (1 - β₁ᵗ)
@@ -348,17 +341,10 @@ def _prodigy_adam(u, at, m, v, *, b1, b2, eps, weight_decay):
 
 @transformation(conventions=("optax", "prodigyopt"))
 def prodigy(
-    learning_rate: LearningRate = 1.0,
-    betas: Decays = (0.9, 0.999),
-    beta3: Decay | None = None,
-    eps: Epsilon = 1e-8,
-    estim_lr0: Positive = 1e-6,
-    estim_lr_coef: NonNegative = 1.0,
-    weight_decay: WeightDecay = 0.0,
-    safeguard_warmup: bool = False,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate = 1.0, betas: Decays = (0.9, 0.999), beta3: Decay | None = None,
+    eps: Epsilon = 1e-8, estim_lr0: Positive = 1e-6, estim_lr_coef: NonNegative = 1.0,
+    weight_decay: WeightDecay = 0.0, safeguard_warmup: bool = False, *, convention: str = "optax",
+):  # fmt: skip
     """AdamW whose learning rate is a bound on the distance to the solution, learned faster than by
     D-Adaptation.
 

@@ -70,11 +70,9 @@ def _asgd(u, at, average, *, learning_rate, lambd, alpha, t0):
 
 @transformation
 def scale_by_asgd(
-    learning_rate: LearningRate = 0.01,
-    lambd: NonNegative = 1e-4,
-    alpha: NonNegative = 0.75,
+    learning_rate: LearningRate = 0.01, lambd: NonNegative = 1e-4, alpha: NonNegative = 0.75,
     t0: NonNegative = 1e6,
-):
+):  # fmt: skip
     """Gradient descent with a falling rate, and the average of its iterates: torch's ASGD.
 
         η = α / (1 + λ α (t - 1))^κ

@@ -146,13 +146,10 @@ class _FactoredRms:
 
 @transformation
 def scale_by_factored_rms(
-    factored: bool = True,
-    decay_rate: NonNegative = 0.8,
-    step_offset: Real = 0.0,
-    min_dim_size_to_factor: int = 128,
-    epsilon: Epsilon = 1e-30,
+    factored: bool = True, decay_rate: NonNegative = 0.8, step_offset: Real = 0.0,
+    min_dim_size_to_factor: int = 128, epsilon: Epsilon = 1e-30,
     decay_rate_fn: Callable[[Any, Any], Any] | None = None,
-):
+):  # fmt: skip
     """Divide by the root of a factored average of squared gradients: Adafactor's preconditioner.
 
         ρₜ = 1 - (t - t₀)^-γ
@@ -293,15 +290,9 @@ class _Came:
 
 @transformation
 def scale_by_came(
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    b3: Decay = 0.9999,
-    eps1: Epsilon = 1e-30,
-    eps2: Epsilon = 1e-16,
-    clipping_threshold: Positive = 1.0,
-    *,
-    min_dim_size_to_factor: int = 1,
-):
+    b1: Decay = 0.9, b2: Decay = 0.999, b3: Decay = 0.9999, eps1: Epsilon = 1e-30,
+    eps2: Epsilon = 1e-16, clipping_threshold: Positive = 1.0, *, min_dim_size_to_factor: int = 1,
+):  # fmt: skip
     """Adafactor with momentum, divided by how far the steps are from their average: the confidence
     of CAME.
 

@@ -73,12 +73,9 @@ def _trust_ratio_bounded(u, at, *, min_norm, trust_coefficient, eps, max_norm):
 
 @transformation
 def scale_by_trust_ratio(
-    min_norm: NonNegative = 0.0,
-    trust_coefficient: NonNegative = 1.0,
-    eps: Epsilon = 0.0,
-    *,
+    min_norm: NonNegative = 0.0, trust_coefficient: NonNegative = 1.0, eps: Epsilon = 0.0, *,
     max_norm: Positive | None = None,
-):
+):  # fmt: skip
     """Give each leaf's step the length of its parameter: LARS's and LAMB's layer-wise rate.
 
         u ← u η ‖p‖ / (‖u‖ + ε)            and u as it is where ‖p‖ or ‖u‖ is 0
@@ -141,13 +138,9 @@ def _novograd(u, at, m, v, *, b1, b2, eps, eps_root, weight_decay):
 
 @transformation
 def scale_by_novograd(
-    b1: Decay = 0.9,
-    b2: Decay = 0.25,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    weight_decay: WeightDecay = 0.0,
-    mu_dtype=None,
-):
+    b1: Decay = 0.9, b2: Decay = 0.25, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0,
+    weight_decay: WeightDecay = 0.0, mu_dtype=None,
+):  # fmt: skip
     """Momentum on gradients that are divided, leaf by leaf, by an average of their norm.
 
         v ← β₂ v + (1 - β₂) ‖g‖²,  v₁ = ‖g₁‖²

@@ -56,11 +56,9 @@ def _polyak_step_positive(updates, at, *, f_min, max_learning_rate, eps):
 
 @transformation
 def scale_by_polyak(
-    f_min: Real = 0.0,
-    max_learning_rate: NonNegative = 1.0,
-    eps: Epsilon = 0.0,
+    f_min: Real = 0.0, max_learning_rate: NonNegative = 1.0, eps: Epsilon = 0.0,
     variant: Literal["sps", "sps+"] = "sps",
-):
+):  # fmt: skip
     """Multiply by Polyak's step size, at most γ.
 
         u ← u min((f - f*) / (‖u‖² + ε), γ)             variant="sps"
@@ -171,12 +169,9 @@ _SCALARS = {"barf": zero, "gamma": zero, "lb": _bound}
 
 @transformation
 def momo(
-    learning_rate: LearningRate = 1.0,
-    beta: Decay = 0.9,
-    lower_bound: Real = 0.0,
-    weight_decay: WeightDecay = 0.0,
-    adapt_lower_bound: bool = False,
-):
+    learning_rate: LearningRate = 1.0, beta: Decay = 0.9, lower_bound: Real = 0.0,
+    weight_decay: WeightDecay = 0.0, adapt_lower_bound: bool = False,
+):  # fmt: skip
     """Momentum with Polyak's step size: as far as a model of the loss says, at most α.
 
         m ← β m + (1 - β) g,  f̄ ← β f̄ + (1 - β) f,  γ ← β γ + (1 - β) ⟨g, p⟩          (at first m = g, f̄ = f, γ = ⟨g, p⟩)
@@ -247,14 +242,9 @@ def _momo_adam(u, at, *, learning_rate, weight_decay, eps):
 
 @transformation
 def momo_adam(
-    learning_rate: LearningRate = 1e-2,
-    b1: Decay = 0.9,
-    b2: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    lower_bound: Real = 0.0,
-    weight_decay: WeightDecay = 0.0,
-    adapt_lower_bound: bool = False,
-):
+    learning_rate: LearningRate = 1e-2, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
+    lower_bound: Real = 0.0, weight_decay: WeightDecay = 0.0, adapt_lower_bound: bool = False,
+):  # fmt: skip
     """Adam with Polyak's step size: as far as a model of the loss says, at most α.
 
         m, v as in `adam`,  D = √(v / (1 - β₂ᵗ)) + ε,  c = 1 - β₁ᵗ

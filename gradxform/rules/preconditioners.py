@@ -76,15 +76,10 @@ def _rms_keras(u, at, v, *, decay, eps, eps_root):
 
 @transformation(conventions=("optax", "keras"))
 def scale_by_rms(
-    decay: Decay = 0.9,
-    eps: Epsilon = 1e-8,
-    initial_scale: NonNegative = 0.0,
-    eps_in_sqrt: bool = True,
-    bias_correction: bool = False,
-    *,
-    eps_root: Epsilon = 0.0,
+    decay: Decay = 0.9, eps: Epsilon = 1e-8, initial_scale: NonNegative = 0.0,
+    eps_in_sqrt: bool = True, bias_correction: bool = False, *, eps_root: Epsilon = 0.0,
     convention: str = "optax",
-):
+):  # fmt: skip
     """Divide by the root of an average of squared gradients: the preconditioner of RMSprop and
     Adam.
 
@@ -161,12 +156,9 @@ def _stddev_debiased(u, at, m, v, *, decay, eps, eps_root):
 
 @transformation
 def scale_by_stddev(
-    decay: Decay = 0.9,
-    eps: Epsilon = 1e-8,
-    initial_scale: NonNegative = 0.0,
-    eps_in_sqrt: bool = True,
-    bias_correction: bool = False,
-):
+    decay: Decay = 0.9, eps: Epsilon = 1e-8, initial_scale: NonNegative = 0.0,
+    eps_in_sqrt: bool = True, bias_correction: bool = False,
+):  # fmt: skip
     """Divide by the standard deviation of the gradients: centred RMSprop's preconditioner.
 
         m ← β m + (1 - β) g,  v ← β v + (1 - β) g²
@@ -326,11 +318,9 @@ def _yogi(u, at, v, *, decay, eps, eps_root):
 
 @transformation
 def scale_by_yogi_rms(
-    decay: Decay = 0.999,
-    eps: Epsilon = 1e-3,
-    eps_root: Epsilon = 0.0,
+    decay: Decay = 0.999, eps: Epsilon = 1e-3, eps_root: Epsilon = 0.0,
     initial_accumulator_value: NonNegative = 1e-6,
-):
+):  # fmt: skip
     """Like the bias-corrected `scale_by_rms`, with an average that moves by at most (1 - β) g² per
     step: Yogi's preconditioner.
 

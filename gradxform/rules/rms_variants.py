@@ -89,13 +89,9 @@ def _rms_rectified_torch(u, at, v, *, decay, eps, eps_root, threshold):
 
 @transformation(conventions=("optax", "torch"))
 def scale_by_rectified_rms(
-    decay: Decay = 0.999,
-    eps: Epsilon = 1e-8,
-    eps_root: Epsilon = 0.0,
-    threshold: Positive = 5.0,
-    *,
-    convention: str = "optax",
-):
+    decay: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsilon = 0.0, threshold: Positive = 5.0,
+    *, convention: str = "optax",
+):  # fmt: skip
     """Like the bias-corrected `scale_by_rms` once its average holds enough gradients; until then
     nothing: RAdam's part.
 

@@ -74,13 +74,9 @@ def _lion_refined(u, at, m, *, b1, b2):
 
 @transformation
 def scale_by_lion(
-    b1: Decay = 0.9,
-    b2: OpenDecay = 0.99,
-    mu_dtype=None,
-    *,
-    mode: Literal["hard", "smooth", "refined"] = "hard",
-    smooth_beta: Positive = 1.0,
-):
+    b1: Decay = 0.9, b2: OpenDecay = 0.99, mu_dtype=None, *,
+    mode: Literal["hard", "smooth", "refined"] = "hard", smooth_beta: Positive = 1.0,
+):  # fmt: skip
     """The sign of a mean of the gradient and a longer average of it.
 
         c = β₁ m + (1 - β₁) g
@@ -128,14 +124,9 @@ class _Rprop:
 
 @transformation(conventions=("optax", "torch"))
 def scale_by_rprop(
-    learning_rate: LearningRate,
-    eta_minus: Fraction = 0.5,
-    eta_plus: Growth = 1.2,
-    min_step_size: NonNegative = 1e-6,
-    max_step_size: Positive = 50.0,
-    *,
-    convention: str = "optax",
-):
+    learning_rate: LearningRate, eta_minus: Fraction = 0.5, eta_plus: Growth = 1.2,
+    min_step_size: NonNegative = 1e-6, max_step_size: Positive = 50.0, *, convention: str = "optax",
+):  # fmt: skip
     """A step size for each parameter, which grows while the gradient keeps its sign and shrinks
     when it turns.
 

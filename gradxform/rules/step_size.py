@@ -103,17 +103,10 @@ _MEMORY = {name: _start(x) for name, x in _BEGIN.items()}
 
 @transformation(conventions=("optax", "torch"))
 def reduce_on_plateau(
-    factor: Fraction = 0.1,
-    patience: Patience = 10,
-    rtol: NonNegative = 1e-4,
-    atol: NonNegative = 0.0,
-    cooldown: Patience = 0,
-    accumulation_size: Count = 1,
-    min_scale: NonNegative = 0.0,
-    *,
-    mode: Literal["min", "max"] = "min",
-    convention: str = "optax",
-):
+    factor: Fraction = 0.1, patience: Patience = 10, rtol: NonNegative = 1e-4,
+    atol: NonNegative = 0.0, cooldown: Patience = 0, accumulation_size: Count = 1,
+    min_scale: NonNegative = 0.0, *, mode: Literal["min", "max"] = "min", convention: str = "optax",
+):  # fmt: skip
     """Multiply the update by a scale that falls by `factor` each time a watched value has stopped
     improving.
 

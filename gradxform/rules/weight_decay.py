@@ -32,11 +32,9 @@ _DECAYS = {"decoupled": _decay, "independent": _decay_independent, "cautious": _
 
 @transformation
 def add_decayed_weights(
-    weight_decay: WeightDecay = 0.0,
-    mask: Where | None = None,
-    *,
+    weight_decay: WeightDecay = 0.0, mask: Where | None = None, *,
     kind: Literal["decoupled", "independent", "cautious"] = "decoupled",
-):
+):  # fmt: skip
     """Add a share of the weights.
 
         u ← u + λ p                    "decoupled"

@@ -69,13 +69,9 @@ def constant(step, steps: Steps | None = None, value: Real = 1.0):
 
 @define(Stretch, leading=1)
 def cooldown(
-    step,
-    steps: Steps,
-    init_value: Real = 1.0,
-    end_value: Real = 0.0,
-    shape: Shape = "linear",
+    step, steps: Steps, init_value: Real = 1.0, end_value: Real = 0.0, shape: Shape = "linear",
     power: Positive = 2.0,
-):
+):  # fmt: skip
     """From `init_value` down to `end_value` in so many steps, then constant.
 
         a(step) = end + (init - end) r,  x = step / steps
@@ -96,16 +92,9 @@ def cooldown(
 
 @schedule
 def wsd_schedule(
-    step,
-    peak_value: Real,
-    warmup_steps: Steps,
-    stable_steps: Steps,
-    decay_steps: Steps,
-    init_value: Real = 0.0,
-    end_value: Real = 0.0,
-    shape: Shape = "linear",
-    power: Positive = 2.0,
-):
+    step, peak_value: Real, warmup_steps: Steps, stable_steps: Steps, decay_steps: Steps,
+    init_value: Real = 0.0, end_value: Real = 0.0, shape: Shape = "linear", power: Positive = 2.0,
+):  # fmt: skip
     """Warm-up, stable, decay: a straight line up to the peak, the peak, then a `cooldown` of the
     given shape.
 
@@ -121,13 +110,9 @@ def wsd_schedule(
 
 @schedule
 def warmup_linear_decay_schedule(
-    step,
-    init_value: Real,
-    peak_value: Real,
-    warmup_steps: Steps,
-    decay_steps: Steps,
+    step, init_value: Real, peak_value: Real, warmup_steps: Steps, decay_steps: Steps,
     end_value: Real = 0.0,
-):
+):  # fmt: skip
     """A straight line up to `peak_value`, then a straight line down to `end_value` at
     `decay_steps`, warm-up included.
 

@@ -79,13 +79,9 @@ def constant_schedule(step, value: Real):
 
 @schedule
 def polynomial_schedule(
-    step,
-    init_value: Real,
-    end_value: Real,
-    power: Positive,
-    transition_steps: Length,
+    step, init_value: Real, end_value: Real, power: Positive, transition_steps: Length,
     transition_begin: Begin = 0,
-):
+):  # fmt: skip
     """From `init_value` to `end_value` along a power of the remaining share.
 
     a(step) = end + (init - end) (1 - x)^power
@@ -110,14 +106,9 @@ def linear_schedule(
 
 @schedule
 def exponential_decay(
-    step,
-    init_value: Real,
-    transition_steps: Steps,
-    decay_rate: NonNegative,
-    transition_begin: Begin = 0,
-    staircase: bool = False,
-    end_value: Real | None = None,
-):
+    step, init_value: Real, transition_steps: Steps, decay_rate: NonNegative,
+    transition_begin: Begin = 0, staircase: bool = False, end_value: Real | None = None,
+):  # fmt: skip
     """Falling, or growing, by a factor `decay_rate` in so many steps.
 
         a(step) = init · rate^x
@@ -257,14 +248,9 @@ def warmup_constant_schedule(step, init_value: Real, peak_value: Real, warmup_st
 
 @schedule
 def warmup_cosine_decay_schedule(
-    step,
-    init_value: Real,
-    peak_value: Real,
-    warmup_steps: Length,
-    decay_steps: Length,
-    end_value: Real = 0.0,
-    exponent: Positive = 1.0,
-):
+    step, init_value: Real, peak_value: Real, warmup_steps: Length, decay_steps: Length,
+    end_value: Real = 0.0, exponent: Positive = 1.0,
+):  # fmt: skip
     """A straight line up to `peak_value`, then a cosine down to `end_value` at `decay_steps`,
     warm-up included.
 
@@ -281,16 +267,10 @@ def warmup_cosine_decay_schedule(
 
 @schedule
 def warmup_exponential_decay_schedule(
-    step,
-    init_value: Real,
-    peak_value: Real,
-    warmup_steps: Length,
-    transition_steps: Steps,
-    decay_rate: NonNegative,
-    transition_begin: Begin = 0,
-    staircase: bool = False,
+    step, init_value: Real, peak_value: Real, warmup_steps: Length, transition_steps: Steps,
+    decay_rate: NonNegative, transition_begin: Begin = 0, staircase: bool = False,
     end_value: Real | None = None,
-):
+):  # fmt: skip
     """A straight line up to `peak_value`, then `exponential_decay` counted from there."""
     rise = linear_schedule(init_value, peak_value, warmup_steps)
     how = (transition_begin, staircase, end_value)

@@ -44,11 +44,9 @@ def _through(step, interpolate, points):
 
 @schedule
 def piecewise_interpolate_schedule(
-    step,
-    interpolate_type: Literal["linear", "cosine"],
-    init_value: Real,
+    step, interpolate_type: Literal["linear", "cosine"], init_value: Real,
     boundaries_and_scales: Scales | None = None,
-):
+):  # fmt: skip
     """From boundary to boundary along a line or half a cosine, each value the one before times that
     boundary's factor.
 
@@ -82,16 +80,10 @@ def _onecycle(**torch):
 
 @_onecycle(pct_final=0.6)
 def linear_onecycle_schedule(
-    step,
-    transition_steps: Steps,
-    peak_value: Real,
-    pct_start: Fraction = 0.3,
-    pct_final: Fraction = 0.85,
-    div_factor: Positive = 25.0,
-    final_div_factor: Positive = 1e4,
-    *,
+    step, transition_steps: Steps, peak_value: Real, pct_start: Fraction = 0.3,
+    pct_final: Fraction = 0.85, div_factor: Positive = 25.0, final_div_factor: Positive = 1e4, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """One cycle in three lines: up to `peak_value`, back down as far, then on to nearly nothing.
 
     From peak/div at 0 to peak at s T, to peak/div at f T, to peak/(div · final_div) at T =
@@ -110,15 +102,9 @@ def linear_onecycle_schedule(
 
 @_onecycle()
 def cosine_onecycle_schedule(
-    step,
-    transition_steps: Steps,
-    peak_value: Real,
-    pct_start: Fraction = 0.3,
-    div_factor: Positive = 25.0,
-    final_div_factor: Positive = 1e4,
-    *,
-    convention: str = "optax",
-):
+    step, transition_steps: Steps, peak_value: Real, pct_start: Fraction = 0.3,
+    div_factor: Positive = 25.0, final_div_factor: Positive = 1e4, *, convention: str = "optax",
+):  # fmt: skip
     """One cycle in two half cosines: up to `peak_value`, then down to nearly nothing.
 
     From peak/div at 0 to peak at s T, to peak/(div · final_div) at T = `transition_steps`; s =
@@ -166,13 +152,9 @@ def sgdr_schedule(step, cosine_kwargs: Annotated[Hyper, _Cycles()]):
 
 @schedule
 def cosine_restarts_schedule(
-    step,
-    init_value: Real,
-    first_decay_steps: Steps,
-    t_mul: Growth = 2.0,
-    m_mul: NonNegative = 1.0,
+    step, init_value: Real, first_decay_steps: Steps, t_mul: Growth = 2.0, m_mul: NonNegative = 1.0,
     alpha: Real = 0.0,
-):
+):  # fmt: skip
     """Cosine decay that starts again and again, each cycle `t_mul` times as long and `m_mul` times
     as high as the one before.
 
@@ -201,14 +183,11 @@ def cosine_restarts_schedule(
 
 @schedule
 def cyclic_schedule(
-    step,
-    base_value: Real,
-    max_value: Real,
-    step_size_up: Steps = 2000.0,
+    step, base_value: Real, max_value: Real, step_size_up: Steps = 2000.0,
     step_size_down: Steps | None = None,
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: NonNegative = 1.0,
-):
+):  # fmt: skip
     """Up and down in straight lines, for ever: base → max in `step_size_up` steps, back in
     `step_size_down` (None: as many).
 

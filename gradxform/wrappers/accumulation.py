@@ -74,13 +74,9 @@ class Accumulate(Wrapper):
 
 @transformation
 def accumulate(
-    inner: Inner,
-    every_k: Count,
-    *,
-    mean: bool = True,
-    skip: Callable | None = skip_not_finite,
+    inner: Inner, every_k: Count, *, mean: bool = True, skip: Callable | None = skip_not_finite,
     accumulator_dtype=None,
-):
+):  # fmt: skip
     """Collect the gradients of k micro-batches, then step once with their mean; zero updates in
     between.
 
@@ -126,12 +122,9 @@ class _MultiSteps(Named):
 
 @define(_MultiSteps)
 def MultiSteps(
-    opt: Inner,
-    every_k_schedule: Count,
-    use_grad_mean: bool = True,
-    should_skip_update_fn: Callable | None = skip_not_finite,
-    accumulator_dtype=None,
-):
+    opt: Inner, every_k_schedule: Count, use_grad_mean: bool = True,
+    should_skip_update_fn: Callable | None = skip_not_finite, accumulator_dtype=None,
+):  # fmt: skip
     """Optax's name for `accumulate`.
 
     Differences: the inner optimizer really runs only at every k-th step, and a micro-batch that is
@@ -170,13 +163,9 @@ def _kinds(accumulator, out):
 
 
 def microbatch(
-    fun: Callable,
-    argnums: int | Sequence[int],
-    microbatch_size: int | None,
-    accumulator="sum",
-    *,
+    fun: Callable, argnums: int | Sequence[int], microbatch_size: int | None, accumulator="sum", *,
     argnames: str | Sequence[str] = (),
-):
+):  # fmt: skip
     """The function, evaluated on one micro-batch after another in a scan, and its results combined:
     less memory, more time.
 

@@ -188,14 +188,10 @@ def _both(f, tree, *columns):
 
 @transformation(conventions={"optax": {}, "paper": {}})
 def scale_by_galore(
-    rank: int = 128,
-    update_proj_gap: Count = 200,
-    scale: Real = 1.0,
-    base_optimizer: Inner | None = None,
-    weight_dimension_numbers: Dimensions | None = None,
-    *,
+    rank: int = 128, update_proj_gap: Count = 200, scale: Real = 1.0,
+    base_optimizer: Inner | None = None, weight_dimension_numbers: Dimensions | None = None, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """Run a transformation on low-rank projections of the gradients of matrices.
 
         P ← the first r left singular vectors of g      at every k-th step

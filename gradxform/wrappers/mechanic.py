@@ -84,12 +84,9 @@ class Mechanic(Wrapper):
 
 @transformation
 def mechanize(
-    base_optimizer: Inner,
-    weight_decay: NonNegative = 1e-2,
-    eps: Epsilon = 1e-8,
-    s_init: Positive = 1e-6,
-    num_betas: int = 6,
-):
+    base_optimizer: Inner, weight_decay: NonNegative = 1e-2, eps: Epsilon = 1e-8,
+    s_init: Positive = 1e-6, num_betas: int = 6,
+):  # fmt: skip
     """Learn how far to go along the sum of an optimizer's steps, by n bettors with memories of 10,
     100, … steps.
 

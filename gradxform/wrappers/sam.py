@@ -123,13 +123,9 @@ class OpaqueSam(Sam):
 
 @transformation
 def sam(
-    optimizer: Inner,
-    adv_optimizer: Inner,
-    sync_period: Count = 2,
-    reset_state: bool = True,
-    opaque_mode: bool = False,
-    batch_axis_name: str | None = None,
-):
+    optimizer: Inner, adv_optimizer: Inner, sync_period: Count = 2, reset_state: bool = True,
+    opaque_mode: bool = False, batch_axis_name: str | None = None,
+):  # fmt: skip
     """Sharpness-aware minimisation: descend with the gradient of a point a little uphill.
 
         p̃ ← p                                  then k - 1 times, k = `sync_period`:

@@ -106,15 +106,9 @@ def _averaged(base, rate, b1, weight_lr_power, state_dtype, r, convention, rule=
 
 @transformation(conventions=("optax", "paper"))
 def schedule_free(
-    base_optimizer: Inner,
-    learning_rate: LearningRate,
-    b1: Share = 0.9,
-    weight_lr_power: Power = 2.0,
-    state_dtype=None,
-    *,
-    r: Power = 0.0,
-    convention: str = "optax",
-):
+    base_optimizer: Inner, learning_rate: LearningRate, b1: Share = 0.9,
+    weight_lr_power: Power = 2.0, state_dtype=None, *, r: Power = 0.0, convention: str = "optax",
+):  # fmt: skip
     """Replace schedule and momentum by an average: the gradient is taken between it and the base
     optimizer's own iterate.
 

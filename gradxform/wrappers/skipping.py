@@ -162,14 +162,9 @@ class SkipSpikes(_Skip):
 
 @transformation
 def skip_spikes(
-    inner: Inner,
-    threshold: Positive = 5.0,
-    decay: Decay = 0.97,
-    warmup: Patience = 20,
-    max_consecutive: Patience | None = 10,
-    *,
-    by: Literal["factor", "zscore"] = "factor",
-):
+    inner: Inner, threshold: Positive = 5.0, decay: Decay = 0.97, warmup: Patience = 20,
+    max_consecutive: Patience | None = 10, *, by: Literal["factor", "zscore"] = "factor",
+):  # fmt: skip
     """Skip a step whose gradient norm is far above what it has been: zero update, the inner state
     as it was.
 

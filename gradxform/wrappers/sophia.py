@@ -107,17 +107,11 @@ def _average(old, h, b2):
 
 @define(Whole, conventions=("optax", "paper"))
 def scale_by_sophia(
-    b1: Decay = 0.965,
-    b2: Decay = 0.99,
-    eps: Epsilon = 1e-8,
-    gamma: NonNegative = 0.01,
-    clip_threshold: Positive | None = 1.0,
-    update_interval: Count = 10,
-    hessian_diagonal_fn: Inner | None = None,
-    mu_dtype: DType | None = None,
-    *,
+    b1: Decay = 0.965, b2: Decay = 0.99, eps: Epsilon = 1e-8, gamma: NonNegative = 0.01,
+    clip_threshold: Positive | None = 1.0, update_interval: Count = 10,
+    hessian_diagonal_fn: Inner | None = None, mu_dtype: DType | None = None, *,
     convention: str = "optax",
-):
+):  # fmt: skip
     """Divide the averaged gradient by the averaged curvature, and clip: Sophia's step.
 
         m ← β₁ m + (1 - β₁) g

@@ -165,14 +165,9 @@ jax.tree_util.register_pytree_node(_Placeholder, lambda x: ((), None), lambda *_
 
 
 def tree_map_params(
-    initable,
-    f: Callable,
-    state,
-    /,
-    *rest,
-    transform_non_params: Callable | None = None,
+    initable, f: Callable, state, /, *rest, transform_non_params: Callable | None = None,
     is_leaf: Callable | None = None,
-):
+):  # fmt: skip
     """The state with f applied to every leaf that belongs to a parameter, `f(leaf, *rest)`: to make
     shardings, for example.
 
