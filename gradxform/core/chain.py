@@ -272,6 +272,9 @@ class _Stateless:
     def equation(self) -> str:
         return f"u ← `{getattr(self.function, '__name__', 'stateless').strip('_<>')}`(u, p)"
 
+    def __repr__(self):
+        return code(self.function)
+
     def __call__(self, u, at):
         return self.function(u, at.given_p)
 
