@@ -10,7 +10,7 @@ import jax
 
 
 def main(argv: list[str]) -> int:
-    """Join the other processes where there are such, then run the command; returns its exit code."""
+    """Join the other processes where there are any, then run the command; returns its exit code."""
     if argv[:1] == ["--join"]:
         _, coordinator, processes, index, *argv = argv
         jax.distributed.initialize(

@@ -1,4 +1,4 @@
-"""The layout of DESIGN.md: floors, imports only downwards, optional imports at the edges, short files, docstrings."""
+"""The layout of DESIGN.md: floors, imports downwards, optional ones at the edges, short files and lines."""
 
 import ast
 import inspect
@@ -121,8 +121,12 @@ def problems(package=PACKAGE, floors=FLOORS):
                 yield f"{where}:{line}: imports {first}, which only {sorted(EDGES)} may"
             elif first not in OPTIONAL:
                 yield f"{where}:{line}: imports {first}, which is no optional dependency"
-        if (length := len(path.read_text().splitlines())) > 480:
-            yield f"{where}: has {length} lines"
+        lines = path.read_text().splitlines()
+        if len(lines) > 400:
+            yield f"{where}: has {len(lines)} lines"
+        for line, text in enumerate(lines, 1):
+            if len(text) > 100:
+                yield f"{where}:{line}: has {len(text)} characters"
 
 
 def test_the_layout():
@@ -182,7 +186,8 @@ BAD = {
         {"cli/a.py": "import requests"},
         "cli/a.py:1: imports requests, which is no optional dependency",
     ),
-    "a long file": ({"tree.py": "\n" * 481}, "tree.py: has 481 lines"),
+    "a long file": ({"tree.py": "\n" * 401}, "tree.py: has 401 lines"),
+    "a long line": ({"tree.py": f"\n# {'x' * 99}\n"}, "tree.py:2: has 101 characters"),
 }
 
 

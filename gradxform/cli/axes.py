@@ -1,4 +1,4 @@
-"""What the pictures of both reports share: panels, scales, limits, and where values stand on an axis."""
+"""What the pictures of both reports share: panels, scales, limits, and places on an axis."""
 
 import math
 
@@ -12,8 +12,8 @@ LINES = 300  # curves and lines drawn at most: the best ones, and others taken e
 
 
 def panels(count: int, theme: Theme, narrow: bool, heights, most=3, layout="constrained", **how):
-    """A figure of so many panels, `most` of them side by side, and their axes; `heights` of the first
-    line and of each further one, lengths in inches.
+    """A figure of so many panels, `most` of them side by side, and their axes; `heights` of the
+    first line and of each further one, lengths in inches.
     """
     columns = min(count, most)
     lines = math.ceil(count / columns)
@@ -72,7 +72,7 @@ def limits(result: SweepResult, values: np.ndarray, log: bool) -> tuple[float, f
 
 
 def places(values: list) -> tuple[np.ndarray, list]:
-    """Where values stand on an axis: numbers at themselves, others side by side, with their labels."""
+    """Where values stand on an axis: numbers at themselves, others side by side, with labels."""
     labels = list(dict.fromkeys(values))
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in labels)
     if numbers and not (len(labels) <= 10 and all(isinstance(v, int) for v in labels)):

@@ -70,7 +70,7 @@ QUESTIONS = {
 
 
 def families(package) -> str:
-    """Every public constructor under the question that it answers, as a page of the documentation."""
+    """Every public constructor under the question that it answers, as a page of documentation."""
     question_of = {module: q for q, modules in QUESTIONS.items() for module in modules}
     rows: dict[str, dict[str, list[str]]] = {question: {} for question in QUESTIONS}
     for name, made in sorted(vars(package).items()):
@@ -89,7 +89,7 @@ def families(package) -> str:
 
 
 def showing(name: str, methods: dict) -> str:
-    """One method: its documentation with equation and source, what it is composed of, its defaults."""
+    """One method: its documentation with equation and source, what it consists of, its defaults."""
     if name not in methods:
         raise unknown("method", name, methods)
     method = methods[name]

@@ -21,7 +21,7 @@ MIN_ROWS, MIN_CLASS_ROWS, MAX_CLASSES = 20, 5, 1000
 
 
 class Dataset(NamedTuple):
-    """Features `x` [n, features] or [n, height, width, channels], and targets `y` [n] of one task."""
+    """Features `x` [n, features] or [n, height, width, channels], and targets `y` [n] of a task."""
 
     name: str
     x: np.ndarray

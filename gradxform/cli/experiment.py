@@ -1,4 +1,4 @@
-"""One training of one member on the data, batched over many: what `compare` and `sweep` both run."""
+"""One training of a member on the data, batched over many: what `compare` and `sweep` both run."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What a command leaves behind: tables as CSV, pictures, the versions, the table on the terminal."""
+"""What a command leaves behind: tables as CSV, pictures, versions, the table on the terminal."""
 
 import csv
 import io

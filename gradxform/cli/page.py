@@ -12,8 +12,8 @@ DARK = "(prefers-color-scheme: dark)"
 
 
 STYLE = """
-:root { color-scheme: light dark; --page: #ffffff; --ink: #1b1f24; --faint: #5b6470; --line: #d9dce0;
-  --wash: #f4f6f8; --accent: #0060a0; }
+:root { color-scheme: light dark; --page: #ffffff; --ink: #1b1f24; --faint: #5b6470;
+  --line: #d9dce0; --wash: #f4f6f8; --accent: #0060a0; }
 @media (prefers-color-scheme: dark) { :root { --page: #14181d; --ink: #e6e8eb; --faint: #9aa3ad;
   --line: #343b43; --wash: #1c2229; --accent: #56b4e9; } }
 * { box-sizing: border-box; }
@@ -27,20 +27,24 @@ p, dl, ul { max-width: 46rem; }
 .answer ul { margin: 0; padding-left: 1.1rem; }
 .warning { border-left: 4px solid #d55e00; padding: .1rem 0 .1rem 1rem; }
 .faint, figcaption { color: var(--faint); font-size: .9rem; }
-pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem;
-  margin: .5rem 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .86rem; }
+pre { background: var(--wash); border: 1px solid var(--line); border-radius: 6px;
+  padding: .7rem .9rem; margin: .5rem 0; white-space: pre-wrap; overflow-wrap: anywhere;
+  font-size: .86rem; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums;
-  width: 100%; }
-th, td { padding: .4rem .8rem; text-align: right; white-space: nowrap; border-top: 1px solid var(--line); }
+table { border-collapse: separate; border-spacing: 0; font-size: .9rem;
+  font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: .4rem .8rem; text-align: right; white-space: nowrap;
+  border-top: 1px solid var(--line); }
 thead th { white-space: normal; vertical-align: bottom; border-top: 0; font-weight: 600;
   background: var(--wash); min-width: 6.2rem; }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--page); font-weight: 600; }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--page);
+  font-weight: 600; }
 thead th:first-child { background: var(--wash); }
 tr.first td, tr.first th { background: var(--wash); }
 figure { margin: .5rem 0 0; }
-picture img { display: block; width: 100%; height: auto; border: 1px solid var(--line); border-radius: 6px; }
+picture img { display: block; width: 100%; height: auto;
+  border: 1px solid var(--line); border-radius: 6px; }
 figcaption { margin-top: .5rem; max-width: 46rem; }
 dt { font-weight: 600; margin-top: .7rem; }
 dd { margin: 0; }

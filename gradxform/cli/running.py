@@ -1,4 +1,4 @@
-"""What `compare` and `sweep` share: from the command line to a folder, in one process or several."""
+"""What `compare` and `sweep` share: from command line to folder, in one process or several."""
 
 import hashlib
 import os
@@ -30,8 +30,8 @@ def started_by_hand(settings: Settings) -> bool:
 
 
 def keep_programs() -> None:
-    """Let JAX keep what it compiles in the user's cache folder, unless the user has chosen one; in a
-    folder for each kind of processor, since a home may be shared by several.
+    """Let JAX keep what it compiles in the user's cache folder, unless the user has chosen one; in
+    a folder for each kind of processor, since a home may be shared by several.
     """
     config = need("jax").config
     if config.jax_compilation_cache_dir is not None:

@@ -69,8 +69,8 @@ def option(group: str, metavar: str, text: str, default: Any = None, **more) -> 
     among, holds: the values that it may have, `holds` as (predicate, words). fact: whether it
     changes what is trained.
     """
-    about = {"group": group, "metavar": metavar, "help": text, "commands": BOTH, "kind": str, "parse": None,
-             "among": None, "holds": None, "fact": True}  # fmt: skip
+    about = {"group": group, "metavar": metavar, "help": text, "commands": BOTH, "kind": str,
+             "parse": None, "among": None, "holds": None, "fact": True}  # fmt: skip
     how: dict[str, Any] = {"default_factory": dict} if default is dict else {"default": default}
     return field(metadata=about | more, **how)
 
@@ -102,7 +102,8 @@ class Settings:
         "mlp")  # fmt: skip
     hidden: tuple[int, ...] | None = _model("WIDTHS",
         "hidden layers of mlp and cnn (default: 64,64)", parse=parse_hidden,
-        holds=(lambda widths: all(w >= 1 for w in widths), "must hold widths of at least 1"))  # fmt: skip
+        holds=(lambda widths: all(w >= 1 for w in widths),
+               "must hold widths of at least 1"))  # fmt: skip
     init: str = _model("INIT",
         "default (LeCun), zeros, constant (0.1), xavier or he, for all kernels",
         "default", among=INITS)  # fmt: skip
@@ -144,7 +145,8 @@ class Settings:
         "draw N settings instead of every combination; axes may be low:high",
         **COUNT, commands=SWEEP, fact=False)  # fmt: skip
     seeds: int = _tried("N",
-        "initial parameters and batch orders to average over (default: 3; in a sweep, 1)", 3, **COUNT)  # fmt: skip
+        "initial parameters and batch orders to average over (default: 3; in a sweep, 1)",
+        3, **COUNT)  # fmt: skip
     target_accuracy: float | None = _tried("A",
         "for `epochs to target`, from 0 to 1; by default 97 %% of the best method's",
         kind=float, holds=(lambda a: 0 < a <= 1, "must lie in (0, 1]"),
@@ -262,7 +264,7 @@ class Settings:
 
 
 def is_kernel(path: str, leaf) -> bool:
-    """Whether decay acts on a parameter: if it has two or more axes, so neither biases nor scales."""
+    """Whether decay acts on a parameter: one of two or more axes, so neither biases nor scales."""
     return leaf.ndim >= 2
 
 

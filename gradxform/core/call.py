@@ -117,7 +117,7 @@ class Call(Value):
         return type(self), (self._function, self._dynamic, self._static)
 
     def check(self) -> None:
-        """Raise for arguments that do not go together; called where the user calls the constructor."""
+        """Raise for arguments that do not go together, where the user calls the constructor."""
 
     @property
     def name(self) -> str:

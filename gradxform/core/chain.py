@@ -214,8 +214,8 @@ def nesterov_point(tx: Transform, state, params):
     """The parameters to which a zero gradient would carry: for `momentum`, Nesterov's point x -
     lr·β·v.
 
-    Nesterov's method as first written takes the gradient there: `g = grad(f)(nesterov_point(tx, state,
-    params))`, then `tx.update(g, state, params)` with heavy-ball `momentum`.
+    Nesterov's method as first written takes the gradient there: `g = grad(f)(nesterov_point(tx,
+    state, params))`, then `tx.update(g, state, params)` with heavy-ball `momentum`.
     `momentum(nesterov=True)` is its usual reformulation, whose parameters are these look-ahead
     points.
 

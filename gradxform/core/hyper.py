@@ -22,7 +22,9 @@ __all__ = ["Begin", "Count", "DType", "Decay", "Epsilon", "Fraction", "Hyper", "
 __all__ += ["Length", "Momentum", "NonNegative", "Patience", "Positive", "Range", "Real", "Steps"]
 __all__ += ["WeightDecay", "at_step", "scalar"]
 
-Hyper = Any  # float | jax.Array | np.ndarray | Schedule | ByPath | Callable[[step], number], and the number it comes to in a rule
+# float | jax.Array | np.ndarray | Schedule | ByPath | Callable[[step], number], and the number that
+# it comes to in a rule
+Hyper = Any
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def at_step(hyper, step) -> Hyper:
 
 
 def one_number(owner: str, name: str, hyper, step):
-    """A hyperparameter at `step` that is one number for the whole tree: a table by path is an error."""
+    """A hyperparameter at `step`, one number for the whole tree: a table by path is an error."""
     if isinstance(hyper, ByPath):
         one = "is one number for the whole tree; it takes no by_path table"
         raise ValueError(f"{owner}: {name} {one}")

@@ -249,5 +249,5 @@ def by_path(table: Mapping) -> ByPath:
 
 
 def only(where, x, elsewhere=0.0):
-    """A hyperparameter on the chosen leaves, and another elsewhere; everywhere where none are chosen."""
+    """A hyperparameter on the chosen leaves, another elsewhere; everywhere if none are chosen."""
     return x if where is None else ByPath((where, "**"), (x, elsewhere))

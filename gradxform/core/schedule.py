@@ -68,14 +68,15 @@ class Schedule(Call):
         return other + -1.0 * self if _is_operand(other) else NotImplemented
 
     def __truediv__(self, other):
-        usable = _is_operand(other) and not isinstance(other, Schedule)
-        return self * (1.0 / other) if usable else NotImplemented  # pyright: ignore[reportOperatorIssue]
+        if not _is_operand(other) or isinstance(other, Schedule):
+            return NotImplemented
+        return self * (1.0 / other)  # pyright: ignore[reportOperatorIssue]
 
     __array_ufunc__ = None  # so that a NumPy number leaves the operation to the schedule
 
 
 def schedule(function) -> Callable[..., Schedule]:
-    """Decorator: an equation `f(step, ...)` becomes a constructor of schedules, without the step."""
+    """Decorator: an equation `f(step, ...)` becomes a schedule's constructor, without the step."""
     return define(Schedule, leading=1)(function)
 
 

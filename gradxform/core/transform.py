@@ -84,7 +84,7 @@ def check_leaf(owner: str, what: str, path: str, leaf):
 
 
 def check_updates(owner, updates, params, shapes: bool = True):
-    """Leaves of updates and params side by side, or an error that names the leaf that does not fit."""
+    """Leaves of updates and params side by side, or an error naming the leaf that does not fit."""
     leaves, treedef = jax.tree.flatten(updates, is_leaf=trees.is_none)
     u: list[Any] = leaves
     p: Any = params

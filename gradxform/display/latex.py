@@ -1,5 +1,5 @@
-"""An optimizer or a schedule as mathematics, for a notebook: its equations, its numbers, and what it
-wraps.
+"""An optimizer or a schedule as mathematics, for a notebook: its equations, its numbers, and what
+it wraps.
 
 The equations of a transformation are those of its rules, one after another. A rule carries its own:
 lines in its docstring, or in an attribute `equation` where they depend on its fields, with `u` for
@@ -18,34 +18,41 @@ from jax.core import Tracer
 from gradxform.display import notation as tex
 from gradxform.display.code import code
 
-# An argument or a slot -> the letters that stand for it, the usual one first; its name where none does.
+# An argument or slot -> the letters that stand for it, the usual one first; its name if none does.
 SYMBOLS: dict[str, str] = {
-    "learning_rate": "α η", "b1": "β₁ β", "b2": "β₂", "b3": "β₃", "beta": "β", "decay": "β", "rho": "ρ", "momentum": "β μ", "eps": "ε",
-    "eps_root": "ε₀", "eps1": "ε₁", "eps2": "ε₂", "epsilon": "ε", "weight_decay": "λ w", "l2": "λ", "weight_decay_rate": "λ",
-    "lambd": "λ ω", "dampening": "d", "nu": "ν", "nu1": "ν₁", "nu2": "ν₂", "alpha": "α κ", "gamma": "γ", "eta": "η", "optimism": "o",
-    "scaling": "σ", "step_size": "a s", "step_size_fn": "a", "rate": "α η", "scale_factor": "c", "threshold": "z₀ c τ",
-    "clipping_threshold": "d", "max_norm": "c", "min_norm": "n", "max_delta": "δ", "clipping": "c", "cap": "c", "trust_coefficient": "η",
-    "min_scale": "ε₂", "sync_period": "k", "slow_step_size": "α", "period": "k", "every_k": "k", "every_k_schedule": "k",
-    "update_interval": "k", "update_proj_gap": "k", "clip_threshold": "ρ", "eta_minus": "η⁻", "eta_plus": "η⁺", "min_step_size": "s₋",
-    "max_step_size": "s₊", "lambda_rel": "λ_rel", "lambda_abs": "λ_abs", "warmup_steps": "T", "smooth_beta": "s", "momentum_decay": "ψ",
-    "decay_rate": "γ rate", "step_offset": "t₀", "t0": "t₀", "f_min": "f*", "max_learning_rate": "γ", "lower_bound": "f*",
-    "estim_lr0": "d₀", "estim_lr_coef": "c", "reps_rel": "a", "global_scale": "s", "first": "r₀ D₀", "weight_lr_power": "q",
-    "l2_norm_clip": "c", "noise_multiplier": "σ", "scale": "s", "rank": "r", "s_init": "s₀", "num_betas": "n", "selected": "φ",
-    "accumulation_size": "n", "init_value": "init", "end_value": "end", "peak_value": "peak", "base_value": "base", "max_value": "max",
-    "transition_steps": "steps", "transition_begin": "begin", "total_steps": "T", "value": "value", "m1": "m₁", "m2": "m₂", "v_max": "w",
-    "e_g": "E_g", "e_x": "E_x", "product": "Πₜ", "previous": "p₋₁ g₋₁ u₋₁ h", "last": "g₋₁", "s_row": "R'", "s_col": "C'", "v_row": "R",
-    "v_col": "C", "mu": "μᵣ", "x0": "p₀", "squares": "v", "bets": "θ", "absolute": "G", "reward": "R", "average_params": "a",
-    "slow_params": "s", "last_params": "P", "saved": "n", "total": "a", "max_dist": "r", "square_sum": "G", "square_dist": "D",
-    "weighted": "V", "estim_lr": "d", "numerator": "r", "barf": "f\u0304", "lb": "l", "weight_sum": "W", "max_lr": "α_max", "start": "t₀",
-    "mean": "μ", "variance": "v", "found_nan": "nan",
+    "learning_rate": "α η", "b1": "β₁ β", "b2": "β₂", "b3": "β₃", "beta": "β", "decay": "β",
+    "rho": "ρ", "momentum": "β μ", "eps": "ε", "eps_root": "ε₀", "eps1": "ε₁", "eps2": "ε₂",
+    "epsilon": "ε", "weight_decay": "λ w", "l2": "λ", "weight_decay_rate": "λ", "lambd": "λ ω",
+    "dampening": "d", "nu": "ν", "nu1": "ν₁", "nu2": "ν₂", "alpha": "α κ", "gamma": "γ", "eta": "η",
+    "optimism": "o", "scaling": "σ", "step_size": "a s", "step_size_fn": "a", "rate": "α η",
+    "scale_factor": "c", "threshold": "z₀ c τ", "clipping_threshold": "d", "max_norm": "c",
+    "min_norm": "n", "max_delta": "δ", "clipping": "c", "cap": "c", "trust_coefficient": "η",
+    "min_scale": "ε₂", "sync_period": "k", "slow_step_size": "α", "period": "k", "every_k": "k",
+    "every_k_schedule": "k", "update_interval": "k", "update_proj_gap": "k", "clip_threshold": "ρ",
+    "eta_minus": "η⁻", "eta_plus": "η⁺", "min_step_size": "s₋", "max_step_size": "s₊",
+    "lambda_rel": "λ_rel", "lambda_abs": "λ_abs", "warmup_steps": "T", "smooth_beta": "s",
+    "momentum_decay": "ψ", "decay_rate": "γ rate", "step_offset": "t₀", "t0": "t₀", "f_min": "f*",
+    "max_learning_rate": "γ", "lower_bound": "f*", "estim_lr0": "d₀", "estim_lr_coef": "c",
+    "reps_rel": "a", "global_scale": "s", "first": "r₀ D₀", "weight_lr_power": "q",
+    "l2_norm_clip": "c", "noise_multiplier": "σ", "scale": "s", "rank": "r", "s_init": "s₀",
+    "num_betas": "n", "selected": "φ", "accumulation_size": "n", "init_value": "init",
+    "end_value": "end", "peak_value": "peak", "base_value": "base", "max_value": "max",
+    "transition_steps": "steps", "transition_begin": "begin", "total_steps": "T", "value": "value",
+    "m1": "m₁", "m2": "m₂", "v_max": "w", "e_g": "E_g", "e_x": "E_x", "product": "Πₜ",
+    "previous": "p₋₁ g₋₁ u₋₁ h", "last": "g₋₁", "s_row": "R'", "s_col": "C'", "v_row": "R",
+    "v_col": "C", "mu": "μᵣ", "x0": "p₀", "squares": "v", "bets": "θ", "absolute": "G",
+    "reward": "R", "average_params": "a", "slow_params": "s", "last_params": "P", "saved": "n",
+    "total": "a", "max_dist": "r", "square_sum": "G", "square_dist": "D", "weighted": "V",
+    "estim_lr": "d", "numerator": "r", "barf": "f\u0304", "lb": "l", "weight_sum": "W",
+    "max_lr": "α_max", "start": "t₀", "mean": "μ", "variance": "v", "found_nan": "nan",
 }  # fmt: skip
 
 SPARE = "wzyxhk"  # letters for a slot whose own letter another rule has taken
 
 
 def to_mathematics(value) -> str:
-    """LaTeX for a notebook, `$$...$$`: the equations of a transformation or a schedule, its numbers,
-    and what it wraps. Of a constructor, the equations of its docstring at its defaults.
+    """LaTeX for a notebook, `$$...$$`: the equations of a transformation or a schedule, its
+    numbers, and what it wraps. Of a constructor, the equations of its docstring at its defaults.
     """
     return f"$${_aligned(_rows(value))}$$"
 
@@ -138,8 +145,10 @@ def _parts(x) -> dict:
     if isinstance(x, dict):
         return {str(k): v for k, v in x.items() if _parts(v)}
     if isinstance(x, tuple | list):
-        named = lambda v: isinstance(v, tuple) and len(v) == 2 and isinstance(v[0], str)  # noqa: E731
-        pairs = [v if named(v) else ("", v) for v in x]
+        pairs = [
+            v if isinstance(v, tuple) and len(v) == 2 and isinstance(v[0], str) else ("", v)
+            for v in x
+        ]
         whole = all(_is_value(v) and (hasattr(v, "table") or _parts(v)) for _, v in pairs)
         return {k or str(i): v for i, (k, v) in enumerate(pairs, 1)} if whole else {}
     items: Any = getattr(x, "items", None)
@@ -151,8 +160,8 @@ def _parts(x) -> dict:
 
 
 def _composed(value, inner) -> tuple[list[str], dict[str, tuple]]:
-    """The equations of a transformation's rules as one text, and what its letters are: the name of an
-    argument or "", and a value.
+    """The equations of a transformation's rules as one text, and what its letters are: the name of
+    an argument or "", and a value.
     """
     tx, owners = _marked(value)
     given = {id(x) for k, v in _arguments(tx).items() if k in inner for x in _parts(v).values()}

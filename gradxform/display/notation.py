@@ -12,15 +12,16 @@ from functools import cache
 from typing import NamedTuple
 from unicodedata import category, normalize
 
-_NAMES = """alpha beta gamma delta varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau varphi chi psi omega
-    Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"""
+_NAMES = """alpha beta gamma delta varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau
+    varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"""
 
 
 GREEK = dict(zip("αβγδεζηθκλμνξπρστφχψωΓΔΘΛΞΠΣΦΨΩ", _NAMES.split(), strict=True))
 
 
 SYMBOLS = {letter: f"\\{name}" for letter, name in GREEK.items()} | {
-    "∇": r"\nabla", "∞": r"\infty", "𝒩": r"\mathcal{N}", "⋯": r"\cdots", "…": r"\dots", "∂": r"\partial", "ℓ": r"\ell",
+    "∇": r"\nabla", "∞": r"\infty", "𝒩": r"\mathcal{N}", "⋯": r"\cdots", "…": r"\dots",
+    "∂": r"\partial", "ℓ": r"\ell",
 }  # fmt: skip
 
 
@@ -28,14 +29,17 @@ RELATIONS = {"←": r"\leftarrow", "=": "=", "⇔": r"\Leftrightarrow", "≡": r
 
 
 OPERATORS = RELATIONS | {
-    "+": "+", "-": "-", "·": r"\cdot", "×": r"\times", "±": r"\pm", "⊙": r"\odot", "<": "<", ">": ">", "≥": r"\ge",
-    "≤": r"\le", "≠": r"\ne", "≈": r"\approx", "∈": r"\in", "→": r"\to", "−": "-", "⊗": r"\otimes", "⊤": r"\top",
+    "+": "+", "-": "-", "·": r"\cdot", "×": r"\times", "±": r"\pm", "⊙": r"\odot", "<": "<",
+    ">": ">", "≥": r"\ge", "≤": r"\le", "≠": r"\ne", "≈": r"\approx", "∈": r"\in", "→": r"\to",
+    "−": "-", "⊗": r"\otimes", "⊤": r"\top",
 }  # fmt: skip
 
 
-OPEN = {"(": ("(", ")", r"\right)"), "[": ("[", "]", r"\right]"), "{": (r"\{", "}", r"\right\}")} | {
+OPEN = {
+    "(": ("(", ")", r"\right)"), "[": ("[", "]", r"\right]"), "{": (r"\{", "}", r"\right\}"),
     "⌊": (r"\lfloor", "⌋", r"\right\rfloor"), "⌈": (r"\lceil", "⌉", r"\right\rceil"),
-    "⟨": (r"\langle", "⟩", r"\right\rangle"), "|": ("|", "|", r"\right|"), "‖": (r"\|", "‖", r"\right\|"),
+    "⟨": (r"\langle", "⟩", r"\right\rangle"), "|": ("|", "|", r"\right|"),
+    "‖": (r"\|", "‖", r"\right\|"),
 }  # fmt: skip
 
 
@@ -71,7 +75,8 @@ ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]"}
 
 _TOKEN = re.compile(
     r"(?P<code>`[^`]*`|\"[^\"]*\")|(?P<number>\d+(?:\.\d+)?(?:e-?\d+)?)"
-    r"|(?P<word>[A-Za-z]+(?:[-'][a-z]{2,}|'s|_[A-Za-z0-9]{2,})+|[A-Za-z]{2,}(?:_\w)?\d?)|(?P<letter>\w_[a-z]+|\w|\S)"
+    r"|(?P<word>[A-Za-z]+(?:[-'][a-z]{2,}|'s|_[A-Za-z0-9]{2,})+|[A-Za-z]{2,}(?:_\w)?\d?)"
+    r"|(?P<letter>\w_[a-z]+|\w|\S)"
 )
 
 

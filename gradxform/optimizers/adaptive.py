@@ -131,8 +131,8 @@ def radam(
     between.
 
         ρₜ = ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ),  ρ∞ = 2 / (1 - β₂) - 1
-        p ← p - α r m̂ / (√(v̂ + ε₀) + ε)      where ρₜ ≥ threshold, r as in `scale_by_rectified_rms`
-        p ← p - α m̂                          before
+        p ← p - α r m̂ / (√(v̂ + ε₀) + ε)    where ρₜ ≥ threshold, r as in `scale_by_rectified_rms`
+        p ← p - α m̂                        before
 
     Conventions: "torch" adds ε before it corrects v: r √(1 - β₂ᵗ) m̂ / (√v + ε); "paper" has ε = 0
     and the threshold 4.
@@ -267,8 +267,8 @@ def acprop(
 ):  # fmt: skip
     """ACProp: divide each gradient by the deviation of the gradients before it from their average.
 
-        p ← p - α [g / (√ŝ + ε) + λ p]               with ŝ of the step before; at the first step g / (1 + ε)
-        s ← β₂ s + (1 - β₂) (g - m)² + ε₀            optax: m of the step before; authors: the new m
+        p ← p - α [g / (√ŝ + ε) + λ p]           ŝ of the step before; at the first step g / (1 + ε)
+        s ← β₂ s + (1 - β₂) (g - m)² + ε₀        optax: m of the step before; authors: the new m
         m ← β₁ m + (1 - β₁) g
 
     Memory: 8 bytes per parameter.

@@ -95,7 +95,9 @@ def lars(
 def fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6):
     """Fromage: steps of the parameter's own length, on a sphere that they do not leave.
 
-        p ← [p - α g max(‖p‖, n) / max(‖g‖, n)] / √(1 + α²)             n = `min_norm`, 0 in the paper and pytorch_optimizer
+        p ← [p - α g max(‖p‖, n) / max(‖g‖, n)] / √(1 + α²)    n = `min_norm`
+
+    The paper and pytorch_optimizer have n = 0.
 
     Memory: none.
 
@@ -135,7 +137,7 @@ def novograd(
 def sm3(learning_rate: LearningRate, momentum: Decay = 0.9):
     """SM3: Adagrad in the memory of rows and columns, and momentum.
 
-        v(i) = min over the axes r of μᵣ(iᵣ) + g(i)²,  μᵣ(j) ← max of v(i) over the entries with iᵣ = j
+        v(i) = min over the axes r of μᵣ(iᵣ) + g(i)²,  μᵣ(j) ← max of v(i) over the i with iᵣ = j
         m ← β m + (1 - β) g / √(v + 1e-8)
         p ← p - α m                                 another ε than Optax's 1e-8: `scale_by_sm3`
 

@@ -45,8 +45,8 @@ def adafactor(
     """Adafactor: RMS scaling with a factored second moment, steps relative to the parameter's own
     size.
 
-        ρₜ = 1 - t^-γ;  V from the row and column means of g² + ε, averaged with ρₜ (`scale_by_factored_rms`)
-        u = g / √V,  u ← u / max(1, rms(u) / d)
+        ρₜ = 1 - t^-γ;  V from the row and column means of g² + ε, averaged with ρₜ
+        u = g / √V,  u ← u / max(1, rms(u) / d)  V as in `scale_by_factored_rms`
         u ← α max(rms(p), 10⁻³) u
         u ← β₁ m + (1 - β₁) u                    `momentum` = β₁
         p ← p - u - λ p                          λ = `weight_decay_rate`, independent of α
@@ -142,7 +142,7 @@ def galore(
 ):  # fmt: skip
     """Adam on the gradients' projections onto their leading singular vectors.
 
-        R = Pᵀ g,  P the first r left singular vectors of g, of every k-th step      (`scale_by_galore`)
+        R = Pᵀ g,  P the first r left singular vectors of g, of every k-th step  (`scale_by_galore`)
         p ← p - α (s P adam(R) + λ p)
 
     Memory: for a matrix of i j parameters, i ≥ j: 8 r j bytes and 4 i r for P; with

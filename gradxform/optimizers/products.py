@@ -1,8 +1,8 @@
 """The Adam family without its learning rate, under Optax's names: each a direction × a
 preconditioner.
 
-scale_by_adam = ema × rms        scale_by_adamax = ema × inf-norm     scale_by_amsgrad = ema × running max
-scale_by_yogi = ema × yogi       scale_by_belief = ema × deviation    scale_by_radam = ema × rectified rms
+scale_by_adam = ema × rms    scale_by_adamax = ema × inf-norm   scale_by_amsgrad = ema × running max
+scale_by_yogi = ema × yogi   scale_by_belief = ema × deviation  scale_by_radam = ema × rectified rms
 scale_by_ademamix = two emas × rms
 scale_by_simplified_ademamix = momentum plus gradient × rms
 """
@@ -29,7 +29,7 @@ KERAS = SAME | {"keras": {"eps": 1e-7}}
 
 
 def descent(learning_rate, weight_decay=None, where=None):
-    """The parts that an optimizer ends in: decoupled weight decay, if any, and the learning rate."""
+    """The parts that an optimizer ends in: decoupled weight decay if any, and the learning rate."""
     decay = None if weight_decay is None else add_decayed_weights(weight_decay, where)
     return decay, scale_by_learning_rate(learning_rate)
 
@@ -105,7 +105,7 @@ def scale_by_amsgrad(
 ):  # fmt: skip
     """`amsgrad` without its learning rate, its corrections by Optax's flags.
 
-        u = m̂ / (√(w + ε₀) + ε),  w ← max(w, v̂)      m in place of m̂, v in place of v̂, where the flag is off
+        u = m̂ / (√(w + ε₀) + ε),  w ← max(w, v̂)    m for m̂, v for v̂, where the flag is off
 
     Memory: 12 bytes per parameter (`mu_dtype` changes the first 4).
 
@@ -187,8 +187,8 @@ def scale_by_yogi(
 
         m ← β₁ m + (1 - β₁) g
         v ← v - (1 - β₂) sign(v - g²) g²
-        u = m̂ / (√(v̂ + ε₀) + ε)             optax: both m and v start at the initial value, and both are corrected
-        u = m / (√(v + ε₀) + ε)             paper: m starts at 0, v at the initial value, 0; no correction
+        u = m̂ / (√(v̂ + ε₀) + ε)    optax: both m and v start at the initial value, both corrected
+        u = m / (√(v + ε₀) + ε)    paper: m starts at 0, v at the initial value, 0; no correction
 
     Memory: 8 bytes per parameter.
 
@@ -211,7 +211,7 @@ def scale_by_radam(
     """`radam` without its learning rate: Adam that divides only once its second moment is to be
     trusted.
 
-        u = r m̂ / (√(v̂ + ε₀) + ε)  where ρₜ ≥ threshold, otherwise m̂      see `scale_by_rectified_rms`
+        u = r m̂ / (√(v̂ + ε₀) + ε)  where ρₜ ≥ threshold, otherwise m̂  (`scale_by_rectified_rms`)
 
     Memory: 8 bytes per parameter.
 

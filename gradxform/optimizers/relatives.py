@@ -2,8 +2,8 @@
 length.
 
 Notation: g gradient, p parameter, α learning rate, β decays, ε epsilon, λ weight decay, t = 1, 2,
-…, m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `where` limits the decay: "**/kernel", a predicate f(path,
-leaf), or a tree of booleans.
+…, m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). `where` limits the decay: "**/kernel", a predicate
+f(path, leaf), or a tree of booleans.
 """
 
 from gradxform.core import Where, chain, leafwise, only, transformation

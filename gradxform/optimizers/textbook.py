@@ -252,8 +252,8 @@ def nadam(
 ):  # fmt: skip
     """Adam with Nesterov momentum.
 
-        u = [β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)] / (√(v̂ + ε₀) + ε)        optax
-        u = [μₜ₊₁ m / (1 - Πₜ₊₁) + (1 - μₜ) g / (1 - Πₜ)] / (√(v̂ + ε₀) + ε)        torch, keras, paper
+        u = [β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)] / (√(v̂ + ε₀) + ε)    optax
+        u = [μₜ₊₁ m / (1 - Πₜ₊₁) + (1 - μₜ) g / (1 - Πₜ)] / (√(v̂ + ε₀) + ε)    torch, keras, paper
 
     with m, v̂ as in `adam`, μₜ = β₁ (1 - 0.96^(ψt) / 2), Πₜ = μ₁ ⋯ μₜ; ψ = 0.004, in Keras 1 (and ε
     = 1e-7). The paper also has m ← μₜ m + (1 - μₜ) g, and β₂ v̂ in place of v̂.
@@ -275,8 +275,8 @@ def adamax(
     """AdaMax: Adam with the infinity norm.
 
         m ← β₁ m + (1 - β₁) g
-        v ← max(β₂ v, |g| + ε),  p ← p - α m / ((1 - β₁ᵗ) v)            optax and torch; paper: ε = 0
-        v ← max(β₂ v, |g|),      p ← p - α m / ((1 - β₁ᵗ) (v + ε))      keras: ε = 1e-7
+        v ← max(β₂ v, |g| + ε),  p ← p - α m / ((1 - β₁ᵗ) v)          optax and torch; paper: ε = 0
+        v ← max(β₂ v, |g|),      p ← p - α m / ((1 - β₁ᵗ) (v + ε))    keras: ε = 1e-7
 
     Memory: 8 bytes per parameter.
 
@@ -295,9 +295,10 @@ def amsgrad(
     """AMSGrad: Adam whose second moment never falls.
 
         m̂, v as in `adam`
-        w ← max(w, v̂),  p ← p - α m̂ / (√(w + ε₀) + ε)      optax: the maximum of corrected averages; the flags leave m or v as is
-        w ← max(w, v)                                       torch, keras: corrected after the maximum; keras: ε = 1e-7
-        p ← p - α m / √w                                    paper: no correction, ε = 0
+        w ← max(w, v̂)                     optax: the maximum of corrected averages;
+        p ← p - α m̂ / (√(w + ε₀) + ε)     the flags leave m or v as is
+        w ← max(w, v)                     torch, keras: corrected after the maximum; keras: ε = 1e-7
+        p ← p - α m / √w                  paper: no correction, ε = 0
 
     Memory: 12 bytes per parameter.
 

@@ -95,7 +95,7 @@ def name_axes(axis, x: str, y: str, title: str | None = None, theme: Theme = LIG
 
 
 def legend_beside(axis, theme: Theme = LIGHT):
-    """The legend to the right of the axes, where it hides no data; none when nothing has a label."""
+    """The legend to the right of the axes, where it hides no data; none if nothing has a label."""
     if axis.get_legend_handles_labels()[1]:
         axis.legend(**BESIDE, labelcolor=theme.ink, handlelength=3.2)
 

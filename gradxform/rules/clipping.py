@@ -214,8 +214,8 @@ def zclip(
     """Shorten a gradient whose norm is an outlier among those before it.
 
         n = ‖u‖ over all leaves,  z = (n - μ) / (σ + ε)
-        n' = μ + z₀² σ / z                         where z > z₀ = `threshold`: the worse the outlier, the shorter
-        u ← u min(n' / n, c / n, 1)                c = `max_norm`, None for none
+        n' = μ + z₀² σ / z            where z > z₀ = `threshold`: the worse the outlier, the shorter
+        u ← u min(n' / n, c / n, 1)   c = `max_norm`, None for none
         μ ← β μ + (1 - β) n',  σ² ← β σ² + (1 - β) (n' - μ)²
 
     During the first `warmup_steps` the norm is only cut at c, and μ and σ² are the mean and

@@ -349,8 +349,8 @@ def prodigy(
     D-Adaptation.
 
         λ = d α √(1 - β₂ᵗ) / (1 - β₁ᵗ)
-        λ = d α                                                          convention="prodigyopt"
-        r ← β₃ r + (d / d₀) λ ⟨g, p₀ - p⟩,  s ← β₃ s + (d / d₀) λ g      (d in place of λ with `safeguard_warmup`)
+        λ = d α                                                        convention="prodigyopt"
+        r ← β₃ r + (d / d₀) λ ⟨g, p₀ - p⟩,  s ← β₃ s + (d / d₀) λ g    (`safeguard_warmup`: d for λ)
         m ← β₁ m + (1 - β₁) d g,  v ← β₂ v + (1 - β₂) d² g²
         d ← max(d, c r / ‖s‖₁)
         p ← p - λ m / (√v + d ε) - w λ p

@@ -80,7 +80,7 @@ def _slots(factoring, row="v_row", col="v_col", full: str | None = "v"):
 
 
 def _inverse_root(x, eps):
-    """1/√x, and 0 at 0; where x is no more than what eps alone makes of it, its slope counts as 0."""
+    """1/√x, and 0 at 0; where x is no more than eps alone makes of it, its slope counts as 0."""
     tiny = x <= 4 * eps
     one, rsqrt = jnp.ones_like(x), jax.lax.rsqrt
     flat = jnp.where(x > 0, rsqrt(jnp.where(x > 0, x, one)), jnp.zeros_like(x))

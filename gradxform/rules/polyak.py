@@ -109,8 +109,9 @@ class _Model(NamedTuple):
 
 
 def _equations(averages: str, adapt: bool, most: str, c: str, square: str) -> str:
-    """The step to where the model of the loss ends, at most so far; with `adapt` its bound learns."""
-    step, over = f"τ = min({most}, max(0, (1 + α λ) (f̄ - {c}l - γ) + ⟨m, p⟩) / {square})", f" / {c}"
+    """The step to where the model of the loss ends, at most so far; `adapt`: its bound learns."""
+    step = f"τ = min({most}, max(0, (1 + α λ) (f̄ - {c}l - γ) + ⟨m, p⟩) / {square})"
+    over = f" / {c}"
     if not adapt:
         return f"{averages}\nl = f*\n{step}"
     return f"""{averages}
@@ -174,7 +175,8 @@ def momo(
 ):  # fmt: skip
     """Momentum with Polyak's step size: as far as a model of the loss says, at most α.
 
-        m ← β m + (1 - β) g,  f̄ ← β f̄ + (1 - β) f,  γ ← β γ + (1 - β) ⟨g, p⟩          (at first m = g, f̄ = f, γ = ⟨g, p⟩)
+        m ← β m + (1 - β) g,  f̄ ← β f̄ + (1 - β) f
+        γ ← β γ + (1 - β) ⟨g, p⟩                      (at first m = g, f̄ = f, γ = ⟨g, p⟩)
         τ = min(α, max(0, (1 + α λ) (f̄ - f* - γ) + ⟨m, p⟩) / ‖m‖²)
         p ← p / (1 + α λ) - τ m
 

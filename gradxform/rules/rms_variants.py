@@ -144,8 +144,8 @@ def scale_by_rms_power(
     and AMSGrad's.
 
         v ← β v + (1 - β) g²
-        w ← max(w, v),  u ← u / (√w + ε)²ᵖ          convention="paper"
-        u ← u √(1 - βᵗ) / (√v + ε)²ᵖ                "pytorch_optimizer": no maximum, and a correction as for p = 1/2
+        w ← max(w, v),  u ← u / (√w + ε)²ᵖ    convention="paper"
+        u ← u √(1 - βᵗ) / (√v + ε)²ᵖ          "pytorch_optimizer": no maximum, correction of p = 1/2
 
     Memory: slots `v` and `v_max`, 8 bytes per parameter; without the maximum 4.
 
@@ -213,7 +213,7 @@ def scale_by_atan2(decay: Decay = 0.999, a: Positive = 1.27, b: Positive = 1.0):
 
 
 def _excess(at, v, decay, eps):
-    """The average, corrected, and how much larger than it says the leaf's gradient is, at least 1."""
+    """The average, corrected, and how much larger than it the leaf's gradient is, at least 1."""
     square = abs_sq(at.g)
     v = lerp(square, v, decay)
     average = debias(v, decay, at.t)

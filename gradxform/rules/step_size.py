@@ -110,8 +110,8 @@ def reduce_on_plateau(
     """Multiply the update by a scale that falls by `factor` each time a watched value has stopped
     improving.
 
-        better  ⇔  value < best - (rtol |best| + atol)             (mode="max": value > best + …)
-        scale ← max(factor · scale, min_scale)                     after `patience` values in a row that were not better
+        better  ⇔  value < best - (rtol |best| + atol)   (mode="max": value > best + …)
+        scale ← max(factor · scale, min_scale)           after `patience` values in a row not better
 
     The value is given at each update: `tx.update(g, state, params, value=loss)`; with
     `accumulation_size` n the mean of n of them counts as one (n = steps per epoch: decay per

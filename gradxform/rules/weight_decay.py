@@ -37,9 +37,9 @@ def add_decayed_weights(
 ):  # fmt: skip
     """Add a share of the weights.
 
-        u ← u + λ p                    "decoupled"
-        u ← u + λ p where u p ≥ 0      "cautious": decay only where the step already goes towards zero
-        u ← u - λ p                    "independent": for the end of a chain, after the learning rate
+        u ← u + λ p                  "decoupled"
+        u ← u + λ p where u p ≥ 0    "cautious": decay only where the step already goes towards zero
+        u ← u - λ p                  "independent": for the end of a chain, after the learning rate
 
     Its place in the chain is its meaning: before everything else it is L2 regularisation (the
     gradient of λ‖p‖²/2, which a preconditioner then rescales); after the preconditioner, before the

@@ -46,8 +46,8 @@ def stretch(step, schedule: Real, steps: Steps):
 
 @define(Stretch, leading=1)
 def warmup(step, steps: Steps, init_value: Real = 0.0, peak_value: Real = 1.0):
-    """A straight line from `init_value` to `peak_value` in so many steps; at step `steps`, where the
-    next stretch begins, the peak.
+    """A straight line from `init_value` to `peak_value` in so many steps; at step `steps`, where
+    the next stretch begins, the peak.
 
         a(step) = init + (peak - init) step / steps
 

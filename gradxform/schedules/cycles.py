@@ -158,7 +158,7 @@ def cosine_restarts_schedule(
     """Cosine decay that starts again and again, each cycle `t_mul` times as long and `m_mul` times
     as high as the one before.
 
-        a(step) = init · ((1 - α) m_mulⁱ (1 + cos πx) / 2 + α)      x the share of cycle i that is over
+        a(step) = init · ((1 - α) m_mulⁱ (1 + cos πx) / 2 + α)   x the share of cycle i that is over
 
     Cycle i = 0, 1, … has length Tᵢ = T₀ t_mulⁱ and begins at T₀ (1 + t_mul + ⋯ + t_mulⁱ⁻¹). torch's
     CosineAnnealingWarmRestarts has m_mul = 1 and α = eta_min / init.

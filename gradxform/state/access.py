@@ -34,7 +34,10 @@ def _split(node) -> tuple[list[str], list, Callable]:
     if node is None or isinstance(node, Schedule | ByPath):
         return [], [], lambda children: node
     if isinstance(node, RuleState):
-        build = lambda new: RuleState(new[0], dict(zip(node.slots, new[1:], strict=True)))  # noqa: E731
+
+        def build(new):
+            return RuleState(new[0], dict(zip(node.slots, new[1:], strict=True)))
+
         return ["step", *node.slots], [node.step, *node.slots.values()], build
     flat, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     if not flat or not flat[0][0]:
@@ -57,7 +60,7 @@ def _nodes(node, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def _recorded(state) -> list[Path]:
-    """Where rules have recorded the number they used last, also in the plain dicts of a checkpoint."""
+    """Where rules recorded the number they used last, also in the plain dicts of a checkpoint."""
     found = []
     for path, node in [((), state), *_nodes(state)]:
         if isinstance(node, RuleState) and RECORDED in node.slots:
@@ -151,7 +154,7 @@ def get(state, name: str, tx: Transform | None = None):
         get(state, "m")                          a slot, a tree like the parameters
         get(state, "ema/m/encoder/kernel")       one leaf of it
         get(state, "step")                       updates made
-        get(state, "learning_rate")              what the last update used, also where it is scheduled
+        get(state, "learning_rate")              what the last update used, scheduled or not
         get(state, "b1", tx)                     the same for any other number
 
     >>> tx, params = gx.adam(1e-3), {"w": jnp.ones(2)}
@@ -229,8 +232,8 @@ def _fit(owner: str, name: str, old, value):
 def set(state, name: str, value):
     """The state with another value under a name; nothing is retraced.
 
-        set(state, "learning_rate", 3e-4)        of a `tunable` optimizer, checked as at construction
-        set(state, "step", 0)                    every counter of that name; one by its path, "ema/step"
+        set(state, "learning_rate", 3e-4)        of a `tunable` optimizer, checked as when built
+        set(state, "step", 0)                    every counter of that name; one by path, "ema/step"
         set(state, "m", 0.0)                     every entry of the slot, or a tree like it
 
     >>> state = gx.adam(1e-3).init({"w": jnp.ones(2)})

@@ -111,7 +111,8 @@ class Engine:
         return self.programs["member"]
 
     def _call(self, batched, shared):
-        return self.train(**self.group.arguments(*batched, shared))  # pyright: ignore[reportCallIssue]
+        named = self.group.arguments(*batched, shared)  # pyright: ignore[reportCallIssue]
+        return self.train(**named)
 
     def _first(self, batched, shared):
         out = self._call(batched, shared)

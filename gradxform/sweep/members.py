@@ -100,7 +100,7 @@ def positions(tree) -> dict[Path, int]:
 
 
 def bounded(node, path: Path) -> bool:
-    """Whether the number at the path has a finite upper bound by its type, as `b1` in [0, 1) has."""
+    """Whether the number at the path has a finite upper bound by its type, as `b1` in [0, 1)."""
     for name in path[:-1]:
         node = children(node)[name]
     kind = node._function.converters.get(path[-1]) if isinstance(node, Call) else None

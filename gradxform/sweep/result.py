@@ -133,8 +133,8 @@ class SweepResult:
         found = [(len(g.members), g.description) for g in groups]
         spent = tuple(np.sum([t.seconds for t in trials.values()], axis=0).tolist())
         return cls(
-            space, metric, mode, history, steps, diverged, found, seconds, compiling, dropped, spent,
-            arguments, groups, where, numbers, store, like,
+            space, metric, mode, history, steps, diverged, found, seconds, compiling, dropped,
+            spent, arguments, groups, where, numbers, store, like,
         )  # fmt: skip
 
     def __len__(self):

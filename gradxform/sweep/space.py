@@ -5,7 +5,7 @@ sweep.
     zip(learning_rate=[1e-3, 1e-2], b1=[0.8, 0.9])              side by side: 2 members
     random(100, key, learning_rate=log_uniform(1e-5, 1))        drawn: 100 members
     grid(random(100, key, ...), seed=range(3))                  nested: 300 members
-    grid(tx=[adam], b1=[0.8, 0.9]) + grid(tx=[sgd], momentum=[0.9])     one after the other: 3 members
+    grid(tx=[adam], b1=[0.8, 0.9]) + grid(tx=[sgd], momentum=[0.9])   one after the other: 3 members
 
 Names that are no identifiers go in a dict: `grid({"ema.decay": [0.9, 0.99]}, learning_rate=[...])`.
 A dict of values gives them labels: `grid(tx={"fast": adam(1e-2), "slow": adam(1e-3)})`.

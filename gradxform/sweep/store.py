@@ -46,7 +46,8 @@ def unflat(like, arrays: dict[str, np.ndarray]):
     for path, leaf in found:
         x = arrays[_name(path)]
         if is_key(leaf):
-            kind = leaf.dtype._impl.name  # pyright: ignore[reportAttributeAccessIssue]  (key_impl takes no shapes)
+            # not `key_impl`, which takes no shapes
+            kind = leaf.dtype._impl.name  # pyright: ignore[reportAttributeAccessIssue]
             x = jax.random.wrap_key_data(jnp.asarray(x), impl=kind)
         leaves.append(x)
     return treedef.unflatten(leaves)

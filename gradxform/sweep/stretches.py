@@ -17,7 +17,8 @@ from gradxform.train.paced import Trained
 class Progress:
     """Told what happens, in order; subclasses override what they show."""
 
-    listens = False  # whether metrics should be streamed although nobody asked for a report every few steps
+    # whether metrics should be streamed although nobody asked for a report every few steps
+    listens = False
 
     def begin(self, members: int, notes: list[str]):
         """The sweep starts; the notes say how its members are grouped."""

@@ -75,7 +75,7 @@ def jit_equals_eager(tx, extra):
 
 
 def new_numbers_retrace_nothing(tx, extra):
-    """A jitted step that is given the transformation is traced once, whatever its numbers become."""
+    """A jitted step that is given the transformation is traced once, whatever its numbers are."""
     traces = []
 
     @jax.jit
@@ -166,7 +166,9 @@ def zero_gradients_are_safe(tx, extra):
             params = apply_updates(params, updates)
         return sum(jnp.sum(p * p) for p in jax.tree.leaves(params))
 
-    held = lambda x: x if isinstance(x, float) else jax.lax.stop_gradient(jnp.asarray(x))  # noqa: E731
+    def held(x):
+        return x if isinstance(x, float) else jax.lax.stop_gradient(jnp.asarray(x))
+
     derived = jax.jit(jax.value_and_grad(loss_after, argnums=(0, 1, 2), allow_int=True))
     value, by_everything = derived(jax.tree.map(held, tx), params, jnp.float32(1.0))
     assert np.isfinite(value), f"the loss is {value}"

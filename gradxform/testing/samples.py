@@ -16,7 +16,10 @@ def tree(scale=1.0, dtype=jnp.float32):
 
 def gradients_of(step, params):
     """Gradients that depend on the step and the parameters."""
-    slope = lambda p: (jnp.sin(3 * p + jnp.asarray(step, p.dtype)) + p).astype(p.dtype)  # noqa: E731
+
+    def slope(p):
+        return (jnp.sin(3 * p + jnp.asarray(step, p.dtype)) + p).astype(p.dtype)
+
     return jax.tree.map(slope, params)
 
 

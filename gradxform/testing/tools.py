@@ -91,8 +91,8 @@ def _told(tx) -> tuple[list[tuple[str, ...]], set[str]]:
 
 
 def tools_see_all_of_it(tx, extra):
-    """`describe`, `numbers`, `get`, `tunable`, `repr` and LaTeX know it alone, in a chain and inside
-    every wrapper.
+    """`describe`, `numbers`, `get`, `tunable`, `repr` and LaTeX know it alone, in a chain and
+    inside every wrapper.
     """
     rules, paths = _told(tx)
     with warnings.catch_warnings():

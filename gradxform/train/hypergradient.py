@@ -1,6 +1,6 @@
 """The derivative of a training with respect to its optimizer, shaped like the optimizer.
 
-    gradient = hypergradient(train, gx.adam(1e-3))        # train(tx) -> the loss after training, a scalar
+    gradient = hypergradient(train, gx.adam(1e-3))  # train(tx) -> the loss after training, a scalar
     gradient.learning_rate, gradient.b1
 
 Reverse mode costs a few trainings whatever the number of hyperparameters, and remembers the course

@@ -83,7 +83,8 @@ class Training:
     """How to train: one epoch is one pass over shuffled batches, then one look at the validation
     data.
 
-        each batch:  g = ∇ loss(p, batch, key); u, state = tx.update(g, state, p, value=loss); p = p + scale u
+        each batch:  g = ∇ loss(p, batch, key); u, state = tx.update(g, state, p, value=loss);
+                     p = p + scale u
         each epoch:  scale, plateau state = plateau.update(1, plateau state, value=watched)
 
     loss(params, batch, key) returns a scalar, or (scalar, dict of scalar metrics); key is for
@@ -154,7 +155,7 @@ class Training:
         return _run(self._wrapped(), carry, data, validation, epochs=int(epochs))
 
     def result(self, carry, history):
-        """The outcome of a run; params are the best ones when early stopping is on, else the last."""
+        """The outcome of a run; params are the best with early stopping, else the last."""
         params, best, epoch = carry.params, carry.epoch - 1, carry.epoch
         if carry.stopping is None:
             used = self._judged(params, carry.state)
@@ -294,8 +295,9 @@ def _fit(training, params, key, data, validation, epochs):
 
 
 def fit(
-    loss, tx, params, data, *, key, epochs, batch_size, validation=None, evaluate=None, patience=None,
-    min_delta=0.0, mode="min", watch="loss", plateau=None, drop_last=False, shuffle=True, eval_params=None
+    loss, tx, params, data, *, key, epochs, batch_size, validation=None, evaluate=None,
+    patience=None, min_delta=0.0, mode="min", watch="loss", plateau=None, drop_last=False,
+    shuffle=True, eval_params=None
 ):  # fmt: skip
     """Train for a number of epochs, or until early stopping, as one compiled function of arrays.
 
@@ -305,7 +307,8 @@ def fit(
 
     >>> data = {"x": jnp.arange(8.0), "y": 3 * jnp.arange(8.0)}
     >>> loss = lambda params, batch, key: jnp.mean((params * batch["x"] - batch["y"]) ** 2)
-    >>> result = gx.fit(loss, gx.adam(0.1), jnp.zeros(()), data, key=jax.random.key(0), epochs=100, batch_size=4)
+    >>> settings = {"key": jax.random.key(0), "epochs": 100, "batch_size": 4}
+    >>> result = gx.fit(loss, gx.adam(0.1), jnp.zeros(()), data, **settings)
     >>> round(float(result.params), 2)
     3.0
 

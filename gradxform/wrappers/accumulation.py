@@ -205,7 +205,10 @@ def microbatch(
             what = f"microbatch: microbatch_size={microbatch_size} must divide the one batch size"
             raise ValueError(f"{what}; got {sizes}")
         count = sizes[0] // microbatch_size
-        split = lambda x: x.reshape(microbatch_size, count, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
+
+        def split(x):
+            return x.reshape(microbatch_size, count, *x.shape[1:]).swapaxes(0, 1)
+
         pieces = jax.tree.map(split, batch)
 
         def evaluate(piece):

@@ -46,7 +46,7 @@ def params_ema(inner: Inner, decay: Decay = 0.999, debias: bool = True, *, accum
 
         p ← p + u                           as the inner optimizer has it
         a ← β a + (1 - β) p                 debias=False: a starts at the first parameters
-        a ← a + (p - a) (1 - β) / (1 - βᵗ)  debias=True: what the average divided by 1 - βᵗ is, started at zero
+        a ← a + (p - a) (1 - β) / (1 - βᵗ)  debias=True: the average from zero divided by 1 - βᵗ
 
     Training is unchanged; `eval_params(state, params)` gives a.
 
@@ -115,7 +115,7 @@ def lawa(inner: Inner, window: int = 5, period: Count = 1, *, accumulator_dtype=
     """Keep the parameters after every `period`-th update, the last `window` of them; their mean is
     to evaluate.
 
-        a = (1/k) (p₁ + ⋯ + p_k)        the last k = `window` kept, or fewer as long as there are fewer
+        a = (1/k) (p₁ + ⋯ + p_k)    the last k = `window` kept, or fewer while there are fewer
 
     Training is unchanged; `eval_params(state, params)` gives a.
 

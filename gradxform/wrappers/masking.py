@@ -162,7 +162,8 @@ def multi_transform(
     """Optax's older name for `partition`.
 
     >>> params = {"embed": jnp.ones(2), "head": jnp.ones(2)}
-    >>> tx = gx.multi_transform({"slow": gx.sgd(0.1), "fast": gx.sgd(1.0)}, {"embed": "slow", "head": "fast"})
+    >>> labels = {"embed": "slow", "head": "fast"}
+    >>> tx = gx.multi_transform({"slow": gx.sgd(0.1), "fast": gx.sgd(1.0)}, labels)
     >>> updates, _ = tx.update(params, tx.init(params), params)
     >>> updates["embed"], updates["head"]
     (Array([-0.1, -0.1], dtype=float32), Array([-1., -1.], dtype=float32))
@@ -241,7 +242,7 @@ def _to_zero(updates, params):
 
 @transformation
 def set_to_zero():
-    """Zero updates: u ← 0. It has no state and reads nothing, so the gradient need not be computed."""
+    """Zero updates: u ← 0. It has no state and reads nothing: no gradient need be computed."""
     return stateless(_to_zero)
 
 
@@ -250,7 +251,7 @@ def freeze(mask: Where, inner: Inner | None = None):
     """Keep the chosen parameters fixed: zero update, and no state.
 
         freeze("embed/**", adamw(1e-3))               trains all but the embedding
-        chain(adamw(1e-3), freeze("embed/**"))        the same steps, with Adam's averages kept for the embedding too
+        chain(adamw(1e-3), freeze("embed/**"))        the same steps, with Adam's averages for all
 
     Args:
         mask: which leaves to freeze: a path pattern, a predicate `f(path, leaf)`, a tree of

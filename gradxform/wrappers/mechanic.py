@@ -92,7 +92,7 @@ def mechanize(
 
         Δ = (p₀ - p) / Σs,  h = ⟨g + λ Σs ‖g‖ p / ‖p‖, Δ⟩
         m ← max(β m, |h| + ε),  v ← β² v + h²,  r ← β r + clip(h, ±m) s
-        s ← (s₀ m / n + max(r, 0)) / (√v + ε)                        for each β = 1 - 10⁻ⁱ, i = 1 … n = `num_betas`
+        s ← (s₀ m / n + max(r, 0)) / (√v + ε)    for each β = 1 - 10⁻ⁱ, i = 1 … n = `num_betas`
         p ← p₀ - Σs (Δ - u),  u the base optimizer's update
 
     The base optimizer keeps its schedule, with 1 as its learning rate.

@@ -128,9 +128,9 @@ def sam(
 ):  # fmt: skip
     """Sharpness-aware minimisation: descend with the gradient of a point a little uphill.
 
-        p̃ ← p                                  then k - 1 times, k = `sync_period`:
-        p̃ ← p̃ + ρ ∇f(p̃) / ‖∇f(p̃)‖              minus a step of `adv_optimizer`, here chain(normalize(), sgd(ρ))
-        p ← p + u                              u from `optimizer` at the gradient ∇f(p̃)
+        p̃ ← p                        then k - 1 times, k = `sync_period`:
+        p̃ ← p̃ + ρ ∇f(p̃) / ‖∇f(p̃)‖    minus a step of `adv_optimizer`: chain(normalize(), sgd(ρ))
+        p ← p + u                    u from `optimizer` at the gradient ∇f(p̃)
 
     Transparent, the default: each call makes one of these steps, the parameters are p̃ in between,
     and every k-th call comes back to p. Opaque: one call makes them all, given `update(g, state,

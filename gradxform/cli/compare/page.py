@@ -9,7 +9,10 @@ from gradxform.cli.catalogue import composition
 from gradxform.cli.compare import wording
 from gradxform.cli.compare.wording import Context
 
-FILES = "The files beside this page hold the same numbers: table.csv, and members.csv with every member."
+FILES = (
+    "The files beside this page hold the same numbers: "
+    "table.csv, and members.csv with every member."
+)
 
 
 def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) -> str:

@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
 
 def open_folder(path: Path, facts: dict, resume: bool) -> None:
-    """Make the folder of a comparison, or go on with one that holds results of the same settings."""
+    """Make the folder of a comparison, or go on with one that holds results of these settings."""
     settings, facts = path / "settings.json", {"format": FORMAT, **facts}
     if path.exists() and not path.is_dir():
         raise Problem(f"--out {path}: is a file, not a folder")

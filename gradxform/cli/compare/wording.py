@@ -155,9 +155,9 @@ def definitions(context: Context) -> list[tuple[str, str]]:
     )
     found = {
         "What was done": f"The rows were split once into {train} for training, {validation} for "
-        f"validation and {test} for testing. Every method was trained at every learning rate of its "
-        "grid with every seed; a seed fixes the initial parameters and the order of the batches, "
-        "and is shared by all methods.",
+        f"validation and {test} for testing. Every method was trained at every learning rate of "
+        "its grid with every seed; a seed fixes the initial parameters and the order of the "
+        "batches, and is shared by all methods.",
         "learning rate": f"The rate with the best validation {name} after {kept}, averaged over "
         "the seeds. A rate at which any seed diverged (a loss that is no longer a number) cannot "
         "be chosen. ▲ or ▼: it is the largest or smallest rate tried, so a better one may lie "

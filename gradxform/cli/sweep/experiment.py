@@ -28,7 +28,8 @@ class Swept:
         base, settings, task = self.base, self.settings, self.base.data.task
         built = settings.model in ("mlp", "cnn")
         own = {
-            "tx": self.optimizer(self.settings.methods[0]), "l2": settings.l2, "label_smoothing": 0.0, "init_scale": 1.0,
+            "tx": self.optimizer(self.settings.methods[0]), "l2": settings.l2,
+            "label_smoothing": 0.0, "init_scale": 1.0,
             "batch_size": base.batch_size, "epochs": settings.epochs,
             "data": base.parts[0], "validation": base.parts[1],
         }  # fmt: skip
@@ -57,16 +58,18 @@ class Swept:
 
             return fit(
                 loss, a["tx"], start, a["data"], epochs=a["epochs"], batch_size=a["batch_size"],
-                validation=a["validation"], evaluate=lambda p, data: evaluate(this, p, data)[0], drop_last=True,
+                validation=a["validation"],
+                evaluate=lambda p, data: evaluate(this, p, data)[0], drop_last=True,
             )(key=key)  # fmt: skip
 
         kinds = inspect.Parameter
         named = [kinds(n, kinds.KEYWORD_ONLY, default=x) for n, x in own.items()]
-        train.__signature__ = inspect.Signature([kinds("key", kinds.KEYWORD_ONLY), *named])  # pyright: ignore[reportFunctionMemberAccess]
+        signature = inspect.Signature([kinds("key", kinds.KEYWORD_ONLY), *named])
+        train.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
         return train
 
     def optimizer(self, name: str):
-        """A method at the middle of its range, with the schedule and the decay that were asked for."""
+        """A method at the middle of its range, with the schedule and the decay asked for."""
         method = METHODS[name]
         rate = float(np.sqrt(method.grid[0] * method.grid[1]))
         settings = dataclasses.replace(self.settings, l2=0.0)  # which is a number of the loss here

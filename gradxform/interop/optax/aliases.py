@@ -141,7 +141,7 @@ def incremental_update(new_tensors: Params, old_tensors: Params, step_size):
 
 
 def periodic_update(new_tensors: Params, old_tensors: Params, steps, update_period):
-    """p̄ ← p at every k-th step, k = `update_period`: a target network that is copied now and then."""
+    """p̄ ← p at every k-th step, k = `update_period`: a target network, copied now and then."""
     due, tensors = jnp.mod(steps, update_period) == 0, (new_tensors, old_tensors)
     return jax.lax.cond(due, lambda new, old: new, lambda new, old: old, *tensors)
 
@@ -179,7 +179,7 @@ update_moment_per_elem_norm = tree_math.tree_update_moment_per_elem_norm
 
 
 def safe_norm(x, min_norm, ord: int | float | str | None = None, axis=None, keepdims: bool = False):
-    """max(‖x‖, bound), whose slope is 0 at and below the bound; arguments as in `jnp.linalg.norm`."""
+    """max(‖x‖, bound), whose slope is 0 up to the bound; arguments as in `jnp.linalg.norm`."""
     norm = partial(jnp.linalg.norm, ord=ord, axis=axis)
     low = norm(x, keepdims=True) <= min_norm
     inside = norm(jnp.where(low, jnp.ones_like(x), x), keepdims=keepdims)

@@ -124,7 +124,8 @@ WHY = {
     "MuonDimensionNumbers": "an argument of `optax.contrib.muon`",
     "ZoomLinesearchInfo": "part of the state of Optax's line search",
     "value_and_grad_from_state": "it reads the state of Optax's line searches",
-    "flatten": "leaves of one shape run together as they are, and one long vector cannot be sharded",
+    "flatten": "leaves of one shape run together as they are, "
+    "and one long vector cannot be sharded",
     "split_real_and_imaginary": "rules take |g|² of complex leaves",
     **dict.fromkeys(_KINDS, '"sum", "mean" or "concat"'),
     "microbatching.micro_grad": "`microbatch(jax.grad(loss), ...)`",
@@ -146,9 +147,10 @@ these:
 
 - **same** ({counts[same]}): every call that Optax takes is taken here and means the same;
 - **different** ({counts[different]}): the name is here, with the difference given;
-- **passed through** ({counts[passed through]}): functions that are no transformations resolve to Optax's own, where it \
-is installed;
-- **not ours** ({counts[not ours]}): an error that gives the reason; use Optax's, which works beside ours.
+- **passed through** ({counts[passed through]}): functions that are no transformations resolve to \
+Optax's own, where it is installed;
+- **not ours** ({counts[not ours]}): an error that gives the reason; use Optax's, which works \
+beside ours.
 
 Names of `optax.contrib`, `optax.schedules`, `optax.transforms` and `optax.losses` are at the top \
 of gradxform and in `gradxform.contrib` and so on. Optimizers' results are compared with Optax's \

@@ -44,16 +44,21 @@ scale_by_adan | ScaleByAdanState | m v n previous=g
 scale_by_factored_rms | FactoredState | v_row v_col v
 scale_by_sm3 | ScaleBySM3State | mu m=nu
 scale_by_rprop | ScaleByRpropState | step_size=step_sizes previous=prev_updates
-scale_by_optimistic_gradient descend_optimistically | ScaleByOptimisticGradientState | previous=previous_gradient
+scale_by_optimistic_gradient descend_optimistically | ScaleByOptimisticGradientState | \
+    previous=previous_gradient
 scale_by_dog | DoGState | x0=init_params max_dist square_sum=sum_sq_norm_grads
 scale_by_dowg | DoWGState | x0=init_params square_dist=estim_sq_dist weighted=weighted_sq_norm_grads
-prodigy | ProdigyState | m=exp_avg v=exp_avg_sq s=grad_sum x0=params0 estim_lr numerator=numerator_weighted
-dadapt_adamw | DAdaptAdamWState | m=exp_avg v=exp_avg_sq s=grad_sum estim_lr numerator=numerator_weighted
+prodigy | ProdigyState | m=exp_avg v=exp_avg_sq s=grad_sum x0=params0 \
+    estim_lr numerator=numerator_weighted
+dadapt_adamw | DAdaptAdamWState | m=exp_avg v=exp_avg_sq s=grad_sum \
+    estim_lr numerator=numerator_weighted
 momo | MomoState | m=exp_avg barf gamma lb
 momo_adam | MomoAdamState | m=exp_avg v=exp_avg_sq barf gamma lb
 schedule_free | ScheduleFreeState | z b1 weight_sum max_lr
-scale_by_cocob | COCOBState | x0=init_particles bets=cumulative_gradients scale absolute=subgradients reward
-reduce_on_plateau | ReduceLROnPlateauState | scale best=best_value mean=avg_value bad=plateau_count cooling=cooldown_count seen=count
+scale_by_cocob | COCOBState | x0=init_particles bets=cumulative_gradients scale \
+    absolute=subgradients reward
+reduce_on_plateau | ReduceLROnPlateauState | scale best=best_value mean=avg_value \
+    bad=plateau_count cooling=cooldown_count seen=count
 zero_nans | ZeroNansState | found_nan
 apply_every | ApplyEvery | total=grad_acc
 """
@@ -306,7 +311,10 @@ def with_records(tx, state, params, step):
     """The state with the learning rates on record that its last update used."""
     if step is None:
         return state
-    last = lambda x: x(jnp.maximum(jnp.asarray(step) - 1, 0)) if _is_schedule(x) else x  # noqa: E731
+
+    def last(x):
+        return x(jnp.maximum(jnp.asarray(step) - 1, 0)) if _is_schedule(x) else x
+
     return _recorded(state, jax.tree.map(last, tx, is_leaf=_is_schedule).init(params))
 
 

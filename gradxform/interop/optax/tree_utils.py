@@ -63,7 +63,7 @@ def _name(key):
 
 
 def _found(node, name, path=()) -> Iterator[tuple]:
-    """Every node that goes by a name: that of its entry, or of its class where it is a named tuple."""
+    """Every node that goes by a name: that of its entry, or of its class if it is a named tuple."""
     for key, child in _children(node):
         below = (*path, key)
         if _name(key) == name or (_is_named_tuple(child) and type(child).__name__ == name):
