@@ -2,22 +2,12 @@
 and `add`.
 """
 
-from gradxform.core.leaves import (
-    align,
-    global_norm,
-    is_none,
-    map_leaves,
-    matches,
-    path_string,
-    paths,
-    sum_of_squares,
-    tree_map,
-)
+from gradxform.core import leaves as _leaves
+from gradxform.core.leaves import *
 from gradxform.interop import moved
 from gradxform.interop.optax import tree_utils
 
-__all__ = ["align", "global_norm", "is_none", "map_leaves", "matches", "path_string", "paths"]
-__all__ += ["sum_of_squares", "tree_map"]
+__all__ = _leaves.__all__
 __dir__ = __all__.copy
 _of_before = moved.finder(__name__)
 

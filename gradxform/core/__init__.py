@@ -17,20 +17,7 @@ chain        compositions
 """
 
 from gradxform.core.call import Call, Value
-from gradxform.core.chain import (
-    Chain,
-    Inner,
-    Named,
-    apply_updates,
-    as_transform,
-    chain,
-    identity,
-    nesterov_point,
-    stack,
-    stateless,
-    stateless_with_tree_map,
-    transformation,
-)
+from gradxform.core.chain import *
 from gradxform.core.hyper import *
 from gradxform.core.labels import *
 from gradxform.core.leaf import PerLeaf, Site

@@ -22,6 +22,16 @@ from gradxform.core.transform import Transform, check_updates, name_of
 from gradxform.display.code import code
 from gradxform.numerics import wide_dtype
 
+__all__ = ["Chain", "Inner", "Named", "apply_updates", "as_transform", "chain"]
+__all__ += [
+    "identity",
+    "nesterov_point",
+    "stack",
+    "stateless",
+    "stateless_with_tree_map",
+    "transformation",
+]
+
 
 class Named(Call, Run):
     """A transformation that is a name for a composition: `adam(1e-3)`. Its leaves are its numeric

@@ -5,8 +5,9 @@ The interval and the meaning of each hyperparameter are written once, in its typ
 annotated with these types; the check, the error message and the documentation come from there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,10 @@ __all__ = ["Begin", "Count", "DType", "Decay", "Epsilon", "Fraction", "Hyper", "
 __all__ += ["Length", "Momentum", "NonNegative", "Patience", "Positive", "Range", "Real", "Steps"]
 __all__ += ["WeightDecay", "at_step", "scalar"]
 
-# float | jax.Array | np.ndarray | Schedule | ByPath | Callable[[step], number], and the number that
-# it comes to in a rule
-Hyper = Any
+if TYPE_CHECKING:  # in a constructor it may be handed on, in a schedule it is the number already
+    Hyper = Any
+else:
+    Hyper = float | jax.Array | np.ndarray | Schedule | ByPath | Callable[[int], float]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from jax.tree_util import GetAttrKey, keystr
 
 from gradxform.numerics import abs_sq, safe_sqrt, wide_dtype
 
+__all__ = ["align", "global_norm", "is_none", "map_leaves", "matches", "path_string", "paths"]
+__all__ += ["sum_of_squares", "tree_map"]
+
 Tree = Any  # arrays, nested in whatever way
 
 
