@@ -195,9 +195,8 @@ def as_transform(x) -> Transform:
         return Foreign(x.init, x.update)
     if isinstance(x, tuple) and len(x) == 2 and all(map(callable, x)):
         return Foreign(*x)
-    raise TypeError(
-        f"chain: a part must be a transformation or an (init, update) pair; got {code(x)}"
-    )
+    must = "a part must be a transformation or an (init, update) pair"
+    raise TypeError(f"chain: {must}; got {code(x)}")
 
 
 def _add(key, p, u):

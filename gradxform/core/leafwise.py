@@ -72,10 +72,8 @@ class Leafwise(Run):
         names = [name for name, _ in self.slots + self.memory] + [RECORDED] * self.records
         have = sorted(state.slots) if isinstance(state, RuleState) else type(state).__name__
         if have != sorted(names):
-            raise ValueError(
-                f"{'/'.join(path) or self.name}: this state belongs to another transformation: "
-                f"expected slots {names}, got {have}"
-            )
+            what = f"{'/'.join(path) or self.name}: this state belongs to another transformation"
+            raise ValueError(f"{what}: expected slots {names}, got {have}")
 
     def init(self, params):
         flat, treedef = jax.tree_util.tree_flatten_with_path(params, is_leaf=trees.is_none)
@@ -230,10 +228,8 @@ def _at_path(state, path):
         known = isinstance(state, ChainState | dict)
         if not known or name not in state:
             have = sorted(state.keys()) if known else type(state).__name__
-            raise ValueError(
-                f"{'/'.join(path)}: this state belongs to another chain: it has {have}, not "
-                f"{name!r}"
-            )
+            what = f"{'/'.join(path)}: this state belongs to another chain"
+            raise ValueError(f"{what}: it has {have}, not {name!r}")
         state = state[name]
     return state
 
@@ -344,10 +340,8 @@ class _Pass:
             measured = part.measure(self.u, site, *old, **given)
             if not isinstance(measured, tuple) or len(measured) != 1 + len(old):
                 names = [name for name, _ in part.memory]
-                raise ValueError(
-                    f"{part.name}: the measure must return a tuple (scalars, *memory) with memory "
-                    f"{names}; got {code(measured)}"
-                )
+                must = f"the measure must return a tuple (scalars, *memory) with memory {names}"
+                raise ValueError(f"{part.name}: {must}; got {code(measured)}")
             scalars, *new = measured
             for (name, _), o, n in zip(part.memory, old, new, strict=True):
                 kept[name] = jax.tree.map(lambda o, n: jnp.asarray(n).astype(o.dtype), o, n)

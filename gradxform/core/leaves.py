@@ -79,9 +79,8 @@ def align(treedef, tree, owner: str, what: str, like: str) -> list[Any]:
             (what, [path for path in got if path not in expected]),
         )
         detail = "; ".join(f"only in {name}: {names[:8]}" for name, names in only if names)
-        raise ValueError(
-            f"{owner}: {what} and {like} differ in structure: {detail or error}"
-        ) from None
+        words = f"{what} and {like} differ in structure: {detail or error}"
+        raise ValueError(f"{owner}: {words}") from None
 
 
 CHUNKS = (16, 4)
