@@ -6,9 +6,10 @@ from typing import Annotated, Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import Decay, DType, RuleState, Transform, at_step, dtype_name, scalar
+from gradxform.core import Decay, DType, RuleState, Transform, dtype_name
 from gradxform.core.call import pytree
 from gradxform.core.chain import whole
+from gradxform.core.hyper import one_number
 from gradxform.display.code import code
 from gradxform.numerics import bias_correction, lerp, real_dtype, wide_dtype
 
@@ -70,7 +71,7 @@ class EmaMeasure(Transform):
         return RuleState(jnp.zeros((), jnp.int32), {"average": average, "value": value})
 
     def update(self, updates, state, params=None, **extra):
-        decay = scalar(self.name, "decay", at_step(self.decay, state.step))
+        decay = one_number(self.name, "decay", self.decay, state.step)
         t = state.step + jnp.ones((), jnp.int32)
 
         def share(x):

@@ -155,7 +155,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "adam_mini": {"blocks": (0,)},
     "apply_every": {"k": 2},
     "asgd": {"learning_rate": 0.1},
-    "came": {"learning_rate": 0.1},
+    "came": {"learning_rate": 0.1, "b3": 0.99},  # 1 - 0.9999 keeps few digits of float32
     "dadapt_adamw": {"estim_lr0": 0.01},
     "dog": {"init_step": ("heuristic", 0.01)},
     "galore": {"rank": 1, "update_proj_gap": 2},
@@ -206,6 +206,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "swa": {"start": 1, "period": 2},
     "two_emas": {"alpha": 2.0},
     "zclip": {"decay": 0.9, "warmup_steps": 1},
+    "scale_by_came": {"b3": 0.99},
 }
 
 # another instance -> its constructor and arguments
@@ -285,6 +286,7 @@ EXTRA: dict[str, dict[str, Any]] = {
 
 # constructor or instance, which comes first -> the laws that do not hold
 EXCEPTIONS: dict[str, Mapping[str, str]] = {
+    "measure_with_ema": {"table": "the average is one for the whole tree"},
     **dict.fromkeys(
         (
             "acprop",
