@@ -121,11 +121,12 @@ def _in_two(closed, n: int) -> _Program:
     def part(invars, eqns, outvars):
         unnamed = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
         new = jaxpr.replace(invars=invars, eqns=eqns, outvars=outvars, debug_info=unnamed)
-        return jaxpr_as_fun(ClosedJaxpr(new, closed.consts))
+        return ClosedJaxpr(new, closed.consts)
 
     scalars = part(jaxpr.invars[n:], first, passed)
     run = part([*(jaxpr.invars[i] for i in used), *passed], rest, jaxpr.outvars)
-    return _Program(scalars, f"{first} {passed}", used, run)
+    text = f"{scalars} {[id(x) for x in closed.consts]}"
+    return _Program(jaxpr_as_fun(scalars), text, used, jaxpr_as_fun(run))
 
 
 @partial(jax.jit, static_argnums=0, inline=False)

@@ -688,6 +688,17 @@ def test_equal_shapes_are_traced_once():
     assert_same(updates, jax.tree.map(lambda p: 2 * p, params))
 
 
+def test_a_bias_correction_is_computed_once_for_all_shapes():
+    params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3), "s": jnp.ones((3, 2))}
+
+    def step(b1):
+        tx = gx.adam(0.1, b1=b1)
+        return tx.update(params, tx.init(params), params)[0]
+
+    operations = [str(eqn.primitive) for eqn in jax.make_jaxpr(step)(0.9).eqns]
+    assert operations.count("expm1") == 2, "one for each of the two averages"
+
+
 def test_containers_of_any_kind():
     class Net(NamedTuple):
         layers: list
