@@ -39,7 +39,7 @@ def legend(where, theme: Theme, **how) -> None:
 
 def head(axis, title: str, theme: Theme) -> None:
     """The title of a panel."""
-    axis.set_title(title, fontsize=9.5, color=theme.ink, loc="left", pad=4)
+    axis.set_title(title, fontsize=9.5, color=theme.ink, loc="left", pad=4, y=1.0)
 
 
 def suits_logarithm(result: SweepResult, values: np.ndarray) -> bool:

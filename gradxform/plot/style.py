@@ -114,7 +114,7 @@ def logarithmic_scale(axis, which: str, log: bool):
     getattr(axis, f"set_{which}scale")("log")
     of = getattr(axis, f"{which}axis")
     of.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    of.set_minor_formatter(ticker.NullFormatter())
+    of.set_minor_locator(ticker.NullLocator())  # `dress` shows none: to place them takes time
 
 
 def band(axis, x, values, color, **more):

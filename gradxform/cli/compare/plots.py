@@ -53,8 +53,9 @@ def sensitivity(
         if math.isfinite(row.validation):
             best = [row.learning_rate], [np.clip(scale * row.validation, low, high)]
             axis.plot(*best, "D", color=theme.ink, ms=5, zorder=5, clip_on=False)
-        axis.set_xscale("log")
-        axis.set_ylim(low, high)
+    axes[0].set_xscale("log")  # the panels share their axes
+    axes[0].xaxis.set_minor_locator(need("matplotlib.ticker").NullLocator())
+    axes[0].set_ylim(low, high)
     return png(figure)
 
 
@@ -84,6 +85,9 @@ def curves(
     values = values[np.isfinite(values) & (values > 0)]
     low, high = (values.min() / 3, np.quantile(values, 0.995)) if len(values) else (0.1, 1.0)
     styles = ("--s", theme.training), ("-o", theme.validation)
+    last = max(len(loss) for _, loss in chosen.values())
+    axes[0].set_xlim(1 - 0.05 * (last - 1), last + 0.05 * (last - 1))  # nothing is left to be found
+    axes[0].set_ylim(low, high * 1.25)
     for row, axis in zip(rows, axes, strict=True):
         for name, (_, loss) in chosen.items():
             if name != row.method:
@@ -94,11 +98,11 @@ def curves(
             band(axis, epochs, loss.T, color, zorder=2)
             how = {"color": color, "lw": 1.4, "ms": 2.6, "markevery": often}
             axis.plot(epochs, loss.mean(axis=1), style, zorder=3, **how)
-        logarithmic_scale(axis, "y", True)
-        axis.set_ylim(low, high * 1.25)
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=4, steps=[1, 2, 5, 10]))
-        subs = (1.0, 2.0, 5.0) if high < 200 * low else (1.0,)
-        axis.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
+    axis = axes[0]  # the panels share their axes
+    logarithmic_scale(axis, "y", True)
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=4, steps=[1, 2, 5, 10]))
+    subs = (1.0, 2.0, 5.0) if high < 200 * low else (1.0,)
+    axis.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
     return png(figure)
 
 

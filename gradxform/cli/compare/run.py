@@ -5,9 +5,10 @@ can be shown and a finished method be kept whatever happens afterwards; while on
 next ones are compiled.
 """
 
-import contextlib
+import functools
 import json
 import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,31 +159,31 @@ def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) 
     """Train the methods that the folder does not hold yet, keeping each as it finishes."""
     results: dict[str, Result] = {}
     failed: dict[str, str] = {}
-    sweeps: dict[str, Preparation] = {}
-    train, names, kept, interrupted = None, list(methods), folder / "results", False
+    sweeps: dict[str, Future] = {}
+    names, kept, interrupted = list(methods), folder / "results", False
+    tracer = ThreadPoolExecutor(1)  # traces the next methods while the devices train this one
+    train = functools.cache(lambda: training(experiment, methods))
 
-    def begin(name: str) -> Preparation:
-        nonlocal train
-        train = train or training(experiment, methods)
+    def begin(name: str) -> Future:
         if name not in sweeps:
-            sweeps[name] = prepared(experiment, methods[name], train, kept / name, progress)
+            make = lambda: prepared(experiment, methods[name], train(), kept / name, progress)  # noqa: E731
+            sweeps[name] = tracer.submit(make)
         return sweeps[name]
 
     try:
         for name in names:  # before anything is trained, all that is kept must be sound
-            if (kept / name / "sweep.json").exists() and begin(name).complete():
-                results[name] = result_of(experiment, methods[name], sweeps[name].finish())
+            if (kept / name / "sweep.json").exists() and begin(name).result().complete():
+                found = sweeps[name].result().finish()
+                results[name] = result_of(experiment, methods[name], found)
         for at, name in enumerate(names):
             if name in results:
                 progress.found(name)
                 continue
             progress.turn(name)
             try:
-                begin(name)
-                with contextlib.suppress(Exception):  # is raised at its turn
-                    for later in names[at + 1 : at + 1 + AHEAD]:
-                        begin(later)
-                result = train_method(experiment, methods[name], sweeps.pop(name))
+                for soon in names[at : at + 1 + AHEAD]:
+                    begin(soon)
+                result = train_method(experiment, methods[name], sweeps.pop(name).result())
             except Unsound:
                 raise
             except Exception as error:  # one that cannot train must not lose the others
@@ -197,4 +198,6 @@ def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) 
         interrupted = True
     except Unsound as error:
         raise Problem(str(error)) from error
+    finally:
+        tracer.shutdown(cancel_futures=True)
     return Outcome([results[name] for name in names if name in results], failed, interrupted)
