@@ -123,6 +123,8 @@ def _missing(owner: str, state, name: str, also=()) -> KeyError:
 
 def _last(hyper, step):
     """A number at the step of the last update; the first value before it."""
+    if not isinstance(hyper, Schedule | ByPath):
+        return hyper
     return at_step(hyper, jnp.maximum(jnp.asarray(step) - 1, 0))
 
 
@@ -173,17 +175,18 @@ def get(state, name: str, tx: Transform | None = None):
     Raises:
         KeyError: nothing has this name, or several things at one depth; it lists what there is.
     """
-    known = {} if tx is None else numbers(tx, state)
-    path = _locate("get", state, name, known)
+    known = {} if tx is None else {path: (x, step) for path, x, step in _numbers(tx, state, ())}
+    names = [*map("/".join, known)]
+    path = _locate("get", state, name, names)
     if path is not None:
         found = _at(state, path)
         return _last_of(state, path, found) if isinstance(found, Schedule | ByPath) else found
-    found = _find([tuple(path.split("/")) for path in known], name)
+    found = _find([*known], name)
     if len(found) == 1:
-        return known["/".join(found[0])]
+        return _last(*known[found[0]])
     if found:
         raise _ambiguous("get", name, found)
-    raise _missing("get", state, name, known)
+    raise _missing("get", state, name, names)
 
 
 def numbers(tx: Transform, state) -> dict[str, Any]:
@@ -201,7 +204,8 @@ def _numbers(tx, state, path: Path, made_from=None) -> Iterator[tuple]:
         made_from = None
     given = getattr(tx, "_dynamic", {})
     own = {name: x for name, x in given.items() if not holds_transforms(x)}
-    yield from (((*path, name), x, _step(state)) for name, x in own.items())
+    step = _step(state) if own else None
+    yield from (((*path, name), x, step) for name, x in own.items())
     if isinstance(tx, Leafwise) and made_from is None:
         yield from (((*path, name), x, state.step) for name, x in tx.hypers.items())
     if isinstance(tx, Named):

@@ -44,7 +44,7 @@ def experiment_of(**changes):
 def trained(experiment, name):
     """A method, trained in memory."""
     train = compare.training(experiment, METHODS)
-    sweep = compare.prepared(experiment, METHODS[name], train, None, None)
+    sweep = compare.prepared(train, experiment, METHODS[name], None, None)
     return compare.train_method(experiment, METHODS[name], sweep)
 
 

@@ -116,7 +116,7 @@ def training(experiment: Experiment, methods: dict):
     return train
 
 
-def prepared(experiment: Experiment, method, train, out: Path | None, progress) -> Preparation:
+def prepared(train, experiment: Experiment, method, out: Path | None, progress) -> Preparation:
     """The sweep of a method, its programs on their way through the compiler."""
     settings = experiment.settings
     seeds = [float(seed) for seed in range(settings.seeds)]
@@ -166,8 +166,8 @@ def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) 
 
     def begin(name: str) -> Future:
         if name not in sweeps:
-            make = lambda: prepared(experiment, methods[name], train(), kept / name, progress)  # noqa: E731
-            sweeps[name] = tracer.submit(make)
+            given = experiment, methods[name], kept / name, progress
+            sweeps[name] = tracer.submit(lambda: prepared(train(), *given))
         return sweeps[name]
 
     try:
