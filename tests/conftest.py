@@ -4,6 +4,7 @@ Most of their time is compilation, so XLA compiles without its optimisations, un
 how to compile: .ci/run runs the slow tail as users compile.
 """
 
+import gc
 import importlib.util
 import mmap
 import os
@@ -42,6 +43,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+gc.set_threshold(50_000, 20, 50)  # tracing makes many objects and few cycles
 
 
 @pytest.fixture

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
+import jax
 import pytest
 
 from gradxform.cli import main as cli
 from gradxform.cli.problems import Problem
+from gradxform.cli.running import keep_programs
 from gradxform.cli.settings import Settings, flag
 
 
@@ -48,6 +51,25 @@ def test_two_targets_are_refused(capsys):
     assert "--target-loss: not allowed with argument --target-accuracy" in capsys.readouterr().err
 
 
+def test_programs_are_kept_in_a_folder_for_this_kind_of_processor(tmp_path, monkeypatch):
+    names = ["cache_dir", "min_compile_time_secs", "min_entry_size_bytes"]
+    names = ["jax_compilation_cache_dir", *(f"jax_persistent_cache_{x}" for x in names[1:])]
+    before = {name: getattr(jax.config, name) for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        keep_programs()
+        kept = Path(str(jax.config.jax_compilation_cache_dir))
+        assert kept.parent == tmp_path / "gradxform" / "programs"
+        jax.config.update("jax_compilation_cache_dir", "chosen by the user")
+        keep_programs()
+        assert jax.config.jax_compilation_cache_dir == "chosen by the user"
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+@pytest.mark.slow
 def test_compiled_programs_are_kept_in_the_cache_folder_unless_asked_not_to(tmp_path):
     command = "compare --data wine --methods sgd --learning-rates 0.1 --seeds 1 --epochs 1"
     words = [sys.executable, "-m", "gradxform", *command.split(), "--hidden", "4", "--quiet"]

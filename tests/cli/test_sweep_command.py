@@ -153,15 +153,18 @@ def test_axes():
     assert isinstance(parse_axis("lr", [1, 2], True), Distribution)
 
 
-def test_a_schedule_takes_the_rate_as_its_peak():
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=pytest.mark.slow) for x in ("cosine", "step")] + ["warmup_cosine"],
+)
+def test_a_schedule_takes_the_rate_as_its_peak(name):
     """With a schedule, `learning_rate` sweeps its first or highest value."""
-    for name in ("cosine", "warmup_cosine", "step"):
-        given = {"data": "wine", "schedule": name, "epochs": 2, "axes": ["learning_rate=0.1,0.2"]}
-        experiment = Swept(Experiment.of(Settings.of("sweep", given)))
-        found = sweep(experiment.train(), experiment.space())
-        assert len(found.groups) == 1
-        assert found.scores.shape == (2,)
-        assert found.history["train_loss"][0, -1] != found.history["train_loss"][1, -1]
+    given = {"data": "wine", "schedule": name, "epochs": 2, "axes": ["learning_rate=0.1,0.2"]}
+    experiment = Swept(Experiment.of(Settings.of("sweep", given)))
+    found = sweep(experiment.train(), experiment.space())
+    assert len(found.groups) == 1
+    assert found.scores.shape == (2,)
+    assert found.history["train_loss"][0, -1] != found.history["train_loss"][1, -1]
 
 
 def test_pictures_of_odd_sweeps():
