@@ -120,9 +120,12 @@ def constant_schedule_is_constant(tx, extra):
 
 
 def uniform_table_is_constant(tx, extra):
-    """With a table that gives every path the same number it does the same, bit for bit."""
+    """With a table that gives every path the same number it does the same, but for the rounding of
+    another program.
+    """
     tables = _replace_numbers(tx, lambda x: by_path({"a/**": x, "**": x}))
-    assert_same(_jit_train(tables, tree(), extra)[0], _trained(tx, extra)[0], "uniform tables")
+    got, expected = _jit_train(tables, tree(), extra)[0], _trained(tx, extra)[0]
+    assert_close(got, expected, "uniform tables", rtol=1e-6, atol=1e-7)
 
 
 def _jit_train(tx, params, extra):
