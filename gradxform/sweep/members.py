@@ -99,12 +99,12 @@ def positions(tree) -> dict[Path, int]:
     return {tuple(keystr((k,), simple=True) for k in path): i for i, (path, _) in enumerate(flat)}
 
 
-def bounded(node, path: Path) -> bool:
-    """Whether the number at the path has a finite upper bound by its type, as `b1` in [0, 1)."""
+def interval(node, path: Path) -> Range | None:
+    """The interval of the number at the path by its type, as [0, 1) is that of `b1`."""
     for name in path[:-1]:
         node = children(node)[name]
     kind = node._function.converters.get(path[-1]) if isinstance(node, Call) else None
-    return isinstance(kind, Range) and bool(np.isfinite(kind.high))
+    return kind if isinstance(kind, Range) else None
 
 
 class Arguments:
@@ -226,13 +226,11 @@ class Group:
         """The arrays that all members share."""
         return tuple(self.leaves[i] for i in self.shared)
 
-    def bounded(self) -> tuple[bool, ...]:
-        """Which of the varying numbers have a finite upper bound, as a decay rate has, by their
-        type.
-        """
+    def intervals(self) -> tuple[Range | None, ...]:
+        """The interval of each varying number by its type, where it has one."""
         tree = self.treedef.unflatten(self.leaves)
         where = {i: path for path, i in positions(tree).items()}
-        return tuple(bounded(tree, where[i]) for i in self.varying)
+        return tuple(interval(tree, where[i]) for i in self.varying)
 
     @property
     def description(self) -> str:

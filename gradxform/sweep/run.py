@@ -3,8 +3,9 @@ finished.
 """
 
 import contextlib
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -16,8 +17,9 @@ from gradxform.sweep.members import Arguments, group
 from gradxform.sweep.result import SweepResult, Trial, better
 from gradxform.sweep.search import Halving, Population, Task, Tasks
 from gradxform.sweep.space import Setting, as_space, unlabelled
-from gradxform.sweep.store import Folder, Memory, digest, fingerprint, flat, within
+from gradxform.sweep.store import DELETE, Folder, Memory, Unsound, digest, fingerprint, flat, within
 from gradxform.sweep.stretches import PausePlan, Progress, notes, restored, run_task
+from gradxform.train.batches import whole
 
 AHEAD = 2  # structures whose programs are compiled while another trains
 
@@ -27,6 +29,7 @@ def sweep(
     chunk: int | None = None, memory: float | None = None, devices: int | Sequence | None = None,
     every: int | None = None, halving: Halving | None = None, population: Population | None = None,
     progress: Progress | None = None, patience: float = 600.0,
+    process: tuple[int, int] | None = None,
 ) -> SweepResult:  # fmt: skip
     """Train every member of a space: a function of its arguments, at the values that each setting
     names.
@@ -41,8 +44,8 @@ def sweep(
     `jax.random.fold_in(key, seed)`.
 
     With `out`, every finished chunk is kept in that folder, and the same call goes on where an
-    earlier one was stopped. Under `jax.distributed`, processes that share the folder share the
-    work, and each returns the whole result.
+    earlier one was stopped. Processes that share the folder share the work, and each returns the
+    whole result; they talk to each other through the folder alone.
 
     >>> from gradxform.sweep import grid, sweep
     >>> def train(tx=gx.sgd(0.1)):
@@ -63,23 +66,27 @@ def sweep(
         halving: compare members at rungs, and go on with the best.
         population: let the members of each chunk evolve: population-based training.
         progress: is told what happens; `gradxform.cli.sweep.live` shows it.
-        patience: seconds to wait for a sign of life from another process.
+        patience: seconds to wait for a sign of life from another process: one that trains gives
+            one every five seconds, however long its chunk takes.
+        process: (which one this is, of how many), counted from 0; by default as `jax.distributed`
+            has it.
 
     Memory: the parameters of all members without `out`; of one chunk with it.
     Raises:
         KeyError: a name that nothing has, with the candidates.
         ValueError: a number out of range; a folder or file that holds another sweep, or is damaged.
+        TimeoutError: another process gives no sign of life.
     """
     return prepare(
         train, space, metric=metric, mode=mode, out=out, chunk=chunk, memory=memory,
         devices=devices, every=every, halving=halving, population=population, progress=progress,
-        patience=patience,
+        patience=patience, process=process,
     ).finish()  # fmt: skip
 
 
 def prepare(
     train, space, *, metric=None, mode=None, out=None, chunk=None, memory=None, devices=None,
-    every=None, halving=None, population=None, progress=None, patience=600.0,
+    every=None, halving=None, population=None, progress=None, patience=600.0, process=None,
 ) -> "Preparation":  # fmt: skip
     """A sweep whose arguments are checked and whose first programs are being compiled; `finish()`
     trains it.
@@ -87,26 +94,45 @@ def prepare(
     space = as_space(space)
     if not len(space):
         raise ValueError("sweep: the space has no settings")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"sweep: chunk must be at least 1; got {chunk}")
+    for name, x in (("chunk", chunk), ("every", every)):
+        if x is not None:
+            whole(f"sweep: {name}", x)
+    for name, x in (("memory", memory), ("patience", patience)):
+        if x is not None and not (isinstance(x, int | float) and x > 0):
+            raise ValueError(f"sweep: {name} must be a positive number; got {x!r}")
+    if mode not in (None, "min", "max"):
+        raise ValueError(f'sweep: mode must be "min" or "max"; got {mode!r}')
     if halving and population:
         raise ValueError("sweep: halving drops members and a population copies them; choose one")
-    if jax.process_count() > 1 and out is None:
-        raise ValueError(f"sweep: {jax.process_count()} processes need out=, a folder they share")
+    for schedule in filter(None, (halving, population)):
+        schedule.check()
+    index, count = process or (jax.process_index(), jax.process_count())
+    if not 0 <= whole("sweep: process", index, 0) < whole("sweep: processes", count):
+        raise ValueError(f"sweep: process must be (index, count), index below count; got {process}")
+    if count > 1 and out is None:
+        raise ValueError(f"sweep: {count} processes need out=, a folder they share")
+    if out is not None and not os.fspath(out):
+        raise ValueError('sweep: out must name a folder, such as "."; got an empty text')
     arguments = Arguments(train)
     groups, kept = group(arguments, space), out is not None
     engines = [Engine(train, some, _devices(devices), kept) for some in groups]
-    store = Memory() if out is None else Folder(out, patience)
+    store = Memory() if out is None else Folder(out, patience, index)
     pauses = PausePlan(every, halving, population, progress or Progress())
-    return Preparation(arguments, space, engines, store, pauses, (metric, mode), chunk, memory)
+    judged, many = (metric, mode), (index, count)
+    return Preparation(arguments, space, engines, store, pauses, judged, chunk, memory, many)
 
 
 def _devices(devices) -> list:
     local = jax.local_devices()
-    if devices is None or isinstance(devices, int):
-        if devices is not None and not 1 <= devices <= len(local):
+    if devices is None:
+        return local
+    if isinstance(devices, int):
+        if isinstance(devices, bool) or not 1 <= devices <= len(local):
             raise ValueError(f"sweep: devices must lie between 1 and {len(local)}; got {devices}")
         return local[:devices]
+    if not devices or not all(isinstance(x, jax.Device) for x in devices):
+        must = "must be a number, or a list of at least one device of jax.local_devices()"
+        raise ValueError(f"sweep: devices {must}; got {devices!r}")
     return list(devices)
 
 
@@ -117,12 +143,13 @@ class Preparation:
 
     def __init__(
         self, arguments: Arguments, space, engines: list[Engine], store: Memory, pauses: PausePlan,
-        judged: tuple, chunk: int | None, memory: float | None,
+        judged: tuple, chunk: int | None, memory: float | None, process: tuple[int, int],
     ):  # fmt: skip
         self.arguments, self.space, self.engines, self.store = arguments, space, engines, store
         self.pauses, self.progress, self.chunk, self.memory = pauses, pauses.progress, chunk, memory
         self.metric, self.mode = judged
-        self.process, self.processes = jax.process_index(), jax.process_count()
+        self.process, self.processes = process
+        self.known: dict[str, Task] = {}
         self.summaries: dict[str, Trial] = {}
         if not self.store.planned:
             self.compile_ahead(0)
@@ -147,21 +174,35 @@ class Preparation:
         """
         if not self.store.planned:
             return False
-        chunks = self.store.open(self.plan(), self.process == 0)["chunks"]
-        return all(self.store.has(task.name) for task in self._tasks(chunks))
+        return all(self.store.has(task.name) for task in self._named(self._tasks(self.chunks())))
 
     def finish(self) -> SweepResult:
         """Train what is not finished, and put everything together."""
         began, groups = time.perf_counter(), [e.group for e in self.engines]
         compiled = sum(e.compile_seconds for e in self.engines)
-        plan = self.store.open(self.plan(), self.process == 0)
+        chunks = self.chunks()
         self.progress.begin(len(self.space), notes(groups))
-        trials = {name: self.summary(name) for name in self.run_tasks(plan["chunks"])}
+        trials = {name: self.summary(name) for name in self.run_tasks(chunks)}
         return SweepResult.of(
             self.arguments, self.space, groups, trials, self.store,
             lambda g: self.engines[g].member.params, self.metric, self.mode,
             time.perf_counter() - began + compiled, sum(e.compile_seconds for e in self.engines),
         )  # fmt: skip
+
+    def chunks(self) -> list[tuple[int, list[int]]]:
+        """The chunks of the plan that counts: the one on disk, if there is one.
+
+        Raises:
+            Unsound: the folder holds another sweep, or its plan is no partition of the members.
+        """
+        with contextlib.nullcontext() if self.store.planned else self.store.alive():
+            plan = self.plan()
+        chunks = self.store.open(plan, self.process == 0)["chunks"]
+        held = sorted((g, i) for g, positions in chunks for i in positions)
+        members = [(g, i) for g, e in enumerate(self.engines) for i in range(len(e.group.members))]
+        if held != members or not all(positions for _, positions in chunks):
+            raise self.store.damaged("its chunks do not hold every member once")
+        return chunks
 
     def plan(self) -> dict:
         """What identifies the sweep, and its chunks: cut so that each fits, and every process has
@@ -203,7 +244,7 @@ class Preparation:
             self.progress.note(f"{len(chunks)} populations: {why}")
         tasks = self._tasks(chunks)
         names: list[str] = []
-        for turn, task in enumerate(tasks):
+        for turn, task in enumerate(self._named(tasks)):
             names.append(task.name)
             if self.store.has(task.name):
                 self.summary(task.name)  # raises here if it is not sound
@@ -211,9 +252,16 @@ class Preparation:
             elif turn % self.processes == self.process:
                 self.compile_ahead(task.group, tasks.width)
                 size = tasks.width[task.group] if task.rung == 0 else len(task.positions)
-                self.carry_out(task, size)
+                with self.store.alive():
+                    self.carry_out(task, size)
         self.store.wait(names)
         return names
+
+    def _named(self, tasks: Iterable[Task]) -> Iterator[Task]:
+        """The tasks, each known by its name before it is carried out or read back."""
+        for task in tasks:
+            self.known[task.name] = task
+            yield task
 
     def _tasks(self, chunks) -> Tasks:
         judge = lambda trial: trial.goodness(self.metric, self.mode)  # noqa: E731
@@ -259,15 +307,19 @@ class Preparation:
     def summary(self, name: str) -> Trial:
         """What is known of the members of a finished task, but for their parameters."""
         if name not in self.summaries:
-            arrays = self.store.load(name)
+            arrays, task = self.store.load(name), self.known[name]
             history, numbers = within("history/", arrays), within("numbers/", arrays)
             try:
-                self.summaries[name] = Trial(
+                found = Trial(
                     int(arrays["group"][0]), arrays["position"], arrays["ran"], arrays["active"],
                     history, list(numbers.values()), arrays["seconds"],
                 )  # fmt: skip
             except (KeyError, IndexError) as error:
-                raise ValueError(f"{name}: this chunk lacks {error}") from error
+                raise Unsound(f"{self.store.file(name)} lacks {error}; {DELETE}") from error
+            if (found.group, found.positions.tolist()) != (task.group, task.positions.tolist()):
+                other = "holds other members than the plan gives it: it was cut otherwise"
+                raise Unsound(f"{self.store.file(name)} {other}; {DELETE}")
+            self.summaries[name] = found
         self._choose_metric(list(self.summaries[name].history))
         return self.summaries[name]
 
@@ -278,8 +330,6 @@ class Preparation:
         if self.metric not in names:
             raise KeyError(f"sweep: metric {self.metric!r} is not among {names}")
         self.mode = self.mode or ("max" if "accuracy" in self.metric else "min")
-        if self.mode not in ("min", "max"):
-            raise ValueError(f'sweep: mode must be "min" or "max"; got {self.mode!r}')
 
 
 def _plain_key(x):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradxform.sweep.result import Trial
+from gradxform.train.batches import whole
 
 
 class Task(NamedTuple):
@@ -34,7 +35,7 @@ class Task(NamedTuple):
 
 def rungs(first: int, steps: int, factor: int = 3) -> tuple[int, ...]:
     """first, first · factor, first · factor², … below the number of steps."""
-    found = []
+    found, first, factor = [], whole("rungs: first", first), whole("rungs: factor", factor, 2)
     while first < steps:
         found.append(first)
         first *= factor
@@ -56,11 +57,13 @@ class Halving:
     keep: float = 1 / 3
     wait: bool = True
 
-    def check(self, steps: int) -> "Halving":
-        """Return self, or raise ValueError for what cannot be."""
-        rungs = (0, *self.rungs, steps)
+    def check(self, steps: int | None = None) -> "Halving":
+        """Return self, or raise ValueError for what cannot be, as far as the steps are known."""
+        rungs = (0, *self.rungs, *([] if steps is None else [steps]))
+        for rung in self.rungs:
+            whole("halving: rungs", rung)
         if not self.rungs or any(b <= a for a, b in pairwise(rungs)):
-            must = f"ascend from 1 to less than the {steps} steps"
+            must = f"ascend from 1 to less than {'' if steps is None else f'the {steps} '}steps"
             raise ValueError(f"halving: rungs must {must}; got {self.rungs}")
         if not 0 < self.keep < 1:
             raise ValueError(f"halving: keep must lie in (0, 1); got {self.keep}")
@@ -182,13 +185,16 @@ class Population:
     share: float = 0.2
     factors: tuple[float, ...] = (0.8, 1.25)
 
-    def check(self, steps: int) -> "Population":
-        """Return self, or raise ValueError for what cannot be."""
-        if not 1 <= self.every <= steps:
-            must = f"lie between 1 and the {steps} steps"
+    def check(self, steps: int | None = None) -> "Population":
+        """Return self, or raise ValueError for what cannot be, as far as the steps are known."""
+        if whole("population: every", self.every, 0) < 1 or self.every > (steps or self.every):
+            must = f"lie between 1 and the {'' if steps is None else f'{steps} '}steps"
             raise ValueError(f"population: every must {must}; got {self.every}")
         if not 0 < self.share <= 0.5:
             raise ValueError(f"population: share must lie in (0, 0.5]; got {self.share}")
+        if not self.factors or not all(0 < x < float("inf") for x in self.factors):
+            must = "hold positive, finite numbers"
+            raise ValueError(f"population: factors must {must}; got {self.factors}")
         return self
 
 

@@ -3,14 +3,17 @@ back only if sound.
 
 OUT/sweep.json            what is swept: its fingerprint, and how it is cut into chunks
 OUT/chunks/0-00007.npz    chunk 7 of rung 0: members, metrics, parameters
+OUT/chunks/.2.alive       while process 2 trains: touched every few seconds
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import re
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from gradxform.display.code import plain
 from gradxform.numerics import is_key
 
 FORMAT = 2
+DELETE = "delete it to train its members again"
+BEAT = 5.0  # seconds between two signs of life, or less where others wait for less
 
 
 class Unsound(ValueError):
@@ -65,6 +70,14 @@ class Memory:
         """The plan to follow."""
         return plan
 
+    def file(self, name: str) -> Path:
+        """Where a chunk is kept."""
+        return Path(name)
+
+    def alive(self) -> contextlib.AbstractContextManager:
+        """Around what may take long: gives signs of life to processes that wait for this one."""
+        return contextlib.nullcontext()
+
     def has(self, name: str) -> bool:
         """Whether a chunk is finished."""
         return name in self.kept
@@ -78,6 +91,10 @@ class Memory:
         rest.
         """
         return within(only, self.kept[name])
+
+    def damaged(self, why: str) -> Unsound:
+        """The error of a plan that cannot be followed."""
+        return Unsound(f"sweep: {why}")
 
     def wait(self, names: list[str]):
         """Return when all these chunks are finished."""
@@ -94,8 +111,9 @@ def within(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 class Folder(Memory):
     """Keeps everything in a folder, which several processes may share."""
 
-    def __init__(self, path, patience: float = 600.0):
-        self.path, self.patience = Path(path), patience
+    def __init__(self, path, patience: float = 600.0, process: int = 0):
+        self.path, self.patience, self.process = Path(path), patience, process
+        self.chunks = self.path / "chunks"
         self.fingerprint = ""
 
     @property
@@ -117,31 +135,67 @@ class Folder(Memory):
         file = self.file_of_plan
         plan = {"format": FORMAT, **plan}
         self.fingerprint = plan["fingerprint"]
+        self.chunks.mkdir(parents=True, exist_ok=True)
         if first and not file.exists():
-            (self.path / "chunks").mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(plan, indent=1).encode())
+            with contextlib.suppress(FileExistsError):  # another sweep was quicker: its cut counts
+                write_atomically(file, json.dumps(plan, indent=1).encode(), over=False)
         self._until(file.exists, f"{file} to appear")
         try:
             kept = json.loads(file.read_text())
             changed = [k for k in ("format", "fingerprint") if kept[k] != plan[k]]
             kept["chunks"] = [(int(g), [int(i) for i in members]) for g, members in kept["chunks"]]
         except (ValueError, KeyError, TypeError, OSError) as error:
-            advice = "choose another folder, or delete this one"
-            raise Unsound(f"{file} is damaged ({error}); {advice}") from error
+            raise self.damaged(str(error)) from error
         if changed:
             new, old = plan["facts"], kept.get("facts", {})
             facts = ", ".join(sorted(k for k in {**new, **old} if new.get(k) != old.get(k)))
             what = f"(it differs in: {facts or 'the program'}); choose another folder"
             raise Unsound(f"{self.path} holds another sweep {what}")
-        # A process that was killed while it wrote has left a part.
-        for part in (self.path / "chunks").glob(".*.part") if first else ():
-            if time.time() - part.stat().st_mtime > self.patience:
-                part.unlink(missing_ok=True)
+        if first:
+            self._sweep_up()
         return kept
 
-    def file(self, name: str) -> Path:
-        """Where a chunk is kept."""
-        return self.path / "chunks" / f"{name}.npz"
+    def damaged(self, why):
+        advice = f"choose another folder, or delete all of {self.path}"
+        return Unsound(f"{self.file_of_plan} is damaged ({why}); {advice}")
+
+    def _sweep_up(self):
+        """Remove what processes that were killed while they wrote have left, by the file system's
+        own clock.
+        """
+        parts = list(self.chunks.glob(".*.part"))
+        with self.alive() if parts else contextlib.nullcontext():
+            for part in parts:
+                with contextlib.suppress(FileNotFoundError):
+                    if self._sign.stat().st_mtime - part.stat().st_mtime > self.patience:
+                        part.unlink()
+
+    @property
+    def _sign(self) -> Path:
+        return self.chunks / f".{self.process}.alive"
+
+    @contextlib.contextmanager
+    def alive(self):
+        sign, over = self._sign, threading.Event()
+
+        def beat():
+            while not over.wait(min(BEAT, self.patience / 4)):
+                with contextlib.suppress(OSError):  # of a full disk, what is kept next will tell
+                    sign.touch()
+
+        self.chunks.mkdir(parents=True, exist_ok=True)
+        sign.touch()
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            sign.unlink(missing_ok=True)
+
+    def file(self, name):
+        return self.chunks / f"{name}.npz"
 
     def has(self, name):
         return self.file(name).exists()
@@ -165,7 +219,7 @@ class Folder(Memory):
         Raises:
             Unsound: the file is damaged, or belongs to another sweep.
         """
-        path, advice = self.file(name), "delete it to train its members again"
+        path = self.file(name)
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 facts = json.loads(str(file["facts"]))
@@ -174,35 +228,44 @@ class Folder(Memory):
             arrays = {k: x.view(np.dtype(facts["dtypes"][k])) for k, x in raw.items()}
         except Exception as error:  # a damaged archive fails in as many ways as there are bytes
             why = f"{type(error).__name__}: {error}"
-            raise Unsound(f"{path} is damaged ({why}); {advice}") from error
+            raise Unsound(f"{path} is damaged ({why}); {DELETE}") from error
         chunk = facts.get("chunk")
         if (facts.get("fingerprint"), chunk) != (self.fingerprint, name):
-            raise Unsound(f"{path} belongs to another sweep or chunk ({chunk}); {advice}")
+            raise Unsound(f"{path} belongs to another sweep or chunk ({chunk}); {DELETE}")
         if not sound:
-            raise Unsound(f"{path} is damaged (its contents do not match their digest); {advice}")
+            raise Unsound(f"{path} is damaged (its contents do not match their digest); {DELETE}")
         return within(only, arrays)
 
     def wait(self, names):
-        """Return when all these chunks are finished, or raise TimeoutError when none comes for
-        `patience` seconds.
+        """Return when all these chunks are finished, or raise TimeoutError when no process has
+        given a sign of life for `patience` seconds.
         """
         for name in names:
             self._until(self.file(name).exists, f"chunk {name}, which another process trains")
 
     def _until(self, holds, what: str):
-        known, since = self._count(), time.monotonic()
+        known, since = self._signs(), time.monotonic()
+        looked = since
         while not holds():
             time.sleep(0.02)
-            now = self._count()
-            if now != known:
-                known, since = now, time.monotonic()
-            if time.monotonic() - since > self.patience:
+            now = time.monotonic()
+            if now - looked < min(1.0, self.patience / 8):
+                continue
+            looked, signs = now, self._signs()
+            if signs != known:
+                known, since = signs, now
+            elif now - since > self.patience:
                 advice = "run the same sweep again to go on where it is"
-                raise TimeoutError(f"sweep: waited {self.patience:g} s for {what}; {advice}")
+                waited = f"waited {self.patience:g} s without a sign of life"
+                raise TimeoutError(f"sweep: {waited} for {what}; {advice}")
 
-    def _count(self) -> int:
-        chunks = self.path / "chunks"
-        return len(list(chunks.iterdir())) if chunks.exists() else 0
+    def _signs(self) -> dict[Path, int]:
+        """What changes while some process trains: the folder, and the signs of life in it."""
+        found = {}
+        for path in (self.chunks, *self.chunks.glob(".*.alive")):
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = path.stat().st_mtime_ns
+        return found
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
@@ -220,8 +283,10 @@ def fingerprint(*parts: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def write_atomically(path: Path, content: bytes):
-    """All of it or nothing, even if the process or the machine stops half-way."""
+def write_atomically(path: Path, content: bytes, over: bool = True):
+    """All of it or nothing, even if the process or the machine stops half-way; `over=False` raises
+    FileExistsError where there is such a file.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -229,7 +294,21 @@ def write_atomically(path: Path, content: bytes):
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        if over:
+            os.replace(temporary, path)
+        else:
+            _create(path, temporary, content)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _create(path: Path, temporary: str, content: bytes):
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with path.open("xb") as file:
+            file.write(content)
+    os.unlink(temporary)

@@ -120,17 +120,18 @@ _evolve = jax.jit(evolve, static_argnames=("share", "factors"))
 
 def _evolved(engine: Engine, population: Population, batched, carry, goodness, initial, step):
     """The batch after one evolution. What has an upper bound, as a decay rate has, stays below its
-    initial maximum.
+    initial maximum, and what has a positive lower one above that.
     """
     n, seeds = len(goodness), batched[1]
     key = jax.random.fold_in(jax.random.key(int(seeds[0])), step)
     members = jax.tree.map(lambda x: jnp.asarray(x)[:n], (carry, batched[0]))
-    high = tuple(
-        jnp.max(jnp.asarray(x[:n]), axis=0) if b else jnp.full(x.shape[1:], jnp.inf, x.dtype)
-        for x, b in zip(initial, engine.group.bounded(), strict=True)
-    )
-    goodness, share, factors = jnp.asarray(goodness, float), population.share, population.factors
-    grown = _evolve(key, goodness, *members, share=share, factors=factors, high=high)[:2]
+    kinds = engine.group.intervals()
+    ends = zip(initial, kinds, strict=True)
+    high = tuple(jnp.max(x[:n], axis=0) if k and np.isfinite(k.high) else None for x, k in ends)
+    low = tuple(k.low if k and k.low > 0 else None for k in kinds)
+    goodness = jnp.asarray(goodness, float)
+    how = {"share": population.share, "factors": tuple(map(float, population.factors))}
+    grown = _evolve(key, goodness, *members, **how, low=low, high=high)[:2]
     at = np.resize(np.arange(n), len(seeds))
     grown, numbers = jax.tree.map(lambda x: x[at], grown)
     grown = jax.device_put(grown, jax.tree.leaves(carry)[0].sharding)

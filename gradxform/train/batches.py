@@ -18,6 +18,19 @@ from gradxform.core.leaves import Tree, path_string
 __all__ = ["batches", "count", "partition", "scan_batches", "shuffle"]
 
 
+def whole(name: str, x, least: int = 1) -> int:
+    """A whole number known now, as a Python int; anything else is an error by name."""
+    try:
+        if isinstance(x, bool | np.bool_):
+            raise TypeError
+        number = operator.index(x)
+    except TypeError as error:  # a tracer or a float: shapes must be known before tracing
+        raise TypeError(f"{name} must be a Python integer; got {x!r}") from error
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}; got {number}")
+    return number
+
+
 def count(data):
     """Number of examples n: the length of the leading axis that all leaves share.
 
@@ -44,13 +57,7 @@ def count(data):
 
 def _cut(data, batch_size, drop_last):
     """(n, k): the number of examples and of full batches, both checked."""
-    n = count(data)
-    try:
-        size = operator.index(batch_size)
-    except TypeError as error:  # a tracer or a float: shapes must be known before tracing
-        raise TypeError(f"batch_size must be a Python integer; got {batch_size!r}") from error
-    if size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {size}")
+    n, size = count(data), whole("batch_size", batch_size)
     if drop_last and size > n:
         why = "so drop_last=True leaves no batch"
         raise ValueError(f"batch_size={size} exceeds the {n} examples, {why}")
