@@ -1,21 +1,32 @@
 """`python -m gradxform` is the command `gradxform`.
 
-`python -m gradxform --join HOST:PORT PROCESSES INDEX sweep ...` is one process of several. It joins
-the others before anything else is imported: JAX must not have looked at its devices by then.
+`python -m gradxform --child sweep ...` is one process of several that a command has started. It
+ends when that command does, whatever ended it, and leaves Ctrl-C to it.
 """
 
+import os
+import signal
 import sys
+import threading
 
-import jax
+
+def end_with_parent() -> None:
+    """End when the other end of standard input closes, as it does when its process ends."""
+
+    def wait():
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main(argv: list[str]) -> int:
-    """Join the other processes where there are any, then run the command; returns its exit code."""
-    if argv[:1] == ["--join"]:
-        _, coordinator, processes, index, *argv = argv
-        jax.distributed.initialize(
-            coordinator, int(processes), int(index), initialization_timeout=120
-        )
+    """Run the command and return its exit code."""
+    if argv[:1] == ["--child"]:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_with_parent()
+        argv = argv[1:]
     from gradxform.cli.main import main as command
 
     return command(argv)

@@ -5,7 +5,6 @@ prints.
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from dataclasses import fields
 from importlib import metadata
@@ -87,6 +86,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `gradxform list | head`; let the interpreter's last flush go nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (OSError, MemoryError) as error:  # a full disk, a name that is too long
+        where = getattr(error, "filename", None)
+        what = getattr(error, "strerror", None) or str(error) or "out of memory"
+        print(f"gradxform: error: {f'{where}: ' if where else ''}{what}", file=sys.stderr)
+        return 2
 
 
 def _run(arguments, command: str) -> int:
@@ -99,10 +103,6 @@ def _run(arguments, command: str) -> int:
     for module in ("flax", "rich", "matplotlib", *["pandas"] * (name == "sweep")):
         need(module)
     by_hand = running.started_by_hand(settings)
-    if by_hand and not need("jax").distributed.is_initialized():
-        words = shlex.split(command)[1:]
-        about = settings.coordinator, settings.processes, settings.process
-        return subprocess.run(running.one_process(*about, words), check=False).returncode
     if not settings.no_cache:
         running.keep_programs()
     path = Path(settings.out) if settings.out else running.default_folder(name, settings)
@@ -110,7 +110,13 @@ def _run(arguments, command: str) -> int:
         from gradxform.cli.compare.command import compare as job
     else:
         from gradxform.cli.sweep.command import sweep as job
-    return job(settings, path, command, by_hand)
+    try:
+        return job(settings, path, command, by_hand)
+    except KeyboardInterrupt:
+        kept = running.holds(path, name)
+        go_on = f"; what finished is kept: {running.resumed(command, path)}" if kept else ""
+        print(f"gradxform: interrupted{go_on}", file=sys.stderr)
+        return 130
 
 
 def version() -> str:

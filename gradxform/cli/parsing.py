@@ -10,6 +10,16 @@ from gradxform.cli.problems import Problem
 from gradxform.sweep import Distribution, choice, log_uniform, uniform
 
 
+MOST = 1_000_000  # values on an axis, and members
+
+
+def is_float32(x: float) -> bool:
+    """Whether a number is still finite, and not nothing, as a float32."""
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = np.float32(x)
+    return bool(np.isfinite(narrow)) and bool(narrow) == bool(x)
+
+
 def parse_methods(text: str) -> tuple[str, ...]:
     """The methods that `--methods` names: a comma-separated list, or `all`."""
     if text == "all":
@@ -27,15 +37,16 @@ def parse_learning_rates(text: str) -> tuple[float, ...]:
         if ":" in text:
             low, high, count = text.split(":")
             low, high, count = float(low), float(high), int(count)
-            if not (0 < low <= high < math.inf and count >= 1):
+            if not (0 < low <= high < math.inf and 1 <= count <= MOST):
                 raise bad
             rates = np.geomspace(low, high, count).tolist()
         else:
             rates = [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise bad from error
-    if not rates or not all(0 < rate < math.inf for rate in rates):
-        raise Problem(f"--learning-rates {text!r}: every rate must be positive and finite")
+    if not rates or not all(rate > 0 and is_float32(rate) for rate in rates):
+        must = "every rate must be positive and finite, in float32"
+        raise Problem(f"--learning-rates {text!r}: {must}")
     return tuple(sorted({float(f"{rate:.6g}") for rate in rates}))
 
 
@@ -58,11 +69,14 @@ def parse_rungs(text: str) -> tuple[int, ...]:
 def parse_axes(axes, drawn: bool) -> dict:
     """The axes of a sweep by name, from a table, or from texts `NAME=VALUES`."""
     if not isinstance(axes, dict):
-        parts = {text: text.partition("=") for text in axes}
-        for text, (name, _, values) in parts.items():
-            if not name.strip() or not values.strip():
+        given, axes = axes, {}
+        for text in given:
+            name, values = (part.strip() for part in text.partition("=")[::2])
+            if not name or not values:
                 raise Problem(f"--axis {text!r}: expected NAME=VALUES, such as b1=0.8,0.9")
-        axes = {name.strip(): values.strip() for name, _, values in parts.values()}
+            if name in axes:
+                raise Problem(f"--axis {name}: is given twice; write all values in one list")
+            axes[name] = values
     return {name: parse_axis(name, x, drawn) for name, x in axes.items()}
 
 
@@ -91,7 +105,7 @@ def parse_axis(name: str, x, drawn: bool) -> list | Distribution:
     except (ValueError, IndexError) as error:
         raise bad from error
     sound = len(parts) <= 3 and -math.inf < low <= high < math.inf and (even or low > 0)
-    if not sound or (count is None and not drawn) or (count is not None and count < 1):
+    if not sound or not (1 <= count <= MOST if count is not None else drawn):
         raise bad
     span = uniform(low, high) if even else log_uniform(low, high)
     if count is None:
@@ -102,9 +116,16 @@ def parse_axis(name: str, x, drawn: bool) -> list | Distribution:
 
 def _value(name: str, x):
     if name == "hidden":
-        return tuple(int(v) for v in (x if isinstance(x, list) else str(x).split("x")))
+        try:
+            return tuple(int(v) for v in (x if isinstance(x, list) else str(x).split("x")))
+        except (TypeError, ValueError) as error:
+            widths = "expected whole numbers, such as 32,64x64"
+            raise Problem(f"--axis {name}={x}: {widths}") from error
     if isinstance(x, str):
         for kind in (int, float):
             with contextlib.suppress(ValueError):
                 return kind(x)
+        return {"true": True, "false": False}.get(x.lower(), x)
+    if not isinstance(x, int | float):
+        raise Problem(f"--axis {name}: {x!r} is neither a number nor a text")
     return x

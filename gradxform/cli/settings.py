@@ -23,6 +23,7 @@ import numpy as np
 import gradxform as gx
 from gradxform.cli.methods import METHODS
 from gradxform.cli.parsing import (
+    is_float32,
     parse_axes,
     parse_hidden,
     parse_learning_rates,
@@ -35,6 +36,7 @@ TASKS = ("classification", "regression")
 INITS = ("default", "zeros", "constant", "xavier", "he")
 RATES = 9  # learning rates per method, unless --learning-rates says otherwise
 MAX_MEMBERS = 4096
+MOST_PROCESSES = 1024
 BOTH, COMPARE, SWEEP = ("compare", "sweep"), ("compare",), ("sweep",)
 DEFAULTS = {"compare": {}, "sweep": {"methods": ("adam",), "seeds": 1}}  # where they differ
 
@@ -58,7 +60,8 @@ SCHEDULES: dict[str, tuple[Callable, str]] = {
 
 
 COUNT = {"kind": int, "holds": (lambda x: x >= 1, "must be at least 1")}
-DECAY = lambda x: 0 <= x < math.inf, "must be finite and not negative"
+DECAY = lambda x: x >= 0 and is_float32(x), "must be finite and not negative, in float32"
+KINDS = {int: "a number, a whole one", float: "a number", bool: "true or false", str: "a text"}
 
 
 def option(group: str, metavar: str, text: str, default: Any = None, **more) -> Any:
@@ -153,7 +156,7 @@ class Settings:
         commands=COMPARE, fact=False)  # fmt: skip
     target_loss: float | None = _tried("L",
         "the same for the loss; by default, for regression, 1.1 × the best method's",
-        kind=float, holds=(lambda loss: loss > 0, "must be positive"),
+        kind=float, holds=(lambda loss: 0 < loss < math.inf, "must be positive and finite"),
         commands=COMPARE, fact=False)  # fmt: skip
     rungs: tuple[int, ...] = _tried("EPOCHS",
         "compare members after these epochs, such as 2,6, and let the best third go on",
@@ -162,11 +165,14 @@ class Settings:
     chunk: int | None = _running("N",
         "members trained at once (default: as many as fit into memory)",
         **COUNT)  # fmt: skip
-    processes: int = _running("N", "processes that share the work (default: 1)", 1, **COUNT)
+    processes: int = _running("N", "processes that share the work (default: 1)", 1, kind=int,
+        holds=(lambda n: 1 <= n <= MOST_PROCESSES,
+               f"must be at least 1 and at most {MOST_PROCESSES}"))  # fmt: skip
     process: int | None = _running("I", "which of them this is, where each is started by hand",
         kind=int)  # fmt: skip
-    coordinator: str | None = _running("HOST:PORT",
-        "the address of process 0, where each is started by hand")  # fmt: skip
+    wait: float = _running("SECONDS",
+        "how long to wait for a sign of life from another process (default: 600)", 600.0,
+        kind=float, holds=(lambda x: 0 < x < math.inf, "must be positive and finite"))  # fmt: skip
     no_cache: bool = _running("",
         "compile everything anew: neither read nor write the compiled programs "
         "that are kept in the user's cache folder", False, kind=bool)  # fmt: skip
@@ -188,10 +194,9 @@ class Settings:
         chosen["axes"] = axes[0] | axes[1]
         for about in fields(cls):
             parse, value = about.metadata["parse"], chosen.get(about.name)
-            if parse and isinstance(value, str):
-                chosen[about.name] = parse(value)
-            elif isinstance(value, list):
-                chosen[about.name] = tuple(value)
+            if parse and value is not None and not isinstance(value, tuple):  # a text, or of TOML
+                text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+                chosen[about.name] = parse(text)
         return cls(**chosen).check()
 
     def check(self) -> "Settings":
@@ -201,10 +206,10 @@ class Settings:
             among, holds = more["among"], more["holds"]
             if value is None:
                 continue
+            if not more["parse"] and not _is(value, more["kind"]):
+                raise Problem(f"{flag(about)} {value!r}: expected {KINDS[more['kind']]}")
             if among and value not in among:
                 raise unknown(flag(about), value, among)
-            if more["kind"] in (int, float) and not isinstance(value, int | float):
-                raise Problem(f"{flag(about)} {value!r}: expected a number")
             if holds and not holds[0](value):
                 shown = f"{value:g}" if isinstance(value, float) else value
                 raise Problem(f"{flag(about)} {holds[1]}; got {shown}")
@@ -222,6 +227,11 @@ class Settings:
             many = f"{members} members per method are more than {MAX_MEMBERS}"
             raise Problem(f"{many}; use fewer --seeds or --learning-rates")
         return self
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which process this is, of how many that share the work."""
+        return (0, 1) if self.process is None else (self.process, self.processes)
 
     def facts(self, digest: str) -> dict[str, Any]:
         """The choices that change a trained member, as JSON values, with hashes of the data and of
@@ -261,6 +271,14 @@ class Settings:
             decayed = gx.add_decayed_weights(decay, mask=is_kernel)
             tx = gx.chain(tx, gx.scale(-1.0), decayed, gx.scale(-1.0))
         return gx.chain(gx.add_decayed_weights(self.l2, mask=is_kernel), tx) if self.l2 else tx
+
+
+def _is(value, kind) -> bool:
+    """Whether a value is of the kind of its option; a whole number is a number too."""
+    if kind is list:
+        return True  # the axes, which were parsed
+    also = (int, float) if kind is float else kind
+    return isinstance(value, also) and (kind is bool or not isinstance(value, bool))
 
 
 def is_kernel(path: str, leaf) -> bool:

@@ -44,6 +44,5 @@ mine.toml holds the same options, and the axes in a table:
   b1 = [0.8, 0.9]
 
 several machines: run the same command on each, with --out in a folder that all share,
---processes N, --coordinator HOST:PORT (the address of the first one) and
---process 0, 1, ... N-1.""",
+--processes N and --process 0, 1, ... N-1.""",
 )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from gradxform.cli import live
 from gradxform.cli.compare.run import open_folder, run
-from gradxform.cli.compare.write import print_table, write
+from gradxform.cli.compare.write import FILES, print_table, write
 from gradxform.cli.experiment import Experiment
 from gradxform.cli.methods import METHODS
-from gradxform.cli.running import resumed, shared_out
+from gradxform.cli.running import claim, holds, resumed, shared_out
 from gradxform.cli.settings import Settings
 
 
@@ -17,9 +17,9 @@ def compare(settings: Settings, path: Path, command: str, by_hand: bool) -> int:
     """Train what is missing, write the report, and print the table."""
     experiment = Experiment.of(settings)
     methods = {name: METHODS[name] for name in settings.methods}
+    claim(path, "compare", settings, FILES)
     if not settings.process:  # the others find what it made
-        resume = settings.resume or (by_hand and (path / "settings.json").exists())
-        open_folder(path, settings.facts(experiment.data.digest()), resume)
+        open_folder(path, settings.facts(experiment.data.digest()), holds(path, "compare"))
     if settings.processes > 1 and not by_hand and not shared_out(settings, path, command):
         return 1
     with live.methods(list(methods), settings.epochs, settings.quiet) as shown:
@@ -34,8 +34,7 @@ def compare(settings: Settings, path: Path, command: str, by_hand: bool) -> int:
         print(f"gradxform: {reason}; {go_on}", file=sys.stderr)
         return 130 if outcome.interrupted else 1
     print_table(write(experiment, outcome, methods, path, command))
-    files = "report.html, table.csv, members.csv, sensitivity.png, curves.png"
-    print(f"\nWritten to {path}{os.sep}: {files}")
+    print(f"\nWritten to {path}{os.sep}: {', '.join(FILES)}")
     if outcome.interrupted:
         print(f"gradxform: interrupted; what finished is kept: {go_on}", file=sys.stderr)
         return 130

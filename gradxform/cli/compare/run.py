@@ -20,7 +20,6 @@ from gradxform.cli.compare.table import Result
 from gradxform.cli.experiment import Experiment, evaluate
 from gradxform.cli.live import Methods
 from gradxform.cli.problems import Problem
-from gradxform.cli.running import holds_results
 from gradxform.sweep import Paced, SweepResult, Unsound, grid
 from gradxform.sweep.run import AHEAD, Preparation, prepare
 from gradxform.sweep.store import write_atomically
@@ -40,21 +39,11 @@ class Outcome(NamedTuple):
 
 
 def open_folder(path: Path, facts: dict, resume: bool) -> None:
-    """Make the folder of a comparison, or go on with one that holds results of these settings."""
+    """Begin a comparison in its folder, or go on with one that holds results of these settings."""
     settings, facts = path / "settings.json", {"format": FORMAT, **facts}
-    if path.exists() and not path.is_dir():
-        raise Problem(f"--out {path}: is a file, not a folder")
-    if settings.exists() and not resume:
-        raise holds_results(path)
     if not resume:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomically(settings, json.dumps(facts, indent=1).encode())
-        except OSError as error:
-            raise Problem(f"--out {path}: cannot be written: {error.strerror}") from error
+        write_atomically(settings, json.dumps(facts, indent=1).encode())
         return
-    if not settings.exists():
-        raise Problem(f"--resume: {path} holds no comparison to go on with")
     try:
         before = json.loads(settings.read_text())
         names = [name for name in {**before, **facts} if before.get(name) != facts.get(name)]
@@ -124,6 +113,7 @@ def prepared(train, experiment: Experiment, method, out: Path | None, progress) 
     metric = "val_loss" if experiment.data.task == "regression" else "val_accuracy"
     space = grid(method=[method.name], learning_rate=rates, seed=seeds)
     how = {"metric": metric, "chunk": settings.chunk, "every": 1, "progress": progress}
+    how |= {"patience": settings.wait, "process": settings.share}
     return prepare(train, space, out=out, **how)
 
 
@@ -184,7 +174,7 @@ def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) 
                 for soon in names[at : at + 1 + AHEAD]:
                     begin(soon)
                 result = train_method(experiment, methods[name], sweeps.pop(name).result())
-            except Unsound:
+            except (Unsound, OSError):  # of the folder, not of the method
                 raise
             except Exception as error:  # one that cannot train must not lose the others
                 failed[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -10,6 +10,7 @@ from gradxform.cli.compare.wording import Context
 from gradxform.cli.experiment import Experiment
 from gradxform.cli.files import drawn, say, show_table, versions, write_files
 
+FILES = "report.html", "table.csv", "members.csv", "sensitivity.png", "curves.png"
 LEAST = ("test loss", "diverged", "validation", "rates that work", "epochs", "vs first")
 
 

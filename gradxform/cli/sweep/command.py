@@ -1,16 +1,17 @@
 """`gradxform sweep` from its settings to its exit code."""
 
 import os
-import sys
 from pathlib import Path
+
+import jax
 
 from gradxform.cli import live
 from gradxform.cli.experiment import Experiment
 from gradxform.cli.problems import Problem
-from gradxform.cli.running import holds_results, resumed, shared_out
+from gradxform.cli.running import claim, shared_out
 from gradxform.cli.settings import Settings
 from gradxform.cli.sweep.experiment import Swept
-from gradxform.cli.sweep.write import PICTURES, print_table, write
+from gradxform.cli.sweep.write import FILES, print_table, write
 from gradxform.sweep import Halving
 from gradxform.sweep.members import Arguments, group
 from gradxform.sweep.run import prepare
@@ -19,13 +20,9 @@ from gradxform.sweep.run import prepare
 def sweep(settings: Settings, path: Path, command: str, by_hand: bool) -> int:
     """Train what is missing, write the report, and print the best."""
     swept = Swept(Experiment.of(settings))
-    if (path / "sweep.json").exists() and not settings.resume and not by_hand:
-        raise holds_results(path)
-    if settings.resume and not by_hand and not path.exists():
-        raise Problem(f"--resume: {path} holds no sweep to go on with")
     try:
         return _sweep(swept, path, command, by_hand)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, jax.errors.JaxRuntimeError) as error:
         text = str(error.args[0] if error.args else error)
         raise Problem(text.removeprefix("sweep: ")) from error
 
@@ -33,18 +30,17 @@ def sweep(settings: Settings, path: Path, command: str, by_hand: bool) -> int:
 def _sweep(swept: Swept, path: Path, command: str, by_hand: bool) -> int:
     settings, base = swept.settings, swept.base
     space, train = swept.space(), swept.train()
-    group(Arguments(train), space)  # mistakes in names and numbers, before anything is started
+    groups = group(Arguments(train), space)  # mistakes in names and numbers, before all else
+    halving = Halving(settings.rungs) if settings.rungs else None
+    for some in groups if halving else ():
+        halving.check(some.fixed["epochs"])
+    claim(path, "sweep", settings, FILES)
     if settings.processes > 1 and not by_hand and not shared_out(settings, path, command):
         return 1
-    halving = Halving(settings.rungs) if settings.rungs else None
-    try:
-        with live.members(space, settings.quiet) as shown:
-            how = {"chunk": settings.chunk, "halving": halving, "progress": shown}
-            result = prepare(train, space, out=path, **how).finish()
-    except KeyboardInterrupt:
-        go_on = resumed(command, path)
-        print(f"gradxform: interrupted; what finished is kept: {go_on}", file=sys.stderr)
-        return 130
+    with live.members(space, settings.quiet) as shown:
+        how = {"chunk": settings.chunk, "halving": halving, "progress": shown}
+        how |= {"patience": settings.wait, "process": settings.share}
+        result = prepare(train, space, out=path, **how).finish()
     if settings.process:
         return 0
     best, test = int(result.order()[0]), None
@@ -59,6 +55,5 @@ def _sweep(swept: Swept, path: Path, command: str, by_hand: bool) -> int:
     title = f"Which numbers of {', '.join(settings.methods)} for {Path(settings.data).stem}?"
     write(result, path, title, command, facts, test)
     print_table(result, test)
-    pictures = ", ".join(f"{name}.png" for name in PICTURES)
-    print(f"\nWritten to {path}{os.sep}: report.html, members.csv, {pictures}")
+    print(f"\nWritten to {path}{os.sep}: {', '.join(FILES)}")
     return 0

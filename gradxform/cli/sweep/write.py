@@ -25,6 +25,7 @@ hyperparameters to its final metric, better ones standing out; thick with diamon
     "heat": ("The two that matter most", plots.heat, """The best final metric for each pair of
 values, whatever the other hyperparameters. Framed: the best; a cross: all diverged."""),
 }  # fmt: skip
+FILES = "report.html", "members.csv", *(f"{name}.png" for name in PICTURES)
 
 
 def write(
