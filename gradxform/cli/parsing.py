@@ -9,7 +9,7 @@ from gradxform.cli.methods import METHODS
 from gradxform.cli.problems import Problem
 from gradxform.sweep import Distribution, choice, log_uniform, uniform
 
-
+NUMBERS = "a list such as 0.8,0.9, or low:high:count, lin:low:high:count"
 MOST = 1_000_000  # values on an axis, and members
 
 
@@ -91,8 +91,7 @@ def parse_axis(name: str, x, drawn: bool) -> list | Distribution:
         return choice(values) if drawn else values
     text = str(x)
     ranges = ", or with --random low:high, lin:low:high" if drawn else ""
-    expected = f"a list such as 0.8,0.9, or low:high:count, lin:low:high:count{ranges}"
-    bad = Problem(f"--axis {name}={text}: expected {expected}")
+    bad = Problem(f"--axis {name}={text}: expected {NUMBERS}{ranges}")
     if ":" not in text:
         values = [_value(name, part.strip()) for part in text.split(",") if part.strip()]
         if not values:

@@ -23,6 +23,7 @@ import numpy as np
 import gradxform as gx
 from gradxform.cli.methods import METHODS
 from gradxform.cli.parsing import (
+    MOST,
     is_float32,
     parse_axes,
     parse_hidden,
@@ -146,7 +147,8 @@ class Settings:
         dict, kind=list, commands=SWEEP, fact=False, flag="--axis")  # fmt: skip
     random: int | None = _tried("N",
         "draw N settings instead of every combination; axes may be low:high",
-        **COUNT, commands=SWEEP, fact=False)  # fmt: skip
+        kind=int, holds=(lambda n: 1 <= n <= MOST, f"must be at least 1 and at most {MOST:,}"),
+        commands=SWEEP, fact=False)  # fmt: skip
     seeds: int = _tried("N",
         "initial parameters and batch orders to average over (default: 3; in a sweep, 1)",
         3, **COUNT)  # fmt: skip

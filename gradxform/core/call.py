@@ -7,6 +7,7 @@ value, pickles, stacks, batches and differentiates.
 """
 
 import dataclasses
+import difflib
 import inspect
 import typing
 from collections.abc import Callable
@@ -20,6 +21,31 @@ from jax.core import Tracer
 from gradxform.display.code import code, plain
 
 ARRAY = np.ndarray | np.generic | jax.Array
+
+# What arguments are called elsewhere, and here.
+NICKNAMES = {
+    "learning_rate": ("lr", "eta", "alpha", "step_size", "stepsize", "learningrate", "rate"),
+    "b1": ("beta1", "beta_1", "beta", "betas", "momentum"),
+    "b2": ("beta2", "beta_2", "betas", "rho"),
+    "momentum": ("b1", "beta", "beta1", "mu"),
+    "decay": ("rho", "alpha", "beta", "beta2", "b2", "gamma"),
+    "eps": ("epsilon",),
+    "weight_decay": ("wd", "l2"),
+    "max_norm": ("clip_norm", "clipnorm", "max_grad_norm"),
+    "key": ("seed", "rng"),
+}
+
+
+def meant(name: str, known) -> list[str]:
+    """Which of the known names somebody means by another one, if any."""
+    found = [k for k in known if name.lower() in NICKNAMES.get(k, ())][: 1 + (name == "betas")]
+    return found or difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+
+
+def _unknown(words: str, name: str, known) -> TypeError:
+    near = meant(name, known)
+    hint = f"; did you mean {' and '.join(near)}?" if near else ""
+    return TypeError(f"{words} {name!r}; it has {list(known)}{hint}")
 
 
 def _leaf_equal(a, b) -> bool:
@@ -141,7 +167,7 @@ class Call(Value):
         changes = {self._function.synonyms.get(name, name): x for name, x in changes.items()}
         unknown = [name for name in changes if name not in kept]
         if unknown:
-            raise TypeError(f"{self.name}: no argument named {unknown[0]!r}; it has {list(kept)}")
+            raise _unknown(f"{self.name}: no argument named", unknown[0], kept)
         if "convention" in changes:
             conventions = self._function.conventions
             parameters = inspect.signature(self._function).parameters
@@ -251,6 +277,8 @@ def _constructor(cls, function, leading: int, conventions: dict[str, dict]):
             if len(named) < len(kwargs):
                 same = sorted(kwargs.keys() & {*synonyms, *synonyms.values()})
                 raise TypeError(f"{' and '.join(same)} name one argument")
+            if unknown := [name for name in named if name not in public.parameters]:
+                raise _unknown("got an unexpected keyword argument", unknown[0], public.parameters)
             bound = public.bind(*args, **named)
         except TypeError as error:
             raise TypeError(f"{owner}: {error}") from None

@@ -195,13 +195,29 @@ def as_transform(x) -> Transform:
         return Foreign(x.init, x.update)
     if isinstance(x, tuple) and len(x) == 2 and all(map(callable, x)):
         return Foreign(*x)
-    must = "a part must be a transformation or an (init, update) pair"
-    raise TypeError(f"chain: {must}; got {code(x)}")
+    raise TypeError(f"chain: a part must be {PART}; {_instead(x)}")
+
+
+PART = "a transformation or an (init, update) pair"
+
+
+def _instead(x) -> str:
+    """What was given in place of a transformation, and what to write."""
+    if isinstance(x, list | tuple) and len(x) > 0 and all(hasattr(part, "update") for part in x):
+        return "got several in a list; pass them one by one: chain(*parts)"
+    if callable(x):
+        name = getattr(x, "__name__", "it")
+        return f"got the function {name}; call it: {name}(...)"
+    return f"got {code(x)}"
 
 
 def _add(key, p, u):
     dtype = wide_dtype(p.dtype, u.dtype)
     return (p.astype(dtype) + u.astype(dtype)).astype(p.dtype)
+
+
+def _alike(a, b) -> bool:
+    return jax.tree.structure(a) == jax.tree.structure(b)
 
 
 def apply_updates(params, updates):
@@ -210,6 +226,10 @@ def apply_updates(params, updates):
     Raises:
         ValueError: the trees differ in structure, or a leaf in shape, naming the path.
     """
+    for name, x, other in (("params", params, updates), ("updates", updates, params)):
+        if type(x) is tuple and len(x) == 2 and _alike(x[0], other) and not _alike(x, other):
+            write = "updates, state = tx.update(...), then apply_updates(params, updates)"
+            raise TypeError(f"apply_updates: {name} is the pair (updates, state); write {write}")
     u, p, treedef = check_updates("apply_updates", updates, params)
     assert p is not None
     present = [i for i, leaf in enumerate(u) if leaf is not None]
@@ -339,8 +359,7 @@ class AnyTransform:
         try:
             return as_transform(x)
         except TypeError:
-            wanted = "a transformation or an (init, update) pair"
-            raise TypeError(f"{owner}: {name} must be {wanted}; got {code(x)}") from None
+            raise TypeError(f"{owner}: {name} must be {PART}; {_instead(x)}") from None
 
 
 as_inner = AnyTransform()

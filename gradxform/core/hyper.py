@@ -5,6 +5,8 @@ The interval and the meaning of each hyperparameter are written once, in its typ
 annotated with these types; the check, the error message and the documentation come from there.
 """
 
+import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,9 +69,14 @@ class Range:
             return ByPath(x.patterns, values)
         if self.sequence and isinstance(x, list | tuple):
             return tuple(self.convert(owner, f"{name}[{i}]", v) for i, v in enumerate(x))
+        if isinstance(x, Schedule) and x.name == "constant_schedule":
+            self.convert(owner, name, x.value)
         if isinstance(x, Schedule | Tracer | jax.ShapeDtypeStruct):
             return x
         if callable(x) and not isinstance(x, Value):
+            if isinstance(x, type) or not _takes_a_step(x):
+                what = "a schedule is a function of the step"
+                raise TypeError(f"{owner}: {name}: {what}; got {code(x)}")
             return from_function(x)
         if isinstance(x, np.float64):
             x = float(x)  # a Python number to begin with: np.logspace hands these out
@@ -79,7 +86,11 @@ class Range:
         if not number:
             kinds = "a number, an array, a schedule or a by_path table"
             raise TypeError(f"{owner}: {name} must be {kinds}; got {code(x)}")
+        if isinstance(x, int) and abs(x) > sys.float_info.max:
+            raise ValueError(f"{owner}: {name} is too large for a float")
         array = np.asarray(x)
+        if not array.size:
+            raise ValueError(f"{owner}: {name} holds no number; got {code(x)}")
         if not self._contains(array):
             raise ValueError(f"{owner}: {name} must lie in {self.interval}; got {code(x)}")
         if self.integer:
@@ -87,6 +98,16 @@ class Range:
                 raise ValueError(f"{owner}: {name} must be a whole number; got {code(x)}")
             return int(x) if isinstance(x, float) else x
         return float(x) if isinstance(x, int) else x
+
+
+def _takes_a_step(function: Callable) -> bool:
+    try:
+        inspect.signature(function).bind(0)
+    except TypeError:
+        return False
+    except ValueError:  # some functions written in C do not tell
+        return True
+    return True
 
 
 class _DType:

@@ -243,6 +243,9 @@ def by_path(table: Mapping) -> ByPath:
     """
     if not table:
         raise ValueError("by_path: the table is empty")
+    if wrong := [k for k in table if not isinstance(k, str) and not callable(k)]:
+        must = "a pattern must be a text, or a predicate f(path, leaf)"
+        raise TypeError(f"by_path: {must}; got {code(wrong[0])}")
     called = {k: v for k, v in table.items() if callable(v) and not isinstance(v, Value)}
     values = {**table, **{k: from_function(v) for k, v in called.items()}}
     return ByPath(tuple(table), tuple(values.values()))

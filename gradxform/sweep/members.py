@@ -7,7 +7,6 @@ schedule, data): its leaves batch. Anything else (an int such as the batch size,
 function) is structure: each value is compiled by itself.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ import jax
 import numpy as np
 from jax.tree_util import keystr
 
-from gradxform.core.call import Call, Value
+from gradxform.core.call import Call, Value, meant
 from gradxform.core.hyper import Range
 from gradxform.display.code import code, plain
+from gradxform.numerics import is_key
 from gradxform.sweep.space import Setting, Space, unlabelled
 
 SEED = "seed"
@@ -74,8 +74,8 @@ def find(name: str, known: dict[Path, object]) -> Path:
     if shortest:
         raise KeyError(f"sweep: {name!r} may be {' or '.join(listed)}; write it in full")
     last = {path[-1]: ".".join(path) for path in known} | {text: text for text in listed}
-    near = difflib.get_close_matches(name, last, n=1, cutoff=0.6)
-    hint = f"; did you mean {last[near[0]]!r}?" if near else ""
+    near = meant(name, last)
+    hint = f"; did you mean {last[near[0]]!r}?" if near else "."
     more = f", … ({len(listed)} in all)" if len(listed) > LISTED else ""
     candidates = ", ".join(listed[:LISTED]) + more
     raise KeyError(f"sweep: nothing is named {name!r}{hint} Candidates: {candidates}")
@@ -126,12 +126,16 @@ class Arguments:
         """The arguments of a member but its key: whole ones first, so that a method is chosen
         before its numbers.
         """
+        if self.keyed and "key" in setting:
+            raise ValueError("sweep: a key is made from the member's seed; write seed=[0, 1, 2]")
         values = {name: unlabelled(x) for name, x in setting.items() if not self.is_seed(name)}
         args = self.base | {k: self._like_base(k, x) for k, x in values.items() if k in self.names}
         known = self.known_of(args)
-        inner = [name for name in values if name not in self.names]
+        inner, given = [name for name in values if name not in self.names], {}
         for name in sorted(inner, key=lambda name: name.count(".") + name.count("/")):
             path = find(name, known)
+            if given.setdefault(path, name) != name:
+                raise ValueError(f"sweep: {given[path]!r} and {name!r} are one number; give one")
             args = args | {path[0]: replaced(args[path[0]], path[1:], values[name])}
             known = self.known_of(args) if isinstance(values[name], Value) else known
         if missing := [name for name in self.names if name not in args and name != "key"]:
@@ -261,6 +265,8 @@ def group(arguments: Arguments, space: Space) -> list[Group]:
         if kinds not in similar:
             similar[kinds] = _Similar(arguments, setting)
         similar[kinds].add(arguments, member, setting)
+    for some in similar.values():
+        some.check()
     merged: dict[tuple, list[_Similar]] = {}
     for some in similar.values():
         merged.setdefault(some.structure, []).append(some)
@@ -304,20 +310,38 @@ class _Similar:
         self.structure = self.treedef, shapes, fixed
         self.members, self.seeds = [], []
         self.floats: dict[str, list[float]] = {name: [] for name in self.at}
-        self.checked: set[tuple[str, float]] = set()
 
     def add(self, arguments: Arguments, member: int, setting):
         self.members.append(member)
-        seed = setting.get(SEED, 0) if arguments.is_seed(SEED) else 0
-        if isinstance(seed, bool) or int(seed) != seed or seed < 0:
-            raise ValueError(f"sweep: seed must be a whole number of at least 0; got {seed!r}")
-        self.seeds.append(int(seed))
+        self.seeds.append(_seed(setting.get(SEED, 0)) if arguments.is_seed(SEED) else 0)
         for name, values in self.floats.items():
-            value = float(setting[name])
-            if (name, value) not in self.checked:  # raises outside the interval of its type
-                replaced(self.tree, self.paths[name], value)
-                self.checked.add((name, value))
-            values.append(value)
+            values.append(float(setting[name]))
+
+    def check(self):
+        """Raise for a number that its argument refuses, or that its dtype cannot hold."""
+        for name, values in self.floats.items():
+            distinct, dtype = list(dict.fromkeys(values)), _dtype(self.leaves[self.at[name]])
+            try:
+                replaced(self.tree, self.paths[name], np.array(distinct))
+            except (ValueError, TypeError):  # which of them it is, or that they go one by one only
+                for value in distinct:
+                    replaced(self.tree, self.paths[name], value)
+            with np.errstate(over="ignore", under="ignore"):
+                held = np.asarray(distinct, dtype)
+            lost = (np.isfinite(distinct) & ~np.isfinite(held)) | (
+                (held == 0) & np.array(distinct, bool)
+            )
+            if lost.any():
+                at = int(np.argmax(lost))
+                raise ValueError(f"sweep: {name}={distinct[at]:g} is {held[at]:g} in {held.dtype}")
+
+
+def _seed(x) -> int:
+    number = isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool)
+    if not number or not 0 <= x < 2**32 or int(x) != x:
+        must = "a whole number of at least 0, below 2**32"
+        raise ValueError(f"sweep: seed must be {must}; got {x!r}")
+    return int(x)
 
 
 def _dtype(x):
@@ -330,6 +354,10 @@ def _merge(arguments: Arguments, similar: list[_Similar]) -> Group:
         pairs = zip(first.leaves, some.leaves, strict=True)
         differ |= {i for i, (a, b) in enumerate(pairs) if not _same(a, b)}
     varying = tuple(sorted(differ))
+    for path, i in positions(first.tree).items():
+        if i in differ and is_key(first.leaves[i]):
+            name = ".".join(path)
+            raise TypeError(f"sweep: {name} is a key, in which members cannot differ; use seed")
     members = np.concatenate([some.members for some in similar])
     seeds = np.concatenate([some.seeds for some in similar]).astype(np.uint32)
     order = np.argsort(members, kind="stable")

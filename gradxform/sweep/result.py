@@ -223,9 +223,10 @@ class SweepResult:
         whether it diverged.
         """
         finals = {name: last(x, self.steps) for name, x in self.history.items()}
+        names = self.space.names
         return [
             {"member": i}
-            | {name: shown(setting.get(name)) for name in self.space.names}
+            | {name: shown(setting.get(name)) for name in names}
             | {name: float(x[i]) for name, x in finals.items()}
             | {"steps": int(self.steps[i]), "diverged": bool(self.diverged[i])}
             for i, setting in enumerate(self.space)
@@ -250,7 +251,7 @@ class SweepResult:
         """
         ranks = np.empty(len(self))
         ranks[self.order()] = np.arange(len(self))
-        found = {}
+        found, final = {}, self.scores
         for name in self.space.names:
             values = [shown(setting.get(name)) for setting in self.space]
             kept = [i for i, v in enumerate(values) if v is not None]
@@ -258,7 +259,7 @@ class SweepResult:
             for label, inside in _bins([values[i] for i in kept]):
                 at = np.array([kept[j] for j in inside])
                 alive = at[~self.diverged[at]]
-                scores = self.scores[alive] if len(alive) else np.array([np.nan])
+                scores = final[alive] if len(alive) else np.array([np.nan])
                 best = float(scores.max() if self.mode == "max" else scores.min())
                 row = {"value": label, "best": best, "median": float(np.median(scores))}
                 rows.append(row | {"diverged": len(at) - len(alive), "members": len(at)})
@@ -284,6 +285,9 @@ def _bins(values: list, most: int = 8) -> list[tuple]:
     if numeric:
         distinct.sort()
     if not numeric or len(distinct) <= 2 * most:
-        return [(v, [i for i, x in enumerate(values) if x == v]) for v in distinct]
+        at = {v: [] for v in distinct}
+        for i, v in enumerate(values):
+            at[v].append(i)
+        return list(at.items())
     parts = np.array_split(np.argsort(values, kind="stable"), most)
     return [(float(np.median([values[i] for i in part])), part.tolist()) for part in parts]

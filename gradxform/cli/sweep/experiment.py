@@ -2,8 +2,10 @@
 swept.
 """
 
+import contextlib
 import dataclasses
 import inspect
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,32 @@ import numpy as np
 
 from gradxform.cli.experiment import Experiment, evaluate, row_losses
 from gradxform.cli.methods import METHODS
-from gradxform.cli.settings import RATES, is_kernel
+from gradxform.cli.parsing import MOST, NUMBERS, is_float32
+from gradxform.cli.problems import Problem
+from gradxform.cli.settings import COUNT, DECAY, RATES, is_kernel
 from gradxform.sweep import Space, fit, grid, log_uniform, random
+from gradxform.sweep.members import Arguments, find, interval
 
 RATE_IN = {"warmup_cosine": "peak_value", "none": "learning_rate"}  # elsewhere init_value
+
+# Limits of what belongs to the training and not to the optimizer, whose numbers have their own.
+LIMITS = {
+    "l2": DECAY,
+    "label_smoothing": (lambda x: 0 <= x <= 1, "must lie in [0, 1]"),
+    "init_scale": (is_float32, "must be finite, in float32"),
+    "batch_size": COUNT["holds"], "epochs": COUNT["holds"],
+    "hidden": (lambda widths: all(w >= 1 for w in widths), "must hold widths of at least 1"),
+}  # fmt: skip
+WHOLE = {"batch_size", "epochs"}
+OTHERWISE = {
+    "tx": "the methods are chosen with --methods", "key": "is made from the seed: --axis seed=0,1,2",
+    "data": "is chosen with --data", "validation": "is a part of --data",
+}  # fmt: skip
+
+
+def _whole(x):
+    """A float that is a whole number as an int, anything else as it is."""
+    return int(x) if isinstance(x, float) and x.is_integer() else x
 
 
 class Swept:
@@ -79,6 +103,11 @@ class Swept:
         """Every combination of the axes, or as many draws, for each method and seed."""
         settings, found = self.settings, Space([])
         rate = RATE_IN.get(settings.schedule, "init_value")
+        for name in settings.axes.keys() & OTHERWISE.keys():
+            raise Problem(f"--axis {name}: {OTHERWISE[name]}")
+        many = math.prod(len(x) for x in settings.axes.values() if isinstance(x, list))
+        if (settings.random or many) * settings.seeds * len(settings.methods) > MOST:
+            raise Problem(f"--axis: these are more than {MOST:,} members; use fewer values")
         for name in settings.methods:  # the learning rate of a schedule is its peak
             axes = {rate if k == "learning_rate" else k: x for k, x in settings.axes.items()}
             if not {rate, "tx"} & set(axes):
@@ -88,7 +117,30 @@ class Swept:
             drawn = random(settings.random, 0, axes) if settings.random else grid(axes)
             method = {"tx": {name: self.optimizer(name)}} if len(settings.methods) > 1 else {}
             found = found + grid(method, drawn)
+        found = self.checked(found)
         return grid(found, seed=range(settings.seeds)) if settings.seeds > 1 else found
+
+    def checked(self, space: Space) -> Space:
+        """The space with whole numbers as such, or the Problem of a value that cannot be."""
+        arguments, whole = Arguments(self.train()), WHOLE & {*space.names}
+        known, rows = arguments.known_of(arguments.base), len(self.base.split.train["y"])
+        if whole:  # of a range they come as floats
+            space = Space(one | {k: _whole(one[k]) for k in whole & one.keys()} for one in space)
+        for name in space.names:
+            number, (holds, words) = name in LIMITS, LIMITS.get(name, (lambda x: True, ""))
+            with contextlib.suppress(KeyError):  # that nothing has the name is said later
+                number |= interval(arguments.base, find(name, known)) is not None
+            for value in {one[name] for one in space if name in one and number}:
+                text = f"--axis {name}={value}"
+                if name in WHOLE and not isinstance(value, int):
+                    raise Problem(f"{text}: expected whole numbers, a list such as 32,64")
+                if isinstance(value, str):
+                    raise Problem(f"{text}: {value!r} is no number; expected {NUMBERS}")
+                if not holds(value):
+                    raise Problem(f"{text}: {name} {words}")
+                if name == "batch_size" and value > rows:
+                    raise Problem(f"{text}: is larger than the training part, {rows} rows")
+        return space
 
     def test_of(self, params, hidden=None) -> dict[str, float]:
         """The metrics of parameters on the test data."""
