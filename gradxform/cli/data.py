@@ -1,8 +1,9 @@
 """Load a data set, check it, split it 60/20/20 and standardise it by the statistics of the training
 part.
 
-Every function either returns arrays that training can rely on (finite float32 features, int32
-labels 0..k-1 or float32 targets) or raises a Problem that names the file, the column and the row.
+Every function either returns arrays that training can rely on (finite features, int32 labels 0..k-1
+or finite targets; standardised in float64, then float32) or raises a Problem that names the file,
+the column and the row.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ BUILT_IN = ("digits", "breast_cancer", "wine", "diabetes")
 
 
 MIN_ROWS, MIN_CLASS_ROWS, MAX_CLASSES = 20, 5, 1000
+ROUNDING = 1e-14  # of a mean: a deviation below it is no more than float64's rounding
 
 
 class Dataset(NamedTuple):
@@ -92,11 +94,10 @@ def check(name: str, x: np.ndarray, y: np.ndarray, task: str | None = None) -> D
     if x.dtype.kind not in "fiub":
         raise Problem(f"{name}: x holds {x.dtype}; expected real numbers")
     x = x[..., None] if x.ndim == 3 else x
-    with np.errstate(over="ignore"):
-        x = x.astype(np.float32)
-    if not np.isfinite(x).all():
-        where = ", ".join(str(i) for i in np.argwhere(~np.isfinite(x))[0])
-        raise Problem(f"{name}: x[{where}] is not a finite number")
+    x = x.astype(x.dtype if x.dtype.kind == "f" else np.float64)  # a copy, whoever has the original
+    if (bad := ~_is_finite(x)).any():
+        where = ", ".join(str(i) for i in np.argwhere(bad)[0])
+        raise Problem(f"{name}: x[{where}] is not a finite number of float32's range")
     task = task or _infer_task(y)
     if task == "regression":
         return Dataset(name, x, _targets(name, y), task, ())
@@ -124,17 +125,35 @@ def split(data: Dataset) -> Split:
 
     x64 = data.x[train].astype(np.float64)
     centre, scale = x64.mean(axis=0), x64.std(axis=0)
-    scale = np.where(scale > 1e-6 * np.maximum(np.abs(centre), 1e-30), scale, 1.0)
+    scale = np.where(scale > ROUNDING * np.maximum(np.abs(centre), 1e-24), scale, 1.0)
     y, target_scale = data.y, 1.0
     if data.task == "regression":
         y64 = data.y.astype(np.float64)
-        target_scale = float(y64[train].std())
-        y = ((y64 - y64[train].mean()) / target_scale).astype(np.float32)
+        middle, target_scale = y64[train].mean(), float(y64[train].std())
+        if not target_scale > ROUNDING * abs(middle):
+            same = f"every target of the training part is {y64[train][0]:g}"
+            raise Problem(f"{data.name}: {same}; there is nothing to learn")
+        y = _narrow(data.name, "target", (y64 - middle) / target_scale)
 
     def standardised(rows):
-        return {"x": ((data.x[rows] - centre) / scale).astype(np.float32), "y": y[rows]}
+        x = (data.x[rows].astype(np.float64) - centre) / scale
+        return {"x": _narrow(data.name, "x", x), "y": y[rows]}
 
     return Split(standardised(train), standardised(validation), standardised(test), target_scale)
+
+
+def _is_finite(x: np.ndarray) -> np.ndarray:
+    """Where numbers are finite, and would be as float32."""
+    return np.abs(x) <= np.finfo(np.float32).max
+
+
+def _narrow(name: str, what: str, x: np.ndarray) -> np.ndarray:
+    """Standardised numbers as float32, which may not hold what lies too far from the rest."""
+    if not (held := _is_finite(x)).all():
+        row = np.argwhere(~held)[0][0]
+        far = "lies too far from those of the training part"
+        raise Problem(f"{name}: {what}, row {row} of a part of the data, {far}")
+    return x.astype(np.float32)
 
 
 def _existing(name: str) -> Path:
@@ -157,6 +176,9 @@ def _csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     except (ValueError, UnicodeDecodeError, OSError) as error:
         raise Problem(f"{path}: cannot be read as CSV: {error}") from error
     columns = [str(c) for c in frame.columns]
+    if not isinstance(frame.index, pandas.RangeIndex):  # made of what is left of the columns
+        many = f"its rows have more fields than its first line, which names {len(columns)}"
+        raise Problem(f"{path}: cannot be read as CSV: {many}")
     if len(columns) < 2:
         raise Problem(f"{path}: one column only ({columns[0]!r}); the separator must be a comma")
     if sum(_is_number(c) for c in columns) > len(columns) / 2:
@@ -184,7 +206,7 @@ def _numeric(path: Path, name: str, column) -> np.ndarray:
     if column.isna().any():
         raise Problem(f"{_place(path, name, column.isna())}: the value is missing or NaN")
     values = numbers.to_numpy(np.float64)
-    bad = ~(np.abs(values) <= np.finfo(np.float32).max)
+    bad = ~_is_finite(values)
     if bad.any():
         raise Problem(f"{_place(path, name, bad)}: {values[bad][0]:g} is not a finite float32")
     return values
@@ -207,6 +229,7 @@ def _npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # half a dozen types for a file that is not what it claims
         raise Problem(f"{path}: cannot be read as .npz: {error}") from error
+    arrays = {name: x for name, x in arrays.items() if isinstance(x, np.ndarray)}
     x = arrays.get("x", arrays.get("X"))
     if x is None or "y" not in arrays:
         found = ", ".join(arrays) or "nothing"
@@ -234,10 +257,9 @@ def _targets(name: str, y: np.ndarray) -> np.ndarray:
         bad = next((row for row, value in enumerate(y.tolist()) if not _is_number(str(value))), 0)
         text = f"{str(y[bad])!r} is not a number, as regression needs"
         raise Problem(f"{name}: target, data row {bad + 1}: {text}")
-    with np.errstate(over="ignore"):
-        y = y.astype(np.float32)
-    if not np.isfinite(y).all():
-        raise Problem(f"{name}: target, data row {_row(~np.isfinite(y))}: not a finite number")
+    y = y.astype(np.float64)
+    if not _is_finite(y).all():
+        raise Problem(f"{name}: target, data row {_row(~_is_finite(y))}: not a finite number")
     if np.ptp(y) == 0:
         raise Problem(f"{name}: every target is {y[0]:g}; there is nothing to learn")
     return y

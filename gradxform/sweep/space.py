@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradxform.train.batches import one_key, whole
+
 Setting = dict[str, Any]  # a value for each name
 
 
@@ -148,26 +150,28 @@ def random(n: int, key, *parts, **axes) -> Space:
     The same key gives the same settings, and the first settings of a longer draw are those of a
     shorter one.
     """
-    axes = {name: x for part in (*parts, axes) for name, x in part.items()}
+    n, axes = whole("random: n", n), {k: x for part in (*parts, axes) for k, x in part.items()}
     for name, x in axes.items():
         if not isinstance(x, Distribution):
             axes[name] = choice(_values("random", name, x))
-    data = key if isinstance(key, int) else np.asarray(jax.random.key_data(key)).tolist()
-    rng = np.random.default_rng(data)
+    if not isinstance(key, int):
+        key = np.asarray(jax.random.key_data(one_key(key))).tolist()
+    rng = np.random.default_rng(key)
     return Space({name: axis.draw(rng) for name, axis in axes.items()} for _ in range(n))
 
 
 def uniform(low: float, high: float) -> Distribution:
     """Uniform between low and high."""
-    if not low <= high:
-        raise ValueError(f"uniform: low must not exceed high; got {low} and {high}")
+    if not -np.inf < low <= high < np.inf:
+        must = "must be finite, and low must not exceed high"
+        raise ValueError(f"uniform: low and high {must}; got {low} and {high}")
     return Distribution(lambda q: float(low + (high - low) * q), f"uniform({low:g}, {high:g})")
 
 
 def log_uniform(low: float, high: float) -> Distribution:
     """Uniform in the logarithm: as likely between 0.001 and 0.01 as between 0.01 and 0.1."""
-    if not 0 < low <= high:
-        raise ValueError(f"log_uniform: needs 0 < low <= high; got {low} and {high}")
+    if not 0 < low <= high < np.inf:
+        raise ValueError(f"log_uniform: needs 0 < low <= high, finite; got {low} and {high}")
     span, name = np.log(high / low), f"log_uniform({low:g}, {high:g})"
     return Distribution(lambda q: float(min(high, low * np.exp(span * q))), name)
 

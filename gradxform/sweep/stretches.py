@@ -120,7 +120,7 @@ _evolve = jax.jit(evolve, static_argnames=("share", "factors"))
 
 def _evolved(engine: Engine, population: Population, batched, carry, goodness, initial, step):
     """The batch after one evolution. What has an upper bound, as a decay rate has, stays below its
-    initial maximum, and what has a positive lower one above that.
+    initial maximum, and what is at least 1, as a growth is, stays so.
     """
     n, seeds = len(goodness), batched[1]
     key = jax.random.fold_in(jax.random.key(int(seeds[0])), step)

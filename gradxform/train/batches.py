@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradxform.core.leaves import Tree, path_string
+from gradxform.numerics import is_key
 
 __all__ = ["batches", "count", "partition", "scan_batches", "shuffle"]
 
@@ -31,27 +32,35 @@ def whole(name: str, x, least: int = 1) -> int:
     return number
 
 
-def count(data):
+def one_key(key):
+    """The key as it is; anything else is an error that says what to write."""
+    raw = hasattr(key, "dtype") and key.dtype == np.uint32 and np.ndim(key) == 1
+    if not (raw or (is_key(key) and key.ndim == 0)):
+        raise TypeError(f"key must be one JAX key, such as jax.random.key(0); got {key!r}")
+    return key
+
+
+def count(data, name="data"):
     """Number of examples n: the length of the leading axis that all leaves share.
 
     Shapes: every leaf of data is [n, ...]; returns a Python int. Raises: ValueError when there is
     no array, no example, a leaf without a leading axis, or when lengths disagree (the message names
-    the leaves by path).
+    the leaves by path, and what was counted by `name`).
     """
     leaves = jax.tree_util.tree_leaves_with_path(data)
     if not leaves:
-        raise ValueError("data: there is no array in it")
+        raise ValueError(f"{name}: there is no array in it")
     named = [(path_string(path), np.shape(leaf)) for path, leaf in leaves]
-    for name, shape in named:
+    for leaf, shape in named:
         if not shape:
             why = "every leaf needs a leading axis of examples"
-            raise ValueError(f"data: leaf {name!r} is a scalar; {why}")
+            raise ValueError(f"{name}: leaf {leaf!r} is a scalar; {why}")
     n, *others = {shape[0] for _, shape in named}
     if others:
-        listed = ", ".join(f"{name!r} has {shape[0]}" for name, shape in named)
-        raise ValueError(f"data: the leaves disagree on the number of examples: {listed}")
+        listed = ", ".join(f"{leaf!r} has {shape[0]}" for leaf, shape in named)
+        raise ValueError(f"{name}: the leaves disagree on the number of examples: {listed}")
     if n == 0:
-        raise ValueError("data: there are 0 examples")
+        raise ValueError(f"{name}: there are 0 examples")
     return n
 
 
@@ -78,7 +87,7 @@ def shuffle(key, data):
     Raises: ValueError as `count` does. Not: `jax.random.permutation(key, leaf)` on each leaf, which
     tears inputs from targets if keys differ.
     """
-    order = jax.random.permutation(key, count(data))
+    order = jax.random.permutation(one_key(key), count(data))
     return jax.tree.map(lambda leaf: _take(leaf, order), data)
 
 
@@ -113,7 +122,7 @@ def batches(key, data, batch_size, *, drop_last=False):
     """
     n, k = _cut(data, batch_size, drop_last)
     end = k * batch_size if drop_last else n
-    order = None if key is None else jax.random.permutation(key, n)
+    order = None if key is None else jax.random.permutation(one_key(key), n)
     if order is not None and not isinstance(order, Tracer):
         order = np.asarray(order)  # once, so that a batch costs no trip to the device and back
     return _iterate(order, data, batch_size, end)
@@ -141,7 +150,7 @@ def scan_batches(step, carry, data, batch_size, *, key=None, drop_last=False, or
     n, k = _cut(data, batch_size, drop_last)
     data = jax.tree.map(jnp.asarray, data)
     if key is not None:
-        order = jax.random.permutation(key, n)
+        order = jax.random.permutation(one_key(key), n)
     full, last = partition(data if order is None else order, batch_size, drop_last=drop_last)
 
     def drawn(carry, index):

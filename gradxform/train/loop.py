@@ -15,6 +15,7 @@ A member that has stopped or diverged is inactive: an epoch leaves its whole car
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,9 +25,10 @@ import numpy as np
 
 from gradxform.core.chain import apply_updates, as_transform
 from gradxform.core.leaves import Tree
+from gradxform.display.code import code
 from gradxform.numerics import wide_dtype
-from gradxform.train.batches import count, scan_batches
-from gradxform.train.stopping import EarlyStopping, StoppingState, fresh
+from gradxform.train.batches import count, one_key, scan_batches, whole
+from gradxform.train.stopping import EarlyStopping, StoppingState, concrete, fresh
 
 __all__ = ["Carry", "FitResult", "Training", "fit"]
 
@@ -119,8 +121,12 @@ class Training:
         donated.
         """
         wrapped, params, one = self._wrapped(), fresh(params), jnp.ones((), jnp.float32)
+        key = one_key(key)
         epoch, active, diverged = jnp.zeros((), jnp.int32), jnp.ones((), bool), jnp.zeros((), bool)
-        plateau, scale = (None, None) if self.plateau is None else (wrapped.plateau.init(one), one)
+        plateau, scale = None, None
+        if self.plateau is not None:
+            _watches(wrapped.plateau)
+            plateau, scale = wrapped.plateau.init(one), one
         stopping = None if self.stopping is None else self.stopping.init(params)
         state, key = wrapped.tx.init(params), fresh(key)
         return Carry(params, state, key, epoch, plateau, scale, stopping, active, diverged)
@@ -169,8 +175,19 @@ class Training:
         traced.
         """
         count(data)
-        if not isinstance(epochs, int | np.integer) or epochs < 1:
+        _takes("loss", self.loss, "params, batch, key")
+        whole("batch_size", self.batch_size)
+        for name in ("drop_last", "shuffle"):
+            if not isinstance(x := getattr(self, name), bool | np.bool_):
+                raise TypeError(f"{name} must be True or False; got {x!r}")
+        if not isinstance(epochs, int | np.integer) or isinstance(epochs, bool) or epochs < 1:
             raise ValueError(f"epochs must be a Python integer of at least 1; got {epochs!r}")
+        if self.evaluate is not None:
+            _takes("evaluate", self.evaluate, "params, validation")
+            if any(np.size(x) == 0 for x in jax.tree.leaves(validation)):
+                raise ValueError("validation: there are 0 examples")
+        elif validation is not None:
+            count(validation, "validation")
         if self.stopping is not None:
             self.stopping.check()
             if validation is None:
@@ -183,7 +200,13 @@ class Training:
         return dataclasses.replace(self, tx=as_transform(self.tx), plateau=plateau)
 
     def _judged(self, params, state):
-        return params if self.eval_params is None else self.eval_params(state, params)
+        if self.eval_params is None:
+            return params
+        judged = self.eval_params(state, params)
+        shapes, wanted = ([*map(np.shape, jax.tree.leaves(x))] for x in (judged, params))
+        if shapes != wanted:
+            raise ValueError(f"eval_params must return parameters; got {type(judged).__name__}")
+        return judged
 
     def _loss(self, params, batch, key):
         out = self.loss(params, batch, key)
@@ -246,6 +269,34 @@ class Training:
         epoch = carry.epoch + 1
         new = Carry(params, state, carry.key, epoch, plateau, scale, stopping, ~ended, diverged)
         return new, metrics
+
+
+def _takes(name, function, arguments):
+    """Raise TypeError where a function cannot be called with these arguments, by place."""
+    if not callable(function):
+        raise TypeError(f"{name} must be a function, {name}({arguments}); got {code(function)}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions written in C do not tell
+        return
+    try:
+        signature.bind(*arguments.split(", "))
+    except TypeError as error:
+        called = f"{name} is called as {name}({arguments})"
+        raise TypeError(f"{called}; it takes {signature}: {error}") from None
+
+
+def _watches(plateau) -> None:
+    """Raise TypeError for a plateau that watches no value: an optimizer, say."""
+    if "value" in inspect.signature(plateau.update).parameters:
+        return
+    one = jax.ShapeDtypeStruct((), jnp.float32)
+    try:
+        jax.eval_shape(lambda x: plateau.update(x, plateau.init(x), x)[0], one)
+    except TypeError:  # for want of a value
+        return
+    must = "plateau must watch a value, as gx.reduce_on_plateau() does"
+    raise TypeError(f"{must}; got {code(plateau)}")
 
 
 # Jitted with the Training as an argument: new numbers, or the next epoch of a Python loop, are no
@@ -320,8 +371,17 @@ def fit(
     if patience is None and mode != "min":
         why = "is how early stopping reads the watched metric; it needs patience"
         raise ValueError(f"mode={mode!r} {why}")
+    if patience is None and not (concrete(min_delta) == 0.0):
+        raise ValueError(f"min_delta={min_delta!r} is of early stopping; it needs patience")
+    if patience is None and plateau is None and watch != "loss":
+        raise ValueError(
+            f"watch={watch!r} is for early stopping or a plateau; neither is asked for"
+        )
+    if evaluate is not None and validation is None:
+        raise ValueError("evaluate judges validation data; give validation")
     stopping = None if patience is None else EarlyStopping(patience, min_delta, mode)
     more = evaluate, stopping, watch, plateau, drop_last, shuffle, eval_params
     training = Training(loss, tx, batch_size, *more)
     training.check(data, validation, epochs)
+    one_key(key)
     return _fit(training._wrapped(), params, key, data, validation, epochs=int(epochs))

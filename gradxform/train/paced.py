@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from gradxform.core.leaves import Tree
 from gradxform.train import FitResult, Training
+from gradxform.train.batches import whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +50,29 @@ class Paced:
     active: Callable[[Tree], Tree] = lambda carry: jnp.ones((), bool)
     draw: Callable[[Tree], Tree] = lambda carry: None
 
+    def __post_init__(self):
+        whole("Paced: steps", self.steps)
+
     def advance(self, carry, drawn):
-        """One step with what it draws."""
-        return self.step(carry) if drawn is None else self.step(carry, drawn)
+        """One step with what it draws, and its metrics as wide scalars.
+
+        Raises:
+            TypeError: no metrics, or one that is no real scalar.
+        """
+        carry, metrics = self.step(carry) if drawn is None else self.step(carry, drawn)
+        if not isinstance(metrics, dict) or not metrics:
+            must = "return (carry, metrics), a dict of scalars with at least one in it"
+            raise TypeError(f"Paced: step must {must}; got {metrics!r}")
+        return carry, {name: _real("Paced", name, x, 0) for name, x in metrics.items()}
+
+
+def _real(owner: str, name: str, x, most: int) -> jax.Array:
+    """A metric as real numbers of at most so many axes."""
+    number = isinstance(x, float | int) or hasattr(x, "dtype")
+    if not number or jnp.ndim(x) > most or jnp.iscomplexobj(x):
+        each = "a real scalar" + " or one number per step" * (most > 0)
+        raise TypeError(f"{owner}: each metric must be {each}; {name!r} is {x!r}")
+    return jnp.asarray(x, float)
 
 
 class Trained(NamedTuple):
@@ -82,12 +103,8 @@ def trained(out) -> Trained:
     given: dict = metrics if isinstance(metrics, dict) else {"loss": metrics}
     history = {}
     for name, x in given.items():
-        if (not isinstance(x, float | int) and not hasattr(x, "dtype")) or jnp.ndim(x) > 1:
-            must = (
-                "return metrics, or (params, metrics), each metric a scalar or one number per step"
-            )
-            raise TypeError(f"sweep: train must {must}; {name!r} is {x!r}")
-        history[name] = jnp.atleast_1d(jnp.asarray(x, float))
+        must = "sweep: train must return metrics, or (params, metrics)"
+        history[name] = jnp.atleast_1d(_real(must, name, x, 1))
     lengths = {name: len(x) for name, x in history.items()}
     steps = max(lengths.values(), default=0)
     if not steps:
@@ -120,6 +137,11 @@ def fit(
         order = "(loss, tx, params, data), as those of gx.fit"
         kind = f"tx is {type(tx).__name__}, no optimizer"
         raise TypeError(f"sweep.fit: the arguments are {order}; {kind}")
+    if evaluate is not None and validation is None:
+        raise ValueError("sweep.fit: evaluate judges validation data; give validation")
+    if stopping is None and plateau is None and watch != "loss":
+        what = "is for stopping or a plateau; neither is asked for"
+        raise ValueError(f"sweep.fit: watch={watch!r} {what}")
     of_loss, of_init = _keywords(loss), _keywords(params) if callable(params) else {}
     own = {
         "tx": tx, "params": None if callable(params) else params, "epochs": epochs,

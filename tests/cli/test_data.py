@@ -1,5 +1,7 @@
 """Loading, checking, splitting and standardising data."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -20,8 +22,9 @@ def test_built_in_data_sets(name, shape, outputs):
     found = data.load(name)
     assert found.x.shape == shape
     assert found.outputs == outputs
-    assert found.x.dtype == np.float32
-    assert found.y.dtype == (np.int32 if outputs > 1 else np.float32)
+    parts = data.split(found)
+    assert {part["x"].dtype for part in parts[:3]} == {np.dtype(np.float32)}
+    assert parts.train["y"].dtype == (np.int32 if outputs > 1 else np.float32)
     assert found.task == ("classification" if outputs > 1 else "regression")
 
 
@@ -91,3 +94,57 @@ def test_equal_numbers_have_equal_digests():
     assert first.digest() == second.digest()
     x[3, 1] = 1e-3
     assert data.check("a", x, y).digest() != first.digest()
+
+
+def test_a_column_is_centred_before_it_is_narrowed():
+    """Large numbers that differ little: Unix times, identities, a price in yen."""
+    rng = np.random.default_rng(2)
+    small = rng.normal(size=(60, 3))
+    offsets = np.array([1e8, 1.7e9, -3e12])
+    near, far = (
+        data.split(data.check("rows", small + at, 2 * small[:, 0] + at[0]))
+        for at in (np.zeros(3), offsets)
+    )
+    np.testing.assert_allclose(far.train["x"], near.train["x"], atol=1e-3)
+    np.testing.assert_allclose(far.test["y"], near.test["y"], atol=1e-6)
+    np.testing.assert_allclose(far.target_scale, near.target_scale, rtol=1e-6)
+
+
+def test_a_target_that_is_constant_where_it_is_learned_is_named():
+    """It varies in the held-out rows alone: there is nothing to learn."""
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    y = np.full(40, 0.3)
+    held = np.setdiff1d(np.arange(40), np.random.default_rng(0).permutation(np.arange(40))[16:])
+    y[held] = 9.5
+    with pytest.raises(Problem, match=r"rows: every target of the training part is 0\.3; there is"):
+        data.split(data.check("rows", x, y, "regression"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(["1,2,0,9"] * 30, 3), (["1,2,0,9,8"] * 30, 3), (["1,2,0,"] * 30, 3)]
+)
+def test_rows_longer_than_the_header_are_refused(tmp_path, rows, columns):
+    """One field more would make the first column an index, and shift the others."""
+    path = tmp_path / "long.csv"
+    path.write_text("\n".join(["a,b,y", *rows]))
+    with pytest.raises(Problem, match=f"rows have more fields than its first line.*{columns}"):
+        data.load(str(path))
+
+
+def test_an_archive_of_other_things_is_refused(tmp_path):
+    """A member that is no array."""
+    path = tmp_path / "odd.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x", "text")
+        file.writestr("y", b"")
+    with pytest.raises(Problem, match=r"expected arrays named x \(or X\) and y; found nothing"):
+        data.load(str(path))
+
+
+def test_what_lies_too_far_from_the_training_part_is_named():
+    """Float32 cannot hold it once it is scaled."""
+    x = np.zeros((40, 1))
+    x[:, 0] = np.arange(40) * 1e-23
+    x[np.random.default_rng(0).permutation(np.arange(40))[0]] = 1e30
+    with pytest.raises(Problem, match="too far from those of the training part"):
+        data.split(data.check("rows", x, np.arange(40.0), "regression"))

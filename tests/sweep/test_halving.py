@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sweep_problems import fitted, line, paced
 
+import gradxform as gx
 from gradxform.sweep import Halving, Population, evolve, grid, promoted, rungs, sweep
 
 SPACE = grid(learning_rate=np.geomspace(1e-3, 1, 18).tolist(), seed=[0])
@@ -109,3 +110,14 @@ def test_a_population_moves_towards_what_works():
     rates = [found.optimizer(i).learning_rate for i in range(8)]
     assert sum(rate > 0.1 for rate in rates) > 2
     assert found.optimizer(0).b1 == 0.9
+
+
+def test_a_population_stays_inside_the_intervals_of_its_numbers():
+    """However often a number is multiplied: a growth stays at least 1."""
+    tx, how = gx.rprop(0.1), Population(4, share=0.5, factors=(0.5,))
+    found = sweep(
+        lambda tx=tx, key=None: paced(tx, key), grid(eta_plus=[1.1, 1.2, 1.3]), population=how
+    )
+    ended = [found.optimizer(i).eta_plus for i in range(3)]
+    assert min(ended) == 1.0
+    assert max(ended) == pytest.approx(1.3)

@@ -6,7 +6,18 @@ import pytest
 from sweep_problems import fitted, line
 
 import gradxform as gx
-from gradxform.sweep import Space, choice, grid, log_uniform, random, sweep, uniform, zip
+from gradxform.sweep import (
+    Space,
+    choice,
+    grid,
+    log_uniform,
+    members,
+    random,
+    rungs,
+    sweep,
+    uniform,
+    zip,
+)  # fmt: skip
 from gradxform.sweep.members import Arguments, group
 
 
@@ -132,3 +143,61 @@ def test_a_number_where_there_was_none():
     """An argument that is None by default becomes a number."""
     (one,) = groups_of(line, grid(tx=[gx.sgd(0.1)], momentum=[0.5, 0.9]))
     assert len(one.varying) == 1
+
+
+WHAT_CANNOT_BE = {
+    "key": (lambda: grid(key=[1, 2, 3]), "a key is made from the member's seed"),
+    "keys": (lambda: grid(key=[jax.random.key(1)]), "a key is made from the member's seed"),
+    "large seed": (lambda: grid(seed=[1, 2**32 + 1]), "seed must be .* below 2.*; got 4294967297"),
+    "seed a": (lambda: grid(seed=["a"]), "seed must be a whole number .*; got 'a'"),
+    "seed None": (lambda: grid(seed=[None]), "seed must be a whole number .*; got None"),
+    "seed nan": (lambda: grid(seed=[float("nan")]), "seed must be a whole number .*; got nan"),
+    "too small": (lambda: grid(learning_rate=[0.1, 1e-46]), "learning_rate=1e-46 is 0 in float32"),
+    "too large": (lambda: grid(l2=[1e39]), "l2=1e.39 is inf in float32"),
+    "twice": (lambda: grid({"tx.b1": [0.5]}, b1=[0.9]), "'b1' and 'tx.b1' are one number"),
+    "below": (lambda: grid(learning_rate=[0.1, -1.0]), r"learning_rate must lie in \[0, inf\)"),
+    "nickname": (lambda: grid(beta1=[0.5]), r"'beta1'; did you mean 'tx.b1'\?"),
+    "nothing near": (lambda: grid(zzz=[0.5]), r"nothing is named 'zzz'\. Candidates: data,"),
+}
+
+
+@pytest.mark.parametrize("name", WHAT_CANNOT_BE)
+def test_what_cannot_be_is_an_error_by_name(name):
+    space, says = WHAT_CANNOT_BE[name]
+    with pytest.raises((ValueError, KeyError, TypeError), match=says):
+        groups_of(line, space())
+
+
+def test_members_cannot_differ_in_keys():
+    """Not even in those of another name."""
+    keys = [jax.random.key(1), jax.random.key(2)]
+    with pytest.raises(TypeError, match="noise is a key, in which members cannot differ; use seed"):
+        groups_of(lambda noise: {"loss": jax.random.normal(noise)}, grid(noise=keys))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: random(-3, 0, a=[1]), "random: n must be at least 1; got -3"),
+        (lambda: random(2.5, 0, a=[1]), "random: n must be a Python integer"),
+        (lambda: random(3, 0.5, a=[1]), "key must be one JAX key"),
+        (lambda: uniform(-np.inf, np.inf), "uniform: low and high must be finite"),
+        (lambda: uniform(0, np.nan), "uniform: low and high must be finite"),
+        (lambda: log_uniform(1, np.inf), "log_uniform: needs 0 < low <= high, finite"),
+        (lambda: rungs(1, 20, 1), "rungs: factor must be at least 2"),
+    ],
+)
+def test_a_draw_that_cannot_be_is_refused(make, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        make()
+
+
+def test_a_hundred_thousand_values_are_grouped_in_a_few_passes(monkeypatch):
+    """Their optimizer is built once for all of them, and once for each value only if one is wrong."""
+    built = []
+    real = members.replaced
+    monkeypatch.setattr(members, "replaced", lambda *args: built.append(args) or real(*args))
+    values = [(i + 1) / 10**5 for i in range(10**5)]
+    (one,) = groups_of(line, grid(learning_rate=values))
+    np.testing.assert_array_equal(one.columns[0], np.float32(values))
+    assert len(built) < 10

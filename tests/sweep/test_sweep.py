@@ -1,6 +1,7 @@
 """Running a sweep: the same results as alone, whatever the batch, the chunks, the devices and the company."""
 
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import pytest
 from sweep_problems import DATA, fitted, init, line, loss, paced
 
 import gradxform as gx
-from gradxform.sweep import Paced, Progress, grid, sweep
+from gradxform.sweep import Paced, Progress, Space, grid, sweep
+from gradxform.sweep.run import prepare
 
 ADAM, SGD = gx.adam(0.1), gx.sgd(0.1)
 SPACE = grid(learning_rate=[0.01, 0.1, 1.0], b1=[0.8, 0.95], l2=[0.0, 1e-2], seed=range(2))
@@ -307,3 +309,58 @@ def test_arrays_batch_as_numbers_do():
     found = sweep(lambda x, scale: scale * jnp.sum(x), space)
     assert found.scores.tolist() == [3, 6, 3, 6]
     assert len(found.groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("metrics", "says"),
+    [
+        ({}, "at least one in it"),
+        (0.5, "at least one in it"),
+        ({"loss": jnp.ones(2)}, "each metric must be a real scalar; 'loss' is"),
+        ({"loss": jnp.ones((), complex)}, "each metric must be a real scalar; 'loss' is"),
+        ({"loss": "low"}, "each metric must be a real scalar; 'loss' is 'low'"),
+    ],
+)
+def test_metrics_that_are_no_real_scalars_are_named(metrics, says):
+    """Before a step is compiled; a complex one would lose its imaginary part."""
+    with pytest.raises(TypeError, match=says):
+        sweep(lambda x: Paced(lambda: x, lambda c: (c, metrics), 3), grid(x=[1.0]))
+
+
+def test_a_training_of_no_steps_is_refused():
+    """Where it is built."""
+    for steps, says in ((0, "at least 1"), (2.5, "Python integer"), (True, "Python integer")):
+        with pytest.raises((ValueError, TypeError), match=f"Paced: steps must be .*{says}"):
+            Paced(lambda: 0.0, lambda c: (c, {"loss": c}), steps)
+    with pytest.raises(TypeError, match="'loss' is"):
+        sweep(lambda x: {"loss": jnp.asarray(x, complex)}, grid(x=[1.0]))
+
+
+def test_fit_refuses_what_has_no_effect():
+    """As gx.fit does."""
+    for more, says in (
+        ({"evaluate": lambda p, d: {"loss": 0.0}}, "evaluate judges validation data"),
+        ({"watch": "accuracy"}, "watch='accuracy' is for stopping or a plateau"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            gx.sweep.fit(loss, ADAM, init, DATA, epochs=1, batch_size=8, **more)
+
+
+def test_a_table_takes_one_pass(result, monkeypatch):
+    """Its time is linear in the members: the names of the space are looked up once."""
+    asked, names = [], result.space.names
+    monkeypatch.setattr(Space, "names", property(lambda self: asked.append(1) or names))
+    assert len(result.table()) == 24
+    assert len(asked) == 1
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_members_start_in_seconds(tmp_path):
+    """And ten thousand make a table in one: with room for a loaded machine."""
+    many = sweep(lambda x: x, grid(x=np.linspace(0, 1, 10**4).tolist()))
+    began = time.perf_counter()
+    assert len(many.table()) == 10**4
+    assert time.perf_counter() - began < 3
+    began = time.perf_counter()
+    prepare(line, grid(learning_rate=np.linspace(0, 1, 10**5).tolist()), out=tmp_path).plan()
+    assert time.perf_counter() - began < 30

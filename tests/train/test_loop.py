@@ -409,6 +409,19 @@ def renamed(params, batch, key):
         ({"loss": vector}, r"loss: 'loss' must be a scalar; got shape \(5,\)"),
         ({"loss": renamed}, 'dict of metrics but "loss"'),
         ({"data": {"x": INPUTS, "y": INPUTS[:3]}}, "'x' has 22, 'y' has 3"),
+        (
+            {"validation": {"x": INPUTS, "y": INPUTS[:3]}},
+            "validation: .* disagree .* 'x' has 22, 'y' has 3",
+        ),
+        ({"validation": jax.tree.map(lambda x: x[:0], DATA)}, "validation: there are 0 examples"),
+        (
+            {"validation": jax.tree.map(lambda x: x[:0], DATA), "evaluate": distance(0.0)},
+            "validation: there are 0 examples",
+        ),
+        ({"min_delta": 0.1}, "min_delta=0.1 is of early stopping; it needs patience"),
+        ({"watch": "mae"}, "watch='mae' is for early stopping or a plateau"),
+        ({"evaluate": distance(0.0)}, "evaluate judges validation data; give validation"),
+        ({"eval_params": lambda state, params: 3}, "eval_params must return parameters; got int"),
     ],
 )
 def test_bad_input_is_named(changes, message):
@@ -423,3 +436,45 @@ def test_bad_input_is_named(changes, message):
     }
     with pytest.raises(ValueError, match=message):
         fit(**(call | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"key": 0}, r"key must be one JAX key, such as jax.random.key\(0\); got 0"),
+        ({"key": jax.random.split(KEY, 3)}, "key must be one JAX key"),
+        (
+            {"loss": lambda params, batch: 0.0},
+            r"loss is called as loss\(params, batch, key\); it takes \(params, batch\)",
+        ),
+        ({"loss": gx.sgd(0.1), "tx": squared}, "loss must be a function, loss.*; got sgd"),
+        (
+            {"evaluate": lambda params: {}, "validation": VALIDATION},
+            r"evaluate is called as evaluate\(params, validation\)",
+        ),
+        ({"batch_size": True}, "batch_size must be a Python integer; got True"),
+        ({"batch_size": 2.5}, "batch_size must be a Python integer; got 2.5"),
+        ({"shuffle": "no"}, "shuffle must be True or False; got 'no'"),
+        ({"drop_last": 1}, "drop_last must be True or False; got 1"),
+        ({"plateau": gx.sgd(0.1)}, "plateau must watch a value, as gx.reduce_on_plateau"),
+        ({"tx": gx.sgd}, r"got the function sgd; call it: sgd\(...\)"),
+    ],
+)
+def test_what_cannot_be_an_argument_is_named(changes, message):
+    """By the name of the argument, and with what to write."""
+    call = {"loss": squared, "tx": gx.sgd(0.1), "params": PARAMS, "data": DATA, "key": KEY}
+    with pytest.raises(TypeError, match=message):
+        fit(**(call | {"epochs": 1, "batch_size": 5} | changes))
+
+
+def test_a_traced_batch_size_is_named():
+    """Shapes must be known before tracing."""
+    with pytest.raises(TypeError, match="batch_size must be a Python integer; got .*Tracer"):
+        jax.jit(lambda n: regress(gx.sgd(0.1), epochs=1, batch_size=n))(5)
+
+
+def test_a_raw_key_serves_too():
+    """Keys as `jax.random.PRNGKey` makes them, also from NumPy."""
+    for key in (jax.random.PRNGKey(3), np.array(jax.random.PRNGKey(3))):
+        training = Training(squared, gx.sgd(0.1), 5)
+        assert jax.eval_shape(training.init, PARAMS, key).epoch.shape == ()
