@@ -10,22 +10,24 @@ import sys
 import threading
 
 
-def end_with_parent() -> None:
-    """End when the other end of standard input closes, as it does when its process ends."""
+def child() -> None:
+    """End when the other end of standard input closes, as it does when its process ends; Ctrl-C is
+    for that process.
+    """
 
     def wait():
         while os.read(sys.stdin.fileno(), 1):
             pass
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=wait, daemon=True).start()
 
 
 def main(argv: list[str]) -> int:
     """Run the command and return its exit code."""
     if argv[:1] == ["--child"]:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        end_with_parent()
+        child()
         argv = argv[1:]
     from gradxform.cli.main import main as command
 

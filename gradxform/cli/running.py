@@ -138,5 +138,5 @@ def together(commands: list[list[str]], path: Path) -> bool:
         for process in started:
             if process.poll() is None:
                 process.terminate()
-            process.wait()
+            process.communicate()  # waits, and closes the pipe
     return not any(process.returncode for process in started)

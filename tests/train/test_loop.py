@@ -469,7 +469,7 @@ def test_what_cannot_be_an_argument_is_named(changes, message):
 
 def test_a_traced_batch_size_is_named():
     """Shapes must be known before tracing."""
-    with pytest.raises(TypeError, match="batch_size must be a Python integer; got .*Tracer"):
+    with pytest.raises(TypeError, match=r"batch_size must be a Python integer; got .*Tracer"):
         jax.jit(lambda n: regress(gx.sgd(0.1), epochs=1, batch_size=n))(5)
 
 
