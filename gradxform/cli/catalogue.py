@@ -1,4 +1,4 @@
-"""`gradxform list` and `gradxform show`: all methods, or one in full. Needs only JAX and NumPy."""
+"""`gradxform list` and `gradxform show`: all optimizers, or one in full. Needs only JAX and NumPy."""
 
 import inspect
 import itertools
@@ -88,20 +88,27 @@ def families(package) -> str:
     return "\n".join(lines[1:])
 
 
-def showing(name: str, methods: dict) -> str:
-    """One method: its documentation with equation and source, what it consists of, its defaults."""
-    if name not in methods:
-        raise unknown("method", name, methods)
-    method = methods[name]
-    low, high = method.grid
-    doc = inspect.cleandoc(method.doc)
-    note = "" if doc.startswith(method.title) else f"{method.title}\n\n"
-    sections = [
-        (name, note + doc),
-        ("Composition", composition(method.make(1.0))),
-        ("Defaults", defaults(method)),
-        ("Learning rates worth trying", f"{low:g} to {high:g}"),
-    ]
+def showing(name: str, methods: dict, constructors: dict) -> str:
+    """One optimizer or other constructor: its documentation with equation and source, what it
+    consists of, its defaults.
+    """
+    if name not in methods and name not in constructors:
+        raise unknown("method", name, methods | constructors)
+    method = methods.get(name)
+    made, fixed = (method.constructor, method.arguments) if method else (constructors[name], {})
+    parameters = inspect.signature(made).parameters.values()
+    needed = {p.name for p in parameters if p.default is p.empty}
+    doc = inspect.getdoc(made) or ""
+    if method and not doc.startswith(method.title):
+        doc = f"{method.title}\n\n{doc}"
+    sections = [(name, doc)]
+    if needed <= {"learning_rate"}:
+        sections += [("Composition", composition(made(**dict.fromkeys(needed, 1.0) | fixed)))]
+    if parameters:
+        sections += [("Defaults", defaults(made, fixed))]
+    if method:
+        low, high = method.grid
+        sections += [("Learning rates worth trying", f"{low:g} to {high:g}")]
     return "\n\n".join(f"{title}\n{textwrap.indent(text, '  ')}" for title, text in sections)
 
 
@@ -114,12 +121,12 @@ def composition(tx) -> str:
     return "\n".join(steps)
 
 
-def defaults(method) -> str:
-    """Every argument of a method with its default, one per line; what the method fixes has its
+def defaults(constructor, arguments) -> str:
+    """Every argument of a constructor with its default, one per line; what a method fixes has its
     value.
     """
-    parameters = inspect.signature(method.constructor).parameters.values()
-    values = {p.name: method.arguments.get(p.name, p.default) for p in parameters}
+    parameters = inspect.signature(constructor).parameters.values()
+    values = {p.name: arguments.get(p.name, p.default) for p in parameters}
     width = max(map(len, values)) + 2
     return "\n".join(
         f"{name:<{width}}{'required' if value is inspect.Parameter.empty else repr(value)}"

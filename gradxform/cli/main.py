@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gradxform.cli import texts
-from gradxform.cli.methods import METHODS
+from gradxform.cli.methods import CONSTRUCTORS, METHODS, OPTIMIZERS
 from gradxform.cli.problems import Problem, need
 from gradxform.cli.settings import Settings, add_arguments
 
@@ -21,7 +21,7 @@ DESCRIPTION = """Which optimizer, at which learning rate, for this data and mode
   gradxform compare                        every textbook method on the digits, in about a minute
   gradxform compare --data mine.csv        the same for your data
   gradxform sweep --axis b1=0.8,0.9        which numbers of a method
-  gradxform list                           all methods
+  gradxform list                           all optimizers
   gradxform show adam                      its equation, composition, defaults and source"""
 
 
@@ -48,19 +48,19 @@ def parser() -> argparse.ArgumentParser:
             text = "options and axes; flags override them"
             command.add_argument("file", nargs="?", metavar="TOML", help=text)
         add_arguments(command, name)
-    about = "List the methods: name, one sentence, source."
-    listing = commands.add_parser("list", help="list the methods", description=about)
+    about = "List the optimizers, those of the textbook first: name, one sentence, source."
+    listing = commands.add_parser("list", help="list the optimizers", description=about)
     optax = "every public name of Optax, and what it is here"
     for flag, text in (
         ("--families", "every public constructor by its question: the page docs/catalogue.md"),
         ("--compatibility", f"{optax}, as Markdown: the page docs/compatibility.md"),
-        ("--markdown", "as a Markdown table, that of docs/catalogue.md"),
+        ("--markdown", "those of the textbook, as the Markdown table of docs/catalogue.md"),
     ):
         listing.add_argument(flag, action="store_true", help=text)
-    about = "Show a method's equation, composition, defaults and source."
-    how = {"description": about, "allow_abbrev": False}
-    show = commands.add_parser("show", help="show one method", **how)
-    show.add_argument("name", help="as `gradxform list` names it")
+    about = "Show the equation, composition, defaults and source of an optimizer, or of any other "
+    how = {"description": f"{about}constructor: a wrapper, a schedule.", "allow_abbrev": False}
+    show = commands.add_parser("show", help="show one optimizer, wrapper or schedule", **how)
+    show.add_argument("name", help="as `gradxform list` or `gradxform list --families` names it")
     return top
 
 
@@ -131,9 +131,8 @@ def _catalogue(arguments) -> int:
     import gradxform
     from gradxform.cli import catalogue
 
-    known = dict(METHODS)
     if arguments.command == "show":
-        print(catalogue.showing(arguments.name, known))
+        print(catalogue.showing(arguments.name, OPTIMIZERS, CONSTRUCTORS))
     elif arguments.compatibility:
         from gradxform.interop.optax import names as compatibility
 
@@ -142,6 +141,6 @@ def _catalogue(arguments) -> int:
     elif arguments.families:
         print(catalogue.families(gradxform))
     else:
-        print(catalogue.markdown(known) if arguments.markdown else catalogue.listing(known))
+        print(catalogue.markdown(METHODS) if arguments.markdown else catalogue.listing(OPTIMIZERS))
     sys.stdout.flush()
     return 0

@@ -1,8 +1,5 @@
-"""One list of every public transformation with a representative instance, and of the methods that
-`gradxform compare` races.
-
-The laws (`gradxform.testing`) run over `TRANSFORMATIONS`; the command line and the tables of the
-README are made from `METHODS`.
+"""What `gradxform compare` races, `list` lists and `show` shows: the methods of the textbook, and
+every other public optimizer by its constructor.
 """
 
 import inspect
@@ -37,6 +34,11 @@ class Method:
         """The optimizer at a learning rate: a number, a traced array or a schedule."""
         return self.constructor(learning_rate, **{**self.arguments, **numbers})
 
+    @property
+    def rate(self) -> str:
+        """What its constructor calls the learning rate, its first argument."""
+        return next(iter(inspect.signature(self.constructor).parameters))
+
     @cached_property
     def doc(self) -> str:
         """The docstring of its constructor."""
@@ -51,7 +53,7 @@ class Method:
     def source(self) -> str:
         """Authors, year, algorithm."""
         lines = self.doc.splitlines()
-        start = next(i for i, line in enumerate(lines) if line.startswith("Source:"))
+        start = next((i for i, x in enumerate(lines) if x.startswith("Source:")), len(lines))
         found = lines[start : [*lines, ""].index("", start)]
         return " ".join(map(str.strip, found)).removeprefix("Source: ")
 
@@ -82,3 +84,38 @@ METHODS: dict[str, Method] = _methods(
     Method("adamax", gx.adamax, (1e-5, 1e-1)),
     Method("amsgrad", gx.amsgrad, (1e-5, 1e-1)),
 )  # fmt: skip
+
+
+# Learning rates between which the best one usually lies, by the module of a constructor whose own
+# default does not tell.
+GRIDS = {"signs": (1e-6, 1e-2), "descent": (1e-4, 1e0), "layerwise": (1e-4, 1e0)}
+
+# Optimizers that `compare` cannot race, and why.
+UNRACED = {
+    "dpsgd": "needs the gradient of each example, and how private it is to be",
+    "sophia": "needs obj_fn at its updates, the loss as a function of the parameters",
+}
+
+
+def _is_optimizer(name: str, made) -> bool:
+    first = next(iter(inspect.signature(made).parameters), "")
+    return first in ("learning_rate", "max_learning_rate") and not name.startswith("scale_by_")
+
+
+def _of_constructor(name: str, made) -> Method:
+    rate = next(iter(inspect.signature(made).parameters.values())).default
+    if isinstance(rate, float):
+        return Method(name, made, (rate / 100, rate * 100))
+    return Method(name, made, GRIDS.get(made.__module__.rpartition(".")[2], (1e-5, 1e-1)))
+
+
+# Every public constructor: transformations, wrappers, schedules.
+CONSTRUCTORS: dict[str, Callable] = {
+    name: made for name, made in sorted(vars(gx).items()) if hasattr(made, "converters")
+}
+OPTIMIZERS: dict[str, Method] = METHODS | {
+    name: _of_constructor(name, made)
+    for name, made in CONSTRUCTORS.items()
+    if name not in METHODS and _is_optimizer(name, made)
+}
+RACED = {name: method for name, method in OPTIMIZERS.items() if name not in UNRACED}

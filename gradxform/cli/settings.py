@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import gradxform as gx
-from gradxform.cli.methods import METHODS
+from gradxform.cli.methods import METHODS, RACED, UNRACED
 from gradxform.cli.parsing import (
     MOST,
     is_float32,
@@ -133,7 +133,8 @@ class Settings:
         **COUNT, commands=COMPARE)  # fmt: skip
     # what is tried
     methods: tuple[str, ...] = _tried("LIST",
-        "comma-separated names, or all; see `gradxform list` (default: all; in a sweep, adam)",
+        "comma-separated names, see `gradxform list`, or all, the textbook's (default: all; in a "
+        "sweep, adam)",
         tuple(METHODS), parse=parse_methods, fact=False)  # fmt: skip
     learning_rates: tuple[float, ...] | None = _tried("RATES",
         "low:high:count, evenly spaced in the logarithm, or a comma-separated list, for all "
@@ -218,8 +219,10 @@ class Settings:
         if not self.methods:
             raise Problem("--methods is empty")
         for name in self.methods:
-            if name not in METHODS:
-                raise unknown("method", name, METHODS)
+            if name in UNRACED:
+                raise Problem(f"--methods {name}: it {UNRACED[name]}")
+            if name not in RACED:
+                raise unknown("method", name, RACED)
         if None not in (self.target_accuracy, self.target_loss):
             raise Problem("argument --target-loss: not allowed with argument --target-accuracy")
         if self.hidden is not None and self.model not in ("mlp", "cnn"):

@@ -1,13 +1,20 @@
 """The command line: what it lists and shows, and one clear line for every mistake."""
 
+import inspect
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
+from gradxform.cli import catalogue
 from gradxform.cli import main as cli
-from gradxform.cli.methods import METHODS
+from gradxform.cli.compare import run as compare
+from gradxform.cli.experiment import Experiment
+from gradxform.cli.methods import CONSTRUCTORS, METHODS, OPTIMIZERS, RACED, UNRACED
+from gradxform.cli.problems import Problem
+from gradxform.cli.settings import Settings
 
 RNG = np.random.default_rng(0)
 ROWS = [f"{a:.3f},{b:.3f},{i % 2}" for i, (a, b) in enumerate(RNG.normal(size=(40, 2)))]
@@ -158,6 +165,59 @@ def test_show_has_equation_composition_defaults_and_source(name, capsys):
     for part in ("Composition", "(learning_rate=1.0", "Defaults", "learning_rate", "Source:"):
         assert part in text
     assert "←" in text or " = " in text
+
+
+def test_show_knows_every_public_constructor():
+    """Optimizers, rules, wrappers and schedules, each with its arguments."""
+    assert {"lion", "freeze", "clip", "cosine_decay_schedule", "dpsgd"} <= CONSTRUCTORS.keys()
+    for name, made in CONSTRUCTORS.items():
+        text = catalogue.showing(name, OPTIMIZERS, CONSTRUCTORS)
+        assert text.startswith(f"{name}\n  ")
+        made = OPTIMIZERS[name].constructor if name in OPTIMIZERS else made
+        for argument in inspect.signature(made).parameters:
+            assert f"\n  {argument} " in text, name
+
+
+def test_list_and_compare_know_every_public_optimizer(capsys):
+    """Those that compare cannot race say why."""
+    named = {"lion", "prodigy", "lamb", "adafactor", "polyak_sgd", "schedule_free_adamw", "momo"}
+    assert named | METHODS.keys() <= RACED.keys()
+    assert OPTIMIZERS.keys() - RACED.keys() == UNRACED.keys()
+    assert cli.main(["list"]) == 0
+    listed = {line.split(" ")[0] for line in capsys.readouterr().out.splitlines()}
+    assert OPTIMIZERS.keys() <= listed
+    assert Settings.of("compare", {"methods": "lion,prodigy"}).methods == ("lion", "prodigy")
+    assert Settings.of("compare", {"methods": "all"}).methods == tuple(METHODS)
+    for name in UNRACED:
+        with pytest.raises(Problem, match=f"--methods {name}: it needs"):
+            Settings.of("compare", {"methods": name})
+    for method in RACED.values():
+        low, high = method.grid
+        assert 0 < low < high
+        assert getattr(method.make(low), method.rate) == low
+
+
+def epoch_of(experiment, name):
+    """The shapes of one epoch of a method."""
+    run = compare.member(experiment, RACED[name], 0.1)
+    params = jax.eval_shape(experiment.model.init, jax.random.key(0))
+    carry = jax.eval_shape(run.init, params, jax.random.key(0))
+    return jax.eval_shape(lambda c: run.epoch(c, *experiment.parts[:2])[1], carry)
+
+
+def check_that_it_can_be_raced(names):
+    experiment = Experiment.of(Settings(data="wine", hidden=(4,), epochs=1))
+    for name in names:
+        assert {"val_loss", "val_accuracy"} <= epoch_of(experiment, name).keys()
+
+
+def test_an_optimizer_beyond_the_textbook_can_be_raced():
+    check_that_it_can_be_raced(["momo"])
+
+
+@pytest.mark.slow
+def test_every_optimizer_can_be_raced():
+    check_that_it_can_be_raced(RACED)
 
 
 def test_show_of_an_unknown_method(capsys):

@@ -8,7 +8,7 @@ from gradxform.cli import live
 from gradxform.cli.compare.run import open_folder, run
 from gradxform.cli.compare.write import FILES, print_table, write
 from gradxform.cli.experiment import Experiment
-from gradxform.cli.methods import METHODS
+from gradxform.cli.methods import RACED
 from gradxform.cli.running import claim, holds, resumed, shared_out
 from gradxform.cli.settings import Settings
 
@@ -16,7 +16,7 @@ from gradxform.cli.settings import Settings
 def compare(settings: Settings, path: Path, command: str, by_hand: bool) -> int:
     """Train what is missing, write the report, and print the table."""
     experiment = Experiment.of(settings)
-    methods = {name: METHODS[name] for name in settings.methods}
+    methods = {name: RACED[name] for name in settings.methods}
     claim(path, "compare", settings, FILES)
     if not settings.process:  # the others find what it made
         open_folder(path, settings.facts(experiment.data.digest()), holds(path, "compare"))

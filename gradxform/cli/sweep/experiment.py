@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradxform.cli.experiment import Experiment, evaluate, row_losses
-from gradxform.cli.methods import METHODS
+from gradxform.cli.methods import RACED
 from gradxform.cli.parsing import MOST, NUMBERS, is_float32
 from gradxform.cli.problems import Problem
 from gradxform.cli.settings import COUNT, DECAY, RATES, is_kernel
 from gradxform.sweep import Space, fit, grid, log_uniform, random
 from gradxform.sweep.members import Arguments, find, interval
 
-RATE_IN = {"warmup_cosine": "peak_value", "none": "learning_rate"}  # elsewhere init_value
+RATE_IN = {"warmup_cosine": "peak_value"}  # elsewhere init_value
 
 # Limits of what belongs to the training and not to the optimizer, whose numbers have their own.
 LIMITS = {
@@ -94,7 +94,7 @@ class Swept:
 
     def optimizer(self, name: str):
         """A method at the middle of its range, with the schedule and the decay asked for."""
-        method = METHODS[name]
+        method = RACED[name]
         rate = float(np.sqrt(method.grid[0] * method.grid[1]))
         settings = dataclasses.replace(self.settings, l2=0.0)  # which is a number of the loss here
         return settings.transformation(method, rate, self.base.updates)
@@ -102,16 +102,17 @@ class Swept:
     def space(self) -> Space:
         """Every combination of the axes, or as many draws, for each method and seed."""
         settings, found = self.settings, Space([])
-        rate = RATE_IN.get(settings.schedule, "init_value")
         for name in settings.axes.keys() & OTHERWISE.keys():
             raise Problem(f"--axis {name}: {OTHERWISE[name]}")
         many = math.prod(len(x) for x in settings.axes.values() if isinstance(x, list))
         if (settings.random or many) * settings.seeds * len(settings.methods) > MOST:
             raise Problem(f"--axis: these are more than {MOST:,} members; use fewer values")
         for name in settings.methods:  # the learning rate of a schedule is its peak
+            scheduled = RATE_IN.get(settings.schedule, "init_value")
+            rate = RACED[name].rate if settings.schedule == "none" else scheduled
             axes = {rate if k == "learning_rate" else k: x for k, x in settings.axes.items()}
             if not {rate, "tx"} & set(axes):
-                span = log_uniform(*METHODS[name].grid)
+                span = log_uniform(*RACED[name].grid)
                 values = [float(f"{x:.4g}") for x in span.points(RATES)]
                 axes = {rate: span if settings.random else values} | axes
             drawn = random(settings.random, 0, axes) if settings.random else grid(axes)
