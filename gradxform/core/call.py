@@ -184,7 +184,8 @@ class Call(Value):
         shown = []
         for name, x in self.arguments.items():
             default = parameters[name].default
-            if name in self._dynamic or name in changed or (x is not default and x != default):
+            same = x is default or (type(x) is type(default) and x == default)
+            if name in self._dynamic or name in changed or not same:
                 shown.append(f"{name}={code(x)}")
         return f"{self.name}({', '.join(shown)})"
 
@@ -216,14 +217,49 @@ class Choice:
         raise ValueError(f"{owner}: {name} must be {words}; got {code(x)}")
 
 
+class Flag:
+    """True or False."""
+
+    static = True
+
+    def __repr__(self):
+        return "bool"
+
+    def convert(self, owner: str, name: str, x) -> bool:
+        """The value as a Python bool; what is neither, nor 0 or 1, raises."""
+        if isinstance(x, bool | np.bool_) or (isinstance(x, int) and x in (0, 1)):
+            return bool(x)
+        raise TypeError(f"{owner}: {name} must be True or False; got {code(x)}")
+
+
+class Whole:
+    """A whole number that is known now."""
+
+    static = True
+
+    def __repr__(self):
+        return "int"
+
+    def convert(self, owner: str, name: str, x) -> int:
+        """The value as a Python int; anything else raises."""
+        if isinstance(x, int | np.integer) and not isinstance(x, bool):
+            return int(x)
+        if isinstance(x, float) and x.is_integer():
+            return int(x)
+        raise TypeError(f"{owner}: {name} must be a whole number; got {code(x)}")
+
+
+PLAIN = {bool: Flag(), int: Whole()}
+
+
 C = typing.TypeVar("C", bound=Call)
 
 
 def _converters(hints: dict):
     """What converts and checks the value of each parameter: in the metadata of its `Annotated[...]`
-    type, or the choice that a `Literal[...]` is.
+    type, the choice that a `Literal[...]` is, or that of a bool or an int.
     """
-    found = {}
+    found = {name: PLAIN[hint] for name, hint in hints.items() if hint in PLAIN}
     for name, hint in hints.items():
         for option in (hint, *typing.get_args(hint)):
             if typing.get_origin(option) is typing.Literal:
@@ -285,7 +321,7 @@ def _constructor(cls, function, leading: int, conventions: dict[str, dict]):
         given = bound.arguments
         if conventions:
             choice = given.get("convention", public.parameters["convention"].default)
-            if choice not in conventions:
+            if not isinstance(choice, str) or choice not in conventions:
                 one = f"one of {sorted(conventions)}"
                 raise ValueError(f"{owner}: convention must be {one}; got {choice!r}")
             given.update({k: v for k, v in conventions[choice].items() if k not in given})
@@ -294,22 +330,31 @@ def _constructor(cls, function, leading: int, conventions: dict[str, dict]):
 
     @wraps(function)
     def construct(*args, **kwargs):
-        dynamic, static = {}, []
-        for name, x in arguments_of(args, kwargs).items():
-            converter = converters.get(name) if x is not None or name not in optional else None
-            if converter:
-                x = converter.convert(owner, name, x)
-            number = isinstance(x, Value | float | np.ndarray | np.inexact | jax.Array)
-            if number or (converter and not getattr(converter, "static", False)):
-                dynamic[name] = x
-                continue
-            try:
-                hash(x)
-            except TypeError:
-                raise TypeError(f"{owner}: {name} must be hashable; got {code(x)}") from None
-            static.append((name, x))
-        made = cls(construct, dynamic, tuple(static))
-        made.check()
+        dynamic, static, where = {}, [], owner
+        try:
+            for name, x in arguments_of(args, kwargs).items():
+                where = f"{owner}: {name}"
+                converter = converters.get(name) if x is not None or name not in optional else None
+                if converter:
+                    x = converter.convert(owner, name, x)
+                number = isinstance(x, Value | float | np.ndarray | np.inexact | jax.Array)
+                if number or (converter and not getattr(converter, "static", False)):
+                    dynamic[name] = x
+                    continue
+                try:
+                    hash(x)
+                except TypeError:
+                    raise TypeError(f"{where} must be hashable; got {code(x)}") from None
+                static.append((name, x))
+            where, made = owner, cls(construct, dynamic, tuple(static))
+            made.check()
+        except (TypeError, ValueError, OverflowError) as error:
+            text = " ".join(str(error).split())
+            if error.__class__.__module__ != "builtins" or (
+                owner in text and "\n" not in str(error)
+            ):
+                raise
+            raise type(error)(text if owner in text else f"{where}: {text}") from error
         return made
 
     known = {"build": function, "converters": converters, "conventions": conventions}

@@ -138,7 +138,10 @@ class _Parts:
     """Schedules and numbers; plain functions of the step become schedules."""
 
     def convert(self, owner: str, name: str, x):
-        return tuple(_part(owner, f"{name}[{i}]", part) for i, part in enumerate(x))
+        parts = tuple(_part(owner, f"{name}[{i}]", part) for i, part in enumerate(x))
+        if not parts:
+            raise ValueError(f"{owner}: {name} holds none")
+        return parts
 
 
 Parts = Annotated[Any, _Parts()]
