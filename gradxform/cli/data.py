@@ -173,7 +173,7 @@ def _csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     pandas = need("pandas")
     try:
         frame = pandas.read_csv(path, skipinitialspace=True, low_memory=False)
-    except (ValueError, UnicodeDecodeError, OSError) as error:
+    except Exception as error:  # of a file that is not what it claims
         raise Problem(f"{path}: cannot be read as CSV: {error}") from error
     columns = [str(c) for c in frame.columns]
     if not isinstance(frame.index, pandas.RangeIndex):  # made of what is left of the columns
@@ -198,6 +198,8 @@ def _csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numeric(path: Path, name: str, column) -> np.ndarray:
+    if column.dtype == object:  # which may hold whole numbers that no float can
+        column = column.where(column.isna(), column.astype(str))
     numbers = need("pandas").to_numeric(column, errors="coerce")
     text = numbers.isna() & column.notna()
     if text.any():

@@ -100,12 +100,12 @@ def _from_factory(spec: str, outputs: int) -> nn.Module:
         factory = getattr(importlib.import_module(where), attribute)
     except AttributeError as error:
         raise Problem(f"--model {spec}: {error}") from error
-    except Exception as error:  # the user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # the user's module may do anything when imported
         what = f"cannot import {where}: {type(error).__name__}: {error}"
         raise Problem(f"--model {spec}: {what}") from error
     try:
         module = factory(outputs=outputs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         what = f"{attribute}(outputs={outputs}) failed: {type(error).__name__}: {error}"
         raise Problem(f"--model {spec}: {what}") from error
     if not isinstance(module, nn.Module):
@@ -136,7 +136,7 @@ def _try(name: str, module: nn.Module, data: Dataset) -> Model:
         out = jax.eval_shape(call, variables, row, jax.random.key(0))
     except Problem:
         raise
-    except Exception as error:  # the user's module may raise anything
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
         first = (str(error).splitlines() or [""])[0]
         why = f"cannot be called on rows of {data.name}: {type(error).__name__}: {first}"
         raise Problem(f"--model {name}: {why}") from error

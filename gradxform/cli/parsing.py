@@ -87,6 +87,8 @@ def parse_axis(name: str, x, drawn: bool) -> list | Distribution:
     Where settings are drawn, `low:high` and `lin:low:high` are ranges to draw from.
     """
     if isinstance(x, list):
+        if not x:
+            raise Problem(f"--axis {name}: has no values")
         values = [_value(name, v) for v in x]
         return choice(values) if drawn else values
     text = str(x)

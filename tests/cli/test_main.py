@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import zipfile
 
 import jax
 import numpy as np
@@ -28,6 +29,7 @@ def stateful(outputs): return Norm()
 def number(outputs): return 3
 def wrong(outputs): return nn.Dense(outputs + 1)
 def boom(outputs): raise RuntimeError("no\\nweights")
+def leave(outputs): raise SystemExit(0)
 """
 
 
@@ -51,6 +53,16 @@ def folder(tmp_path_factory):
     table("headless.csv", *ROWS, header=ROWS[0])
     table("semicolon.csv", *(row.replace(",", ";") for row in ROWS), header="a;b;y")
     (path / "empty.csv").write_text("")
+    table("long.csv", *(f"{row},5" for row in ROWS))
+    table("huge.csv", *ROWS[:6], f"0.1,{'9' * 400},1", *ROWS[7:])
+    held = np.random.default_rng(0).permutation(np.arange(40))[:16]
+    targets = np.where(np.isin(np.arange(40), held), 2.5 + np.arange(40), 2.0)
+    table("level.csv", *(f"{row[:-2]},{y}" for row, y in zip(ROWS, targets, strict=True)))
+    with zipfile.ZipFile(path / "odd.npz", "w") as file:
+        file.writestr("x", "text")
+        with file.open("y.npy", "w") as member:
+            np.save(member, np.arange(30) % 2)
+    (path / "leaving.py").write_text("raise SystemExit(3)")
     (path / "junk.npz").write_bytes(b"junk")
     half = np.arange(30) % 2
     np.savez(path / "lengths.npz", x=np.ones((30, 3)), y=half[:-1])
@@ -130,6 +142,24 @@ BAD = [
     ("--data wine --out fine.csv", "is a file, not a folder"),
     ("--data wine --resume --out new", "holds no comparison to go on with"),
     ("--nonsense", "unrecognized arguments: --nonsense"),
+    ("--learning-rates 1e-46", "every rate must be positive and finite, in float32"),
+    ("--learning-rates 1e39", "every rate must be positive and finite, in float32"),
+    ("--learning-rates 1:2:9999999999", "expected low:high:count"),
+    ("--l2 1e39", "--l2 must be finite"),
+    ("--weight-decay 1e-46", "--weight-decay must be finite and not negative, in float32"),
+    ("--target-loss inf", "--target-loss must be positive and finite"),
+    ("--methods sophia", "it needs obj_fn at its updates"),
+    ("--methods Adam", "unknown method 'Adam'; did you mean adam?"),
+    ("--processes 100000", "must be at least 1 and at most 1024"),
+    ("--wait 0", "--wait must be positive and finite"),
+    ("--data long.csv", "its rows have more fields than its first line, which names 3"),
+    ("--data huge.csv", "column 'b', data row 7: inf is not a finite float32"),
+    ("--data level.csv", "every target of the training part is 2"),
+    ("--data odd.npz", "expected arrays named x (or X) and y; found y"),
+    ("--data wine --out fine.csv/under", "--out fine.csv/under: cannot be written"),
+    ("--data wine --out /dev/null", "is a file, not a folder"),
+    ("--data wine --model my_models:leave", "SystemExit: 0"),
+    ("--data wine --model leaving:f", "cannot import leaving: SystemExit: 3"),
 ]
 
 

@@ -13,6 +13,7 @@ from gradxform.cli.settings import Settings
 from gradxform.cli.sweep import plots as sweep_plots
 from gradxform.cli.sweep.experiment import Swept
 from gradxform.sweep import Distribution, grid, sweep
+from gradxform.sweep.engine import Engine
 
 SMALL = [
     *("sweep", "--data", "wine", "--hidden", "8", "--epochs", "2", "--seeds", "2", "--chunk", "4"),
@@ -104,13 +105,40 @@ MISTAKES = {
     "--rungs a": "expected epochs",
     "--resume --out nowhere": "holds no sweep to go on with",
     "missing.toml": "missing.toml: cannot be read",
+    "--axis hidden=a": "--axis hidden=a: expected whole numbers, such as 32,64x64",
+    "--axis hidden=8x0": "hidden must hold widths of at least 1",
+    "--axis l2=-1": "l2 must be finite and not negative",
+    "--axis l2=0,nan": "l2 must be finite and not negative",
+    "--axis label_smoothing=2": "label_smoothing must lie in [0, 1]",
+    "--axis label_smoothing=-1": "label_smoothing must lie in [0, 1]",
+    "--axis label_smoothing=nan": "label_smoothing must lie in [0, 1]",
+    "--axis init_scale=nan": "init_scale must be finite",
+    "--axis batch_size=8,9999": "is larger than the training part",
+    "--axis batch_size=8.5": "expected whole numbers, a list such as 32,64",
+    "--axis epochs=0": "epochs must be at least 1",
+    "--axis key=1": "is made from the seed: --axis seed=0,1,2",
+    "--axis tx=adam": "the methods are chosen with --methods",
+    "--axis seed=4294967297": "seed must be a whole number of at least 0, below 2**32",
+    "--axis seed=a": "seed must be a whole number",
+    "--axis b1=0.8;0.9": "'0.8;0.9' is no number; expected a list such as 0.8,0.9",
+    "--axis beta1=0.8": "nothing is named 'beta1'; did you mean 'tx.b1'? Candidates:",
+    "--axis b1=0.8 --axis b1=0.9": "--axis b1: is given twice",
+    "--axis learning_rate=1e-46": "learning_rate=1e-46 is 0 in float32",
+    "--axis learning_rate=0:1:9999999": "expected a list",
+    "--axis b1=lin:0:0.9:999 --axis b2=lin:0:0.9:999 --axis eps=1,2": "more than 1,000,000 members",
+    "--random 99999999": "at most 1,000,000",
+    "--methods dpsgd": "it needs the gradient of each example",
+    "--out under/file --data wine --out file/x": "cannot be written",
+    "--wait nan": "--wait must be positive and finite",
 }
 
 
 @pytest.mark.parametrize("words", MISTAKES)
 def test_mistakes_are_one_line(words, capsys, tmp_path, monkeypatch):
-    """Exit code 2 and a line that names the culprit."""
+    """Exit code 2 and a line that names the culprit, before anything is compiled."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Engine, "start", lambda *_: pytest.fail("compiled"))
+    (tmp_path / "file").write_text("")
     assert cli.main(["sweep", "--quiet", *words.split()]) == 2
     error = capsys.readouterr().err
     assert MISTAKES[words] in error
@@ -194,3 +222,43 @@ def test_processes_share_the_work(tmp_path, folder):
         (path / "members.csv").read_text().splitlines() for path in (folder, tmp_path / "two")
     )
     assert [line.split(",")[:4] for line in one] == [line.split(",")[:4] for line in two]
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ('epochs = "3"', "--epochs '3': expected a number, a whole one"),
+        ("epochs = 2.5", "--epochs 2.5: expected a number, a whole one"),
+        ("epochs = true", "--epochs True: expected a number, a whole one"),
+        ("data = 3", "--data 3: expected a text"),
+        ('seeds = "a"', "--seeds 'a': expected a number"),
+        ("methods = 3", "unknown method '3'"),
+        ('dropout = "x"', "--dropout 'x': expected a number"),
+        ("quiet = 1", "--quiet 1: expected true or false"),
+        ("hidden = true", "--hidden 'True': expected whole numbers"),
+        ("rungs = [[1]]", "--rungs '[1]': expected epochs"),
+        ("out = 3", "--out 3: expected a text"),
+        ("axes = 3", "axes must be a table"),
+        ("[axes]\nb1 = []", "--axis b1: has no values"),
+        ("[axes]\nb1 = [[1]]", "--axis b1: [1] is neither a number nor a text"),
+        ("[axes]\nb1 = [1979-05-27]", "is neither a number nor a text"),
+    ],
+)
+def test_an_entry_of_another_kind_is_one_line(tmp_path, entry, says):
+    """Whatever TOML holds, the flag is named."""
+    (tmp_path / "s.toml").write_text(entry)
+    with pytest.raises(Problem) as caught:
+        Settings.of("sweep", {}, str(tmp_path / "s.toml"))
+    assert says in str(caught.value)
+
+
+def test_entries_that_can_be_read_are(tmp_path):
+    """One width, a list of rates, flags as words."""
+    (tmp_path / "s.toml").write_text("hidden = 64\nrungs = [2]\n[axes]\nnesterov = 'true,False'")
+    found = Settings.of("sweep", {}, str(tmp_path / "s.toml"))
+    assert (found.hidden, found.rungs) == ((64,), (2,))
+    assert found.axes == {"nesterov": [True, False]}
+    space = Swept(
+        Experiment.of(Settings.of("sweep", {"data": "wine", "axes": ["epochs=lin:1:3:3"]}))
+    )
+    assert {one["epochs"] for one in space.space()} == {1, 2, 3}
