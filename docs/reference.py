@@ -29,6 +29,7 @@ PAGES = {
             "core.hyper",
             "core.schedule",
             "core.tunable",
+            "core.inject",
             "core.call",
             "core.*",
         ],
@@ -111,7 +112,7 @@ PAGES = {
     "interop": ("Interop", ["interop.export"]),
     "optax": (
         "More names of Optax",
-        ["interop.optax.aliases", "interop.optax.names", "contrib", "transforms"],
+        ["interop.optax.aliases", "interop.optax.classes", "interop.optax.names", "contrib", "transforms"],
     ),
     "tree": (
         "Trees and numerics",
@@ -127,6 +128,7 @@ ALSO = [
     "core.leaf.Site",
     "core.transform.Transform",
     "core.tunable.TunableState",
+    "core.inject.InjectStatefulHyperparamsState",
 ]
 
 ARGUMENTS = ("Args", "Numbers", "Attributes")

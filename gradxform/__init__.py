@@ -22,8 +22,10 @@ from gradxform.core import (
     tunable,
     zeros,
 )
+from gradxform.interop import export as _export
 from gradxform.interop import moved as _moved
 from gradxform.interop.optax import names as _optax_names
+from gradxform.interop.optax import real as _optax
 from gradxform.interop.optax.state import import_optax_state
 from gradxform.interop.torch_state import import_torch_state
 from gradxform.optimizers import *
@@ -44,6 +46,8 @@ __all__ = [name for name in _SHOWN if not hasattr(builtins, name)]
 __dir__ = _SHOWN.copy
 
 _moved.register()
+_optax.register()
+_export.follow_flax()
 
 
 def __getattr__(name: str) -> _Any:
@@ -53,5 +57,7 @@ def __getattr__(name: str) -> _Any:
     if name in _LAZY:
         return importlib.import_module(f"gradxform.{name}")
     return (
-        _optax_names.find(name) if name not in _moved.RENAMED else globals()[_moved.RENAMED[name]]
+        _optax_names.find(name, _SHOWN)
+        if name not in _moved.RENAMED
+        else globals()[_moved.RENAMED[name]]
     )

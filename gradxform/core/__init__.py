@@ -12,6 +12,7 @@ leaf         rules one after another on one leaf
 leafwise     the transformation of a rule, and how rules run over a tree
 tunable      an optimizer in its own state
 chain        compositions
+inject       the arguments of a function that builds an optimizer, in its state
 
 `from gradxform.core import ...` gives the words that a rule and its constructor are written in.
 """
@@ -19,6 +20,7 @@ chain        compositions
 from gradxform.core.call import Call, Value
 from gradxform.core.chain import *
 from gradxform.core.hyper import *
+from gradxform.core.inject import Injected, InjectStatefulHyperparamsState, inject_hyperparams
 from gradxform.core.labels import *
 from gradxform.core.leaf import PerLeaf, Site
 from gradxform.core.leafwise import Leafwise, leafwise
@@ -27,6 +29,6 @@ from gradxform.core.schedule import *
 from gradxform.core.slots import *
 from gradxform.core.states import ChainState, RuleState
 from gradxform.core.transform import Transform
-from gradxform.core.tunable import Tunable, TunableState, inject_hyperparams, tunable
+from gradxform.core.tunable import Tunable, TunableState, tunable
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

@@ -95,8 +95,8 @@ class Chain(Run):
     def tree_unflatten(cls, names, children):
         return cls(dict(zip(names, children, strict=True)))
 
-    def __getitem__(self, name: str) -> Transform:
-        return self.items[name]
+    def __getitem__(self, name):
+        return self.items[name] if isinstance(name, str) else super().__getitem__(name)
 
     def __repr__(self):
         shown, before = [], []

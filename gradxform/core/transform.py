@@ -1,7 +1,7 @@
 """What every transformation is, and how its parts run over the leaves of a tree."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,13 @@ from gradxform.core import leaves as trees
 from gradxform.core.call import Value
 from gradxform.display.code import code
 from gradxform.display.latex import to_mathematics
+
+
+class Pair(NamedTuple):
+    """The two functions of a transformation; a part of a chain like any other."""
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
 
 
 class Transform(Value):
@@ -53,6 +60,15 @@ class Transform(Value):
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
+
+    def __getitem__(self, index):
+        return (self.init, self.update)[index]
+
+    def _replace(self, **functions) -> Pair:
+        """As of Optax's named tuple: `tx._replace(update=f)` is a pair whose numbers stay closed
+        over.
+        """
+        return Pair(*self)._replace(**functions)
 
 
 def name_of(tx) -> str:

@@ -34,21 +34,27 @@ class TunableState(NamedTuple):
         for name, x in numbers.items():
             if name not in tx._dynamic:
                 raise TypeError(f"{tx.name}: no number named {name!r}; it has {list(tx._dynamic)}")
-            converter = tx._function.converters.get(name)
-            given = converter.convert(tx.name, name, x) if converter else x
-            old_nodes, structure = jax.tree.flatten(tx._dynamic[name], is_leaf=_is_number)
-            if jax.tree.structure(given) != structure:
-                here = f"{name} is {code(tx._dynamic[name])} here"
-                raise ValueError(f"{tx.name}: {here} and cannot become {code(given)}")
-            pairs = zip(old_nodes, jax.tree.leaves(given), strict=True)
-            nodes = (jax.tree.map(partial(_like, v), node) for node, v in pairs)
-            new[name] = structure.unflatten(nodes)
+            new[name] = exchanged(tx._function, name, tx._dynamic[name], x)
         return self._replace(tx=type(tx)(tx._function, tx._dynamic | new, tx._static))
 
     @property
     def hyperparams(self) -> "Hyperparams":
-        """The numbers by name, under the name of Optax's `inject_hyperparams`."""
+        """The numbers by name, as `inject_hyperparams` has them."""
         return Hyperparams(self)
+
+
+def exchanged(function, name: str, old, x):
+    """A number in the place of another one, its dtype and its wrapper, checked as the constructor
+    checks.
+    """
+    converter = getattr(function, "converters", {}).get(name)
+    given = converter.convert(function.__name__, name, x) if converter else x
+    old_nodes, structure = jax.tree.flatten(old, is_leaf=_is_number)
+    if jax.tree.structure(given) != structure:
+        owner = getattr(function, "__name__", "inject_hyperparams")
+        raise ValueError(f"{owner}: {name} is {code(old)} here and cannot become {code(given)}")
+    pairs = zip(old_nodes, jax.tree.leaves(given), strict=True)
+    return structure.unflatten(jax.tree.map(partial(_like, v), node) for node, v in pairs)
 
 
 class Hyperparams(MutableMapping[str, Any]):
@@ -134,22 +140,6 @@ class Tunable(Transform):
         updates, inner = state.tx.update(updates, state.inner, params, **extra)
         own = jax.tree.map(lambda x: x, state.tx)  # assigning to hyperparams changes one state only
         return updates, TunableState(own, inner)
-
-
-def inject_hyperparams(inner_factory, static_args=(), hyperparam_dtype=None):
-    """Optax's name for `tunable`: `inject_hyperparams(adam)(1e-3)` is `tunable(adam(1e-3))`.
-
-    `static_args` and `hyperparam_dtype` are accepted and not needed: what is a number and what is
-    structure, a constructor's types say, and numbers are float32 whatever the parameters' dtype.
-
-    Memory: a few scalars more than the optimizer.
-    """
-    del static_args, hyperparam_dtype
-
-    def construct(*args, **kwargs) -> Tunable:
-        return tunable(inner_factory(*args, **kwargs))
-
-    return construct
 
 
 def tunable(tx) -> Tunable:

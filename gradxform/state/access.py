@@ -18,7 +18,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import ByPath, Call, Named, Schedule, Transform, TunableState, at_step
+from gradxform.core import (
+    ByPath,
+    Call,
+    InjectStatefulHyperparamsState,
+    Named,
+    Schedule,
+    Transform,
+    TunableState,
+    at_step,
+)
 from gradxform.core import leaves as trees
 from gradxform.core.leafwise import RECORDED, Leafwise, RuleState
 
@@ -99,9 +108,10 @@ def _locate(owner: str, state, name: str, known=()) -> Path | None:
     """Where the name is in the state; None where it is not, or means one of the `known` numbers."""
     nodes = list(_nodes(state))
     paths = [path for path, _ in nodes]
-    tunables = [path for path, node in [((), state), *nodes] if isinstance(node, TunableState)]
+    holders = TunableState | InjectStatefulHyperparamsState
+    holding = [path for path, node in [((), state), *nodes] if isinstance(node, holders)]
     # copies of numbers that the state itself has
-    copies = [path for path in _recorded(state) if _within(path, tunables)]
+    copies = [path for path in _recorded(state) if _within(path, holding)]
     found = _find([path for path in paths if not _within(path, copies)], name) or _find(paths, name)
     if len(found) > 1 and name in known:
         return None
@@ -270,6 +280,8 @@ def set(state, name: str, value):
 
 
 def _replaced(node, path: Path, name: str, value):
+    if isinstance(node, InjectStatefulHyperparamsState) and path[0] == "hyperparams" and path[1:]:
+        return node.replace(**{path[1]: value})
     if isinstance(node, Named) and len(path) == 1:
         return TunableState(node, None).replace(**{path[0]: value}).tx
     if path:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gradxform.core import ByPath, Chain, Named, Transform, Tunable
+from gradxform.core import ByPath, Chain, Injected, Named, Transform, Tunable
 from gradxform.core import leaves as trees
 from gradxform.display.code import code
 from gradxform.state.access import holds_transforms, owners
@@ -68,7 +68,9 @@ def _rules(tx, params, name=None, given=None) -> Iterator[tuple]:
     """Every rule and wrapper: its name, its numbers, and the parameters it applies to, the others
     None.
     """
-    if not isinstance(tx, Named | Chain | Tunable | Partition):  # which do nothing of their own
+    if not isinstance(
+        tx, Named | Chain | Tunable | Injected | Partition
+    ):  # which do nothing of their own
         yield name or tx.name, getattr(tx, "hypers", given or {}), params
     named = isinstance(tx, Named)
     numbers = tx._dynamic if named else {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import Call, Schedule, Transform, TunableState
+from gradxform.core import Call, InjectStatefulHyperparamsState, Schedule, Transform, TunableState
 from gradxform.core import leaves as trees
 from gradxform.core.labels import ByPath, as_mask, label_leaves
 from gradxform.state.access import Path, _fit, _nodes, _recorded, _split, _within, owners
@@ -57,6 +57,9 @@ def _mapped(node, path: Path, f):
 def _keep_numbers(old, new):
     if isinstance(old, TunableState):
         return TunableState(old.tx, _keep_numbers(old.inner, new.inner))
+    if isinstance(old, InjectStatefulHyperparamsState):
+        inner = _keep_numbers(old.inner_state, new.inner_state)
+        return new._replace(hyperparams=old.hyperparams, inner_state=inner)
     names, children, build = _split(new)
     if not names or isinstance(new, Call):
         return new

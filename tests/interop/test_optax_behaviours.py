@@ -200,9 +200,9 @@ def test_6_a_schedule_cannot_be_overridden_in_silence():
     np.testing.assert_allclose(tx.update(params, state, params)[0], -1.0)  # and not -0.5
 
     tx, state = injected(gx)
-    with pytest.raises(ValueError, match=r"learning_rate is linear_schedule.* cannot become"):
+    with pytest.raises(ValueError, match=r"learning_rate is a schedule.* cannot become"):
         gx.tree.set(state, learning_rate=jnp.float32(0.5))
-    with pytest.raises(ValueError, match=r"learning_rate is linear_schedule.* cannot become"):
+    with pytest.raises(ValueError, match=r"learning_rate is a schedule.* cannot become"):
         state.hyperparams["learning_rate"] = 0.5
     np.testing.assert_allclose(tx.update(params, state, params)[0], -1.0)
 

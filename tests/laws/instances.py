@@ -370,6 +370,7 @@ OTHERS: dict[str, Entry] = {
         lambda: gx.chain(gx.stateless(_two_examples), gx.dpsgd(0.1, 0.5, 0.1, 0, 0.9)),
         exceptions=_PRIVATE,
     ),
+    "inject_hyperparams": Entry(lambda: gx.inject_hyperparams(gx.adam)(0.1)),
     "leafwise": Entry(lambda: gx.leafwise(_signed, step_size=0.1)),
     "scale_by_deviation": Entry(  # after a direction
         lambda: gx.chain(gx.ema(0.9, debias=False), gx.scale_by_deviation(0.9, 1e-3, 1e-6))

@@ -4,7 +4,7 @@ exists here under another one.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from gradxform.core import Schedule, Transform, inject_hyperparams
 from gradxform.core.chain import Chain, Foreign, as_transform, chain, stateless_with_tree_map
 from gradxform.display.code import code
+from gradxform.interop.export import to_optax
 from gradxform.interop.optax import tree_math
+from gradxform.interop.optax.classes import EmptyState
 from gradxform.interop.optax.tree_utils import tree_map_params
 from gradxform.numerics import abs_sq
 from gradxform.rules.clipping import unitwise_norm
@@ -36,7 +38,14 @@ __all__ += ["per_example_layer_norm_clip", "periodic_update", "safe_increment"]
 __all__ += ["safe_int32_increment", "safe_norm", "safe_root_mean_squares"]
 __all__ += ["scale_by_distance_over_gradients", "scale_gradient", "schedule_free_eval_params"]
 __all__ += ["selective_transform", "skip_large_updates", "skip_not_finite"]
-__all__ += ["stateless_with_tree_map", "trace", "tree_map_params", "unitwise_clip", "unitwise_norm"]
+__all__ += [
+    "stateless_with_tree_map",
+    "to_optax",
+    "trace",
+    "tree_map_params",
+    "unitwise_clip",
+    "unitwise_norm",
+]
 __all__ += ["update_infinity_moment", "update_moment", "update_moment_per_elem_norm"]
 __all__ += ["with_extra_args_support"]
 
@@ -62,10 +71,6 @@ TransformUpdateFn = TransformUpdateExtraArgsFn = Callable[..., tuple[Updates, Op
 ShouldSkipUpdateFunction = ConditionFn = Callable
 
 
-class EmptyState(NamedTuple):
-    """The state of a transformation that remembers nothing."""
-
-
 def init_empty_state(params: Params) -> EmptyState:
     """An `init` for a transformation that remembers nothing."""
     del params
@@ -74,12 +79,16 @@ def init_empty_state(params: Params) -> EmptyState:
 
 class _AnyTransform(type):
     def __instancecheck__(cls, instance):
-        return isinstance(instance, Transform)
+        if isinstance(instance, Transform):
+            return True
+        pair = getattr(instance, "_fields", None) == ("init", "update")
+        names = {base.__name__ for base in type(instance).__mro__}
+        return pair and (cls.__name__ == "GradientTransformation" or cls.__name__ in names)
 
 
 class GradientTransformation(Transform, metaclass=_AnyTransform):
     """A transformation from a pair of functions, `GradientTransformation(init, update)`; every
-    transformation is an instance.
+    transformation is an instance, and every one of Optax.
 
     Not: the way to write a new method, which is `leafwise`: its numbers are leaves, those of a pair
     stay closed over.
@@ -90,7 +99,8 @@ class GradientTransformation(Transform, metaclass=_AnyTransform):
         return Foreign(init, update)
 
 
-GradientTransformationExtraArgs = GradientTransformation
+class GradientTransformationExtraArgs(GradientTransformation):
+    """The same: all take extra arguments here. Of Optax's, those that do are instances."""
 
 
 def with_extra_args_support(tx) -> Transform:

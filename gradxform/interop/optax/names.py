@@ -1,20 +1,24 @@
-"""Optax's public names, and what each is here: the same, different, passed through to Optax, or not
-ours.
+"""Optax's public names, and what each is here: the same, different, or passed through to Optax.
 
 `import gradxform as optax` finds its names by this module, and `gradxform list --compatibility`
 prints them. What a machine can check is not written down: a name is the same where every call that
 Optax's signature takes is taken here, with the same defaults, and tests compare the two. The words
-for what differs stand in `HOW`, the reasons for what is left to Optax in `WHY`.
+for what differs stand in `HOW`. What is not ours is Optax's own, resolved when it is asked for.
 """
 
-import importlib
+import collections.abc
+import difflib
 import inspect
 import types
+import typing
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from gradxform.interop.optax import aliases
+from gradxform.interop.optax.classes import is_state, state_class
+from gradxform.interop.optax.real import real
 
 # Optax's modules, in the order of the table. The names of the second group are their own; those of
 # the first are gradxform's too.
@@ -22,9 +26,9 @@ SHARED = ("optax", "optax.contrib", "optax.schedules", "optax.transforms", "opta
 
 
 APART = ("tree", "tree_utils", "projections", "second_order", "microbatching", "assignment")
-APART += ("perturbations", "experimental")
+APART += ("perturbations", "experimental", "experimental.aggregating")
 
-SAME, DIFFERENT, PASSED, NOT_OURS = "same", "different", "passed through", "not ours"
+SAME, DIFFERENT, PASSED, ABSENT = "same", "different", "passed through", "absent"
 
 _NO_SEED = "there is no `seed=`, which Optax deprecates"
 _KEY = f"`key=` is required, an integer or a `jax.random` key; {_NO_SEED}"
@@ -104,59 +108,25 @@ HOW = {
     **{f"tree_utils.tree_{name}": how for name, how in _TREE.items()},
 }
 
-_STATE = 'a state is read by name, `gx.get(state, "m")`, and has no class to import'
-_INSIDE = "it works inside our chain: `gx.chain({module}.{{name}}(...))`"
-_FUNCTIONS = "it works beside our transformations as it is: `optax.{module}`"
-_SEARCHES = ["scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"]
-_NUMBER = "a number to change in the state of `tunable`"
-_STATEFUL = f"a schedule is a function of the step; what depends on more is {_NUMBER}"
-_KINDS = ["microbatching.AccumulationType", "microbatching.Accumulator"]
-_BESIDE = ["assignment", "perturbations", "experimental"]
-
-WHY = {
-    "ApplyEvery": _STATE,
-    "LookaheadParams": "parameters are plain; `eval_params(state, params)` gives the slow ones",
-    "MaskedNode": "an absent leaf is None",
-    "WrappedSchedule": "a schedule is a value and needs no wrapper",
-    **dict.fromkeys(["StatefulSchedule", "inject_stateful_hyperparams"], _STATEFUL),
-    **dict.fromkeys(["lbfgs", "scale_by_lbfgs", *_SEARCHES], _INSIDE.format(module="optax")),
-    **dict.fromkeys(["muon", "scale_by_muon"], _INSIDE.format(module="optax.contrib")),
-    "MuonDimensionNumbers": "an argument of `optax.contrib.muon`",
-    "ZoomLinesearchInfo": "part of the state of Optax's line search",
-    "value_and_grad_from_state": "it reads the state of Optax's line searches",
-    "flatten": "leaves of one shape run together as they are, "
-    "and one long vector cannot be sharded",
-    "split_real_and_imaginary": "rules take |g|² of complex leaves",
-    **dict.fromkeys(_KINDS, '"sum", "mean" or "concat"'),
-    "microbatching.micro_grad": "`microbatch(jax.grad(loss), ...)`",
-    "microbatching.micro_vmap": "`microbatch(jax.vmap(f), ...)`",
-    "microbatching.reshape_batch_axis": "`microbatch` does it",
-    **{module: _FUNCTIONS.format(module=module) for module in _BESIDE},
-}
-
-# Functions that are no transformations, as losses are: each is Optax's own, resolved when it is
-# asked for.
-PASS = ("projections", "second_order", "matrix_inverse_pth_root", "multi_normal", "nnls")
-PASS += ("power_iteration",)
+_STATE = "Optax's own, of which what stands in its place here is an instance too"
 
 _HEAD = """\
 # Optax {version}, name by name
 
-`import gradxform as optax` keeps a training script working. Every public name of Optax is one of \
-these:
+`import gradxform as optax` keeps a training script working. Of Optax's {total} public names
 
-- **same** ({counts[same]}): every call that Optax takes is taken here and means the same;
-- **different** ({counts[different]}): the name is here, with the difference given;
-- **passed through** ({counts[passed through]}): functions that are no transformations resolve to \
-Optax's own, where it is installed;
-- **not ours** ({counts[not ours]}): an error that gives the reason; use Optax's, which works \
-beside ours.
+- **{counts[same]} are the same**: every call that Optax takes is taken here and means the same;
+- **{counts[different]} are different**: the name is here, with the difference given;
+- **{counts[passed through]} are passed through**: they resolve to Optax's own, where it is \
+installed, and work beside ours;
+- **{counts[absent]} are absent**.
 
 Names of `optax.contrib`, `optax.schedules`, `optax.transforms` and `optax.losses` are at the top \
-of gradxform and in `gradxform.contrib` and so on. Optimizers' results are compared with Optax's \
-in `tests/optimizers`.
+of gradxform and in `gradxform.contrib` and so on; Optax's other modules are imported under our \
+name, as in `from gradxform.projections import projection_simplex`. Optimizers' results are \
+compared with Optax's in `tests/optimizers`.
 
-Made by `gradxform list --compatibility`."""
+Made by `gradxform list --compatibility`, which looks each name up."""
 
 
 class Row(NamedTuple):
@@ -171,9 +141,13 @@ class Row(NamedTuple):
 
 
 def public(module) -> list[str]:
-    """The public names of a module of Optax, functions first; without modules."""
-    found = {name for name, x in vars(module).items() if not isinstance(x, types.ModuleType)}
-    names = [name for name in found if not name.startswith("_")]
+    """The public names of a module of Optax, functions first; without modules and what it has from
+    Python's own.
+    """
+    found = {name: x for name, x in vars(module).items() if not isinstance(x, types.ModuleType)}
+    python = (vars(typing), vars(collections.abc))
+    names = [name for name, x in found.items() if not any(own.get(name) is x for own in python)]
+    names = [name for name in names if not name.startswith("_")]
     return sorted(names, key=lambda name: (name[0].isupper(), name))
 
 
@@ -185,48 +159,41 @@ def rows(package) -> Iterator[Row]:
         ImportError: Optax is not installed.
     """
     try:
-        optax = importlib.import_module("optax")
+        optax = real()
     except ImportError as error:
         raise ImportError("the table of Optax's names needs Optax: pip install optax") from error
     seen = []
     for path in (*SHARED, *(f"optax.{module}" for module in APART)):
-        module = importlib.import_module(path)
+        short = path.removeprefix("optax.")
+        module = optax if path == "optax" else attrgetter(short)(optax)
         for name in public(module):
-            theirs, short = getattr(module, name), path.removeprefix("optax.")
+            theirs = getattr(module, name)
             full = f"{short}.{name}" if short in APART else name
             if (full, theirs) in seen or (short == "microbatching" and hasattr(optax, name)):
                 continue
             seen.append((full, theirs))
-            yield Row(path, full, *_entry(path, full), theirs, _ours(package, full))
+            ours = _ours(package, full)
+            yield Row(path, full, *_entry(full, theirs, ours), theirs, ours)
+
+
+_NOTHING = object()
 
 
 def _ours(package, name: str):
-    """What gradxform has under a name of the table; None where it is not ours."""
-    if _entry("", name)[0] in (PASSED, NOT_OURS):
-        return None
+    """What gradxform has under a name of the table."""
     for part in name.split("."):
-        package = getattr(package, part)
+        package = getattr(package, part, _NOTHING)
     return package
 
 
-def _reason(name: str) -> str | None:
-    """Why a name is not ours; None where it is."""
-    why = WHY.get(name) or WHY.get(name.partition(".")[0])
-    if why is None and name.endswith("State") and name not in ("EmptyState", *HOW):
-        why = _STATE
-    return why and why.format(name=name)
-
-
-def _entry(module: str, name: str) -> tuple[str, str]:
-    if reason := _reason(name):
-        return NOT_OURS, reason
-    if module == "optax.losses" or name in PASS or name.partition(".")[0] in PASS or _is_loss(name):
+def _entry(name: str, theirs, ours) -> tuple[str, str]:
+    if ours is _NOTHING:
+        return ABSENT, ""
+    if name in HOW:
+        return DIFFERENT, HOW[name]
+    if ours is theirs:
         return PASSED, "Optax's own"
-    return (DIFFERENT, HOW[name]) if name in HOW else (SAME, "")
-
-
-def _is_loss(name: str) -> bool:
-    return "." not in name and hasattr(importlib.import_module("optax.losses"), name)
+    return (PASSED, _STATE) if is_state(theirs) and issubclass(ours, theirs) else (SAME, "")
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -279,8 +246,8 @@ def markdown(package) -> str:
     """The table of `docs/compatibility.md`."""
     found = list(rows(package))
     counts = Counter(row.status for row in found)
-    version = importlib.import_module("optax").__version__
-    lines = [_HEAD.format(version=version, counts=counts)]
+    version = real().__version__
+    lines = [_HEAD.format(version=version, counts=counts, total=len(found))]
     module = ""
     for row in found:
         if row.module != module:
@@ -293,27 +260,37 @@ def markdown(package) -> str:
     return "\n".join(lines)
 
 
-def find(name: str):
-    """What a name that gradxform does not show is: what only Optax's users need, Optax's own
-    function, or an error that says why not.
+def find(name: str, shown: Iterable[str]):
+    """What a name that gradxform does not show is: what only Optax's users need, Optax's own, or an
+    error that gives the nearest of the names that there are.
 
     Raises:
-        AttributeError: the name is not ours, or Optax's is needed and is not installed.
+        AttributeError: nobody has the name, or Optax's is needed and is not installed.
     """
-    if name.startswith("__"):
+    if name.startswith("_") and name != "_src":
         raise AttributeError(name)
     if name in aliases.__all__:
         return getattr(aliases, name)
-    if reason := _reason(name):
-        raise AttributeError(f"gradxform has no {name!r}; it is left to Optax: {reason}")
-    if name not in PASS:
-        return loss(name)
+    known, hint = [*shown, *aliases.__all__], ""
     try:
-        if name in APART:
-            return importlib.import_module(f"optax.{name}")
-        return getattr(importlib.import_module("optax"), name)
-    except ImportError as error:
-        raise AttributeError(f"gradxform.{name} is Optax's: pip install optax") from error
+        for module in map(real, SHARED):
+            if name in vars(module):
+                return _passed(getattr(module, name))
+            known += public(module)
+    except ImportError:
+        hint = "; if it is Optax's: pip install optax"
+    raise AttributeError(f"gradxform has no {name!r}{nearest(name, known)}{hint}", name=name)
+
+
+def _passed(theirs):
+    return state_class(theirs) if is_state(theirs) else theirs
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known ones that are written alike."""
+    plain = {x.lower().replace("_", ""): x for x in known}
+    near = difflib.get_close_matches(name.lower().replace("_", ""), plain, n=3, cutoff=0.7)
+    return f"; did you mean {' or '.join(repr(plain[x]) for x in near)}?" if near else ""
 
 
 def loss(name: str):
@@ -325,12 +302,13 @@ def loss(name: str):
     if name.startswith("__"):
         raise AttributeError(name)
     try:
-        from optax import losses
+        losses = real("optax.losses")
     except ImportError as error:
-        what = f"gradxform has no {name!r}; if it is a loss, it is Optax's: pip install optax"
+        what = f"the losses are Optax's, {name!r} too: pip install optax"
         raise AttributeError(what) from error
     if not hasattr(losses, name):
-        raise AttributeError(f"neither gradxform nor optax.losses has {name!r}")
+        near = nearest(name, public(losses))
+        raise AttributeError(f"gradxform.losses has no {name!r}{near}", name=name)
     return getattr(losses, name)
 
 
@@ -345,7 +323,6 @@ def namespace(package, module: str) -> tuple[Callable, Callable[[], list[str]]]:
         return getattr(package, name)
 
     def names() -> list[str]:
-        theirs, found = importlib.import_module(module), rows(package)
-        return [x.name for x in found if x.status != NOT_OURS and hasattr(theirs, x.name)]
+        return public(real(module))
 
     return get, names

@@ -10,7 +10,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import Chain, RuleState, Schedule, Tunable, TunableState, as_transform
+from gradxform.core import Chain, Injected, RuleState, Schedule, Tunable, TunableState, as_transform
 from gradxform.core import leaves as trees
 from gradxform.core.leafwise import RECORDED, Leafwise
 from gradxform.core.transform import name_of
@@ -75,7 +75,7 @@ def _fields() -> dict[str, dict[str, dict]]:
     return found
 
 
-_FIELDS = _fields()
+FIELDS = _fields()
 
 
 _HYPERPARAMS = ("InjectHyperparamsState", "InjectStatefulHyperparamsState")
@@ -174,7 +174,7 @@ class Import:
 
     owner = "import_optax_state"
     saved = "the Optax state"
-    fields = _FIELDS
+    fields = FIELDS
     # of one name, with the same contents
     rules: ClassVar[dict] = {"scale_by_rms_max": ("_max_of_debiased", "_max")}
 
@@ -205,6 +205,8 @@ class Import:
             return self.rule(path or tx.name, tx, state)
         if isinstance(tx, Tunable):
             return self.tunable(path, tx, state)
+        if isinstance(tx, Injected):
+            return self.injected(path, tx, state)
         for _, part, below, _ in tx.inside(state):
             if below is state and state != ():  # a name for it, or the one group of a mask
                 return self.part(path or name_of(tx), part, state)
@@ -267,11 +269,22 @@ class Import:
             raise self.error(f"{path} has a schedule, and {self.saved} counts no steps; give step=")
         return RuleState(jnp.array(0 if count is None else count, jnp.int32), state.slots | slots)
 
+    def hyperparams(self) -> dict:
+        """The numbers of a saved `inject_hyperparams`."""
+        injected = next((u.state for u in self.units if "hyperparams" in u.state._fields), None)
+        return {} if injected is None else injected.hyperparams
+
+    def injected(self, path: str, tx: Injected, state):
+        """The state of `inject_hyperparams`, with the saved numbers of the same names."""
+        inner = next(self.part(path, part, below) for _, part, below, _ in tx.inside(state))
+        numbers = {k: v for k, v in self.hyperparams().items() if k in state.hyperparams}
+        count = jnp.array(0 if self.step is None else self.step, jnp.int32)
+        return state._replace(count=count, inner_state=inner).replace(**numbers)
+
     def tunable(self, path: str, tx: Tunable, state: TunableState):
         inner = self.part(path, tx.inner, state.inner)
-        injected = next((u.state for u in self.units if "hyperparams" in u.state._fields), None)
         known = getattr(state.tx, "_dynamic", {})
-        given = {} if injected is None else injected.hyperparams
+        given = self.hyperparams()
         numbers = {k: v for k, v in given.items() if k in known and not _is_schedule(known[k])}
         new = TunableState(state.tx, inner)
         return new.replace(**numbers) if numbers else new
