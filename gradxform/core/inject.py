@@ -151,8 +151,9 @@ class Injected(Transform):
             dtype = max(dtypes, key=lambda kind: kind.bits).dtype if dtypes else None
 
         def array(x):
-            strong = isinstance(x, jax.Array) and not x.weak_type
-            kept = dtype is None or strong or not _is_floating(x)
+            if isinstance(x, jax.Array) and not getattr(x, "weak_type", False):
+                return jnp.array(x)
+            kept = dtype is None or not _is_floating(x)
             return jnp.array(x, jnp.result_type(x) if kept else dtype)
 
         function = self.factory if hasattr(self.factory, "converters") else None

@@ -72,6 +72,19 @@ def test_the_numbers_and_the_steps_are_optax_s(name):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-7), a, b)
 
 
+def test_a_random_key_is_an_argument():
+    def make(key, rate):
+        return gx.stateless(lambda updates, _: jax.random.normal(key) * rate)
+
+    tx = gx.inject_hyperparams(make)(jax.random.key(3), 2.0)
+    state = jax.jit(tx.init)(jnp.zeros(()))
+    updates, state = jax.jit(tx.update)(jnp.zeros(()), state)
+    np.testing.assert_allclose(updates, 2 * jax.random.normal(jax.random.key(3)), rtol=1e-6)
+    state.hyperparams["key"] = jax.random.key(4)
+    updates, _ = tx.update(jnp.zeros(()), state)
+    np.testing.assert_allclose(updates, 2 * jax.random.normal(jax.random.key(4)), rtol=1e-6)
+
+
 def test_arguments_by_keyword_only():
     def make(learning_rate, **others):
         return gx.sgd(learning_rate, **others)

@@ -64,9 +64,9 @@ _TYPES += ["TransformInitFn", "TransformUpdateFn", "TransformUpdateExtraArgsFn"]
 _TYPES += ["ShouldSkipUpdateFunction"]
 
 HOW = {
-    "GradientTransformation": "makes a part of a chain of `(init, update)`; every transformation "
-    "here is an instance",
-    "GradientTransformationExtraArgs": "`GradientTransformation`: all take extra arguments",
+    "GradientTransformation": "makes a part of a chain of `(init, update)`; every transformation, "
+    "here and in Optax, is an instance",
+    "GradientTransformationExtraArgs": "the same; of Optax's, those that take extra arguments",
     "MultiSteps": "the inner optimizer runs at every k-th step only; a micro-batch that is not "
     "finite is dropped, unless `should_skip_update_fn=None`; the accumulator is float32 or wider",
     "Schedule": "the class of the schedules here; where one is taken, any function of the step is",
@@ -82,9 +82,8 @@ HOW = {
     "global_norm": _NORM,
     "hutchinson_estimator_diag_hessian": "`random_seed=0` by default",
     "incremental_update": "a leaf keeps the dtype of `old_tensors`",
-    "inject_hyperparams": "every number can be changed, scheduled ones excepted; scalars are "
-    "float32 whatever the parameters' dtype; `state.hyperparams` reads and assigns, and "
-    "`state.replace(learning_rate=3e-4)` is its pure form",
+    "inject_hyperparams": "numbers are float32 whatever the parameters' dtype; assigning to a "
+    "scheduled one is an error; `state.replace(learning_rate=3e-4)` is the pure form of assigning",
     "lars": "None is the default of both masks, and means everywhere as Optax's True does",
     "lookahead": "parameters are plain, without `LookaheadParams`; `eval_params(state, params)` "
     "gives the slow ones",
@@ -109,6 +108,11 @@ HOW = {
 }
 
 _STATE = "Optax's own, of which what stands in its place here is an instance too"
+
+NOTES = {
+    "LookaheadParams": "Optax's own, for Optax's `lookahead`; ours takes plain parameters",
+    "inject_stateful_hyperparams": "Optax's own; `inject_hyperparams` takes such schedules too",
+}
 
 _HEAD = """\
 # Optax {version}, name by name
@@ -192,7 +196,7 @@ def _entry(name: str, theirs, ours) -> tuple[str, str]:
     if name in HOW:
         return DIFFERENT, HOW[name]
     if ours is theirs:
-        return PASSED, "Optax's own"
+        return PASSED, NOTES.get(name, "Optax's own")
     return (PASSED, _STATE) if is_state(theirs) and issubclass(ours, theirs) else (SAME, "")
 
 
