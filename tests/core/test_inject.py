@@ -9,8 +9,11 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx, serialization
+from instances import TRANSFORMATIONS
 
 import gradxform as gx
+from gradxform.core import Named
+from gradxform.state.access import holds_transforms
 
 PARAMS = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
 SCALES = (1.0, -0.5, 2.0)
@@ -321,3 +324,25 @@ def test_a_run_that_began_with_optax_goes_on():
     assert state.count == 1
     a, b = (t.update(PARAMS, s, PARAMS)[0] for t, s in ((tx, state), (theirs, saved)))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), a, b)
+
+
+CALLS = {name: x for name, x in TRANSFORMATIONS.items() if isinstance(x.make(), Named)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALLS)
+def test_every_constructor_s_numbers_are_hyperparameters(name):
+    """Each as an array, with nothing computed: the state is a fixed point, and other arguments stay static."""
+    entry, params = CALLS[name], {"w": jnp.ones((3, 2)), "b": jnp.ones(3)}
+    tx = entry.make()
+    injected = gx.inject_hyperparams(tx._function)(**tx.arguments)
+    state = jax.eval_shape(injected.init, params)
+    assert state.hyperparams.keys() == {
+        k for k, x in tx._dynamic.items() if not holds_transforms(x)
+    }
+    assert injected.name == tx.name
+    _, after = jax.eval_shape(
+        lambda g, s: injected.update(g, s, params, **entry.extra), params, state
+    )
+    shapes, before = (jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (after, state))
+    assert shapes == before

@@ -21,7 +21,9 @@ _WRAPPERS: dict[str, tuple[str, ...]] = {
     "ConditionState": _CONDITIONAL,
     "InjectStatefulHyperparamsState": _INJECT,
     "LowRankState": ("GaLoreState",),
+    "MaskedState": ("MaskedState",),
     "MechanicState": ("MechanicState",),
+    "PartitionState": ("PartitionState",),
     "SamState": ("SAMState",),
     "SkipState": ("ApplyIfFiniteState",),
     "SophiaState": ("SophiaState",),
@@ -37,12 +39,12 @@ def stands_for(x) -> set[str]:
     kind = type(x)
     if x is None:
         return {"MaskedNode"}
+    if kind.__module__.startswith("gradxform.") and kind.__name__ in _WRAPPERS:
+        return {*_WRAPPERS[kind.__name__]}
     if isinstance(x, RuleState):
         return _of_slots(x)
     if isinstance(x, ChainState):
         return _of_parts(x)
-    if kind.__module__.startswith("gradxform."):
-        return {*_WRAPPERS.get(kind.__name__, ())}
     theirs = isinstance(x, tuple) and kind.__module__.startswith("optax.")
     return {cls.__name__ for cls in kind.__mro__} if theirs else set()
 

@@ -20,6 +20,8 @@ def real(path: str = "optax") -> ModuleType:
     """
     if not _stands_in("optax"):
         return importlib.import_module(path)
+    if path in _hidden:
+        return _hidden[path]
     shown = _taken_out()
     sys.modules.update(_hidden)
     try:
