@@ -75,8 +75,18 @@ class Submodules(MetaPathFinder):
         try:
             found = importlib.import_module(f"gradxform.{rest}") if own else real(f"optax.{rest}")
         except ModuleNotFoundError:
-            return None
+            if _is_installed():
+                return None
+            what = f"No module named {name!r}; if it is Optax's: pip install optax"
+            raise ModuleNotFoundError(what, name=name) from None
         return spec_from_loader(name, _Existing(found))
+
+
+def _is_installed() -> bool:
+    try:
+        return bool(real())
+    except ImportError:
+        return False
 
 
 def register() -> None:
