@@ -106,6 +106,9 @@ def check_updates(owner, updates, params, shapes: bool = True):
     p: Any = params
     if params is not None:
         p = trees.align(treedef, params, owner, "the parameters", "the updates")
+        if not jax.tree_util.all_leaves(p, is_leaf=trees.is_none):
+            have = f"{trees.paths(params)[:8]}, the updates {trees.paths(updates)[:8]}"
+            raise ValueError(f"{owner}: the parameters have other leaves than the updates: {have}")
     leaf: Any
     for i, leaf in enumerate(u):
         if leaf is None:

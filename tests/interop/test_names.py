@@ -152,6 +152,15 @@ def test_a_state_class_makes_optax_s_state():
     assert pickle.loads(pickle.dumps(gx.EmptyState())) == ()
 
 
+def test_parameters_in_a_pair_for_lookahead_are_an_error():
+    """They are plain here: what Optax's `LookaheadParams` holds would be twice the parameters."""
+    tx = gx.lookahead(gx.sgd(0.1), 5, 0.5)
+    for params in ({"w": jnp.ones(2)}, jnp.ones(2)):
+        pair = gx.LookaheadParams.init_synced(params)
+        with pytest.raises(ValueError, match=r"the parameters .*'fast.*'slow"):
+            tx.update(params, tx.init(pair), pair)
+
+
 # Modules
 
 
