@@ -31,8 +31,8 @@ def test_losses_are_those_of_optax():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("Adam", "gradxform has no 'Adam'; did you mean 'adam' or "),
-        ("adm", "gradxform has no 'adm'; did you mean 'adam' or "),
+        ("Adam", "gradxform has no 'Adam'; did you mean 'adam'?"),
+        ("adm", "gradxform has no 'adm'; did you mean 'adam'?"),
         ("chian", "gradxform has no 'chian'; did you mean 'chain'?"),
         ("lbgfs", "gradxform has no 'lbgfs'; did you mean 'lbfgs'?"),
         ("clip_by_globalnorm", "did you mean 'clip_by_global_norm'"),

@@ -291,10 +291,10 @@ def _passed(theirs):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the known ones that are written alike."""
+    """The end of a message about an unknown name: the known one that is written most alike."""
     plain = {x.lower().replace("_", ""): x for x in known}
-    near = difflib.get_close_matches(name.lower().replace("_", ""), plain, n=3, cutoff=0.7)
-    return f"; did you mean {' or '.join(repr(plain[x]) for x in near)}?" if near else ""
+    near = difflib.get_close_matches(name.lower().replace("_", ""), plain, n=1, cutoff=0.7)
+    return "".join(f"; did you mean {plain[x]!r}?" for x in near)
 
 
 def loss(name: str):
