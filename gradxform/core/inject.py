@@ -186,7 +186,7 @@ class Injected(Transform):
         numbers = self._arrays(now, params)
         updates, inner = self._built(numbers).update(updates, inner, params, **extra)
         states = {name: x.update(states[name], **extra) for name, x in self._stateful.items()}
-        count = count + jnp.ones((), jnp.int32)
+        count = jnp.minimum(count, jnp.iinfo(jnp.int32).max - 1) + 1  # stays at the largest number
         return updates, InjectStatefulHyperparamsState(count, numbers, states, inner)
 
 

@@ -165,6 +165,16 @@ def test_the_dtype_of_numbers(dtype):
     assert jax.tree.map(jnp.result_type, after) == jax.tree.map(jnp.result_type, state)
 
 
+def test_the_count_stays_at_the_largest_number():
+    for o in (gx, optax):
+        tx = o.inject_hyperparams(o.sgd)(lambda step: 0.5)
+        state = tx.init(PARAMS)._replace(count=jnp.int32(2**31 - 2))
+        for _ in range(2):
+            _, state = tx.update(PARAMS, state, PARAMS)
+            assert state.count == 2**31 - 1
+            assert state.count.dtype == jnp.int32
+
+
 def test_extra_arguments_reach_the_optimizer():
     tx = gx.inject_hyperparams(gx.polyak_sgd)(1.0)
     updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=2.0)
