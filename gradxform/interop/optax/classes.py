@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gradxform.core import ChainState, RuleState
 from gradxform.core.leafwise import RECORDED
-from gradxform.interop.optax.state import FIELDS
+from gradxform.interop.optax.state import _FIELDS
 
 _INJECT = ("InjectHyperparamsState", "InjectStatefulHyperparamsState")
 _CONDITIONAL = ("ConditionallyMaskState", "ConditionallyTransformState")
@@ -57,13 +57,13 @@ def _of_slots(state: RuleState) -> set[str]:
     slots = _slots(state)
     if not slots:
         return {"ScaleByScheduleState"} if RECORDED in state.slots else {"EmptyState"}
-    found = ((kind, pairs) for rule in FIELDS.values() for kind, pairs in rule.items())
+    found = ((kind, pairs) for rule in _FIELDS.values() for kind, pairs in rule.items())
     return {k for k, pairs in found if {*pairs} == slots and {*pairs.values()} == _known(k)}
 
 
 def _of_parts(state: ChainState) -> set[str]:
     with_slots = [(k, x) for k, x in state.items() if not isinstance(x, RuleState) or _slots(x)]
-    rules = [FIELDS.get(re.sub(r"_\d+$", "", name), {}) for name, _ in with_slots]
+    rules = [_FIELDS.get(re.sub(r"_\d+$", "", name), {}) for name, _ in with_slots]
     rows = [*zip(rules, (x for _, x in with_slots), strict=True)]
     if not rows or not all(isinstance(x, RuleState) for _, x in rows):
         return set()
@@ -76,7 +76,7 @@ def _of_parts(state: ChainState) -> set[str]:
 @lru_cache
 def _known(kind: str) -> set[str]:
     """The fields of one of Optax's classes that have a slot here."""
-    return {field for rule in FIELDS.values() for field in rule.get(kind, {}).values()}
+    return {field for rule in _FIELDS.values() for field in rule.get(kind, {}).values()}
 
 
 class StateClass(type):

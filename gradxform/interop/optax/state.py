@@ -75,7 +75,7 @@ def _fields() -> dict[str, dict[str, dict]]:
     return found
 
 
-FIELDS = _fields()
+_FIELDS = _fields()
 
 
 _HYPERPARAMS = ("InjectHyperparamsState", "InjectStatefulHyperparamsState")
@@ -174,7 +174,7 @@ class Import:
 
     owner = "import_optax_state"
     saved = "the Optax state"
-    fields = FIELDS
+    fields = _FIELDS
     # of one name, with the same contents
     rules: ClassVar[dict] = {"scale_by_rms_max": ("_max_of_debiased", "_max")}
 
