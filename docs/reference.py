@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 import gradxform
+from gradxform.core.call import Flag
 from gradxform.display.code import code
 from gradxform.interop.optax import aliases
 
@@ -34,7 +35,10 @@ PAGES = {
             "core.*",
         ],
     ),
-    "schedules": ("Schedules", ["schedules.basic", "schedules.algebra", "schedules.cycles"]),
+    "schedules": (
+        "Schedules",
+        ["schedules.basic", "schedules.algebra", "schedules.cycles"],
+    ),
     "directions": ("Directions", ["rules.directions", "rules.dual_averaging"]),
     "preconditioners": (
         "Preconditioners",
@@ -112,16 +116,37 @@ PAGES = {
     "interop": ("Interop", ["interop.export"]),
     "optax": (
         "More names of Optax",
-        ["interop.optax.aliases", "interop.optax.classes", "interop.optax.names", "contrib", "transforms"],
+        [
+            "interop.optax.aliases",
+            "interop.optax.classes",
+            "interop.optax.names",
+            "contrib",
+            "transforms",
+        ],
     ),
     "tree": (
         "Trees and numerics",
-        ["core.leaves", "interop.optax.tree_utils", "interop.optax.tree_math", "numerics"],
+        [
+            "core.leaves",
+            "interop.optax.tree_utils",
+            "interop.optax.tree_math",
+            "numerics",
+        ],
     ),
 }
 
 # Modules to import names from, beside the package itself; and single names that users meet in others.
-PUBLIC = ["hyper", "interop", "numerics", "plot", "sweep", "testing", "train", "tree", "tree_utils"]
+PUBLIC = [
+    "hyper",
+    "interop",
+    "numerics",
+    "plot",
+    "sweep",
+    "testing",
+    "train",
+    "tree",
+    "tree_utils",
+]
 ALSO = [
     "core.chain.Named",
     "core.chain.Chain",
@@ -139,7 +164,8 @@ HEADER = re.compile(rf"({'|'.join(ARGUMENTS + OTHERS)}):(?: (.*))?$")
 def module_names() -> list[str]:
     """Every module of gradxform, without the package's own name."""
     return [
-        m.name.partition(".")[2] for m in pkgutil.walk_packages(gradxform.__path__, "gradxform.")
+        m.name.partition(".")[2]
+        for m in pkgutil.walk_packages(gradxform.__path__, "gradxform.")
     ]
 
 
@@ -147,9 +173,17 @@ def public_names() -> dict[str, object]:
     """Every public function and class, by the one name it is documented under."""
     homes = [
         gradxform,
-        *(importlib.import_module(f"gradxform.{m}") for m in PUBLIC if m in module_names()),
+        *(
+            importlib.import_module(f"gradxform.{m}")
+            for m in PUBLIC
+            if m in module_names()
+        ),
     ]
-    found = [(home.__name__, name, x) for home in homes for name, x in _names_of(home).items()]
+    found = [
+        (home.__name__, name, x)
+        for home in homes
+        for name, x in _names_of(home).items()
+    ]
     for path in ALSO:
         module, _, name = path.rpartition(".")
         home = importlib.import_module(f"gradxform.{module}")
@@ -164,15 +198,23 @@ def public_names() -> dict[str, object]:
 
 def _names_of(home) -> dict[str, object]:
     own = home is gradxform or hasattr(home, "__all__")
-    names = getattr(home, "__all__", [name for name in vars(home) if not name.startswith("_")])
-    if home is gradxform:  # what completion shows, and what Optax's users find beside it
+    names = getattr(
+        home, "__all__", [name for name in vars(home) if not name.startswith("_")]
+    )
+    if (
+        home is gradxform
+    ):  # what completion shows, and what Optax's users find beside it
         names = [*dir(gradxform), *aliases.__all__]
     objects = {name: getattr(home, name) for name in names}
     return {
         name: x
         for name, x in objects.items()
         if (inspect.isroutine(x) or inspect.isclass(x))
-        and (x.__module__.split(".")[0] == "gradxform" if own else x.__module__ == home.__name__)
+        and (
+            x.__module__.split(".")[0] == "gradxform"
+            if own
+            else x.__module__ == home.__name__
+        )
     }
 
 
@@ -182,7 +224,9 @@ def modules_of(page: str) -> list[str]:
     out = []
     for name in PAGES[page][1]:
         if name.endswith(".*"):
-            out += [m for m in module_names() if m.startswith(name[:-1]) and m not in listed]
+            out += [
+                m for m in module_names() if m.startswith(name[:-1]) and m not in listed
+            ]
         elif name in module_names():
             out.append(name)
     return out
@@ -232,7 +276,10 @@ def write(folder: Path) -> None:
         if file.name not in texts:
             file.unlink()
     for name, text in texts.items():
-        if not (folder / name).exists() or (folder / name).read_text(encoding="utf-8") != text:
+        if (
+            not (folder / name).exists()
+            or (folder / name).read_text(encoding="utf-8") != text
+        ):
             (folder / name).write_text(text, encoding="utf-8")
 
 
@@ -261,11 +308,15 @@ def _page(title: str, modules) -> str:
     out = [_heading(title, "=")]
     for module, names in modules.items():
         if len(modules) > 1:
-            out.append(_heading(module.rpartition(".")[2].replace("_", " ").capitalize(), "-"))
+            out.append(
+                _heading(module.rpartition(".")[2].replace("_", " ").capitalize(), "-")
+            )
         out.append(
             "\n".join(
                 docstring_lines(
-                    inspect.getdoc(importlib.import_module(f"gradxform.{module}")) or "", None
+                    inspect.getdoc(importlib.import_module(f"gradxform.{module}"))
+                    or "",
+                    None,
                 )
             )
             + "\n"
@@ -277,7 +328,9 @@ def _page(title: str, modules) -> str:
                 f"   * - :py:obj:`{_short(path)} <{path}>`\n     - {_summary(x)}"
                 for path, x in names.items()
             )
-            out.append(".. list-table::\n   :class: summary\n\n" + "\n".join(rows) + "\n")
+            out.append(
+                ".. list-table::\n   :class: summary\n\n" + "\n".join(rows) + "\n"
+            )
         for path, x in names.items():
             home, _, name = path.rpartition(".")
             kind = "autoclass" if inspect.isclass(x) else "autofunction"
@@ -325,7 +378,10 @@ def _command_line() -> str:
     commands = next(
         a for a in top._actions if hasattr(a, "choices") and a.dest == "command"
     ).choices
-    out = [_heading("Command line", "="), _code_block(top.format_help().splitlines(), "text")]
+    out = [
+        _heading("Command line", "="),
+        _code_block(top.format_help().splitlines(), "text"),
+    ]
     for name, command in commands.items():
         out += [
             _heading(f"gradxform {name}", "-"),
@@ -366,7 +422,9 @@ def docstring_lines(doc: str, x) -> list[str]:
         if header:
             i, sections[header[1]] = _section(lines, i + 1, header[2])
         elif line.startswith(">>>"):
-            j = next((j for j in range(i, len(lines)) if not lines[j].strip()), len(lines))
+            j = next(
+                (j for j in range(i, len(lines)) if not lines[j].strip()), len(lines)
+            )
             out += ["", *lines[i:j], ""]
             i = j
         elif line.startswith("    "):
@@ -382,7 +440,11 @@ def docstring_lines(doc: str, x) -> list[str]:
             i = j
         else:
             j = i + 1  # code in backticks may go on over the end of its line
-            while " ".join(lines[i:j]).count("`") % 2 and j < len(lines) and lines[j].strip():
+            while (
+                " ".join(lines[i:j]).count("`") % 2
+                and j < len(lines)
+                and lines[j].strip()
+            ):
                 j += 1
             out.append(_inline(" ".join(lines[i:j]), own))
             i = j
@@ -393,7 +455,11 @@ def _section(lines, i, inline):
     """Its lines and the index after them: up to a blank line if it begins on the line of its header, else while indented."""
     found = [inline] if inline else []
     while i < len(lines) and not HEADER.match(lines[i]):
-        if not lines[i].strip() if inline else lines[i].strip() and not lines[i].startswith("    "):
+        if (
+            not lines[i].strip()
+            if inline
+            else lines[i].strip() and not lines[i].startswith("    ")
+        ):
             break
         found.append(lines[i].strip() if inline else lines[i][4:])
         i += 1
@@ -408,7 +474,9 @@ def _fields(sections, x) -> list[str]:
         | {name: _without_interval(text) for name, text in texts.items()}
         | _entries(sections.get("Args", []))
     )
-    order = list(inspect.signature(x).parameters) if hasattr(x, "build") else list(texts)
+    order = (
+        list(inspect.signature(x).parameters) if hasattr(x, "build") else list(texts)
+    )
     out = []
     for name in [n for n in order if n in texts or n in types] + [
         n for n in texts if n not in order
@@ -419,19 +487,29 @@ def _fields(sections, x) -> list[str]:
         if name in types:
             out.append(f":type {name}: {types[name]}")
     attributes = (
-        _entries(sections["Attributes"]) if "Attributes" in sections else _commented_fields(x)
+        _entries(sections["Attributes"])
+        if "Attributes" in sections
+        else _commented_fields(x)
     )
     if attributes:
         out += [
             ":Attributes:",
-            *(f"   - ``{name}``: {_inline(text, own)}" for name, text in attributes.items()),
+            *(
+                f"   - ``{name}``: {_inline(text, own)}"
+                for name, text in attributes.items()
+            ),
         ]
     for kind in OTHERS:
         if kind not in sections:
             continue
         entries = _entries(sections[kind]) if kind == "Raises" else {}
-        if entries and all(re.fullmatch(r"\w+(Error|Warning)?", name) for name in entries):
-            out += [f":raises {name}: {_inline(text, own)}" for name, text in entries.items()]
+        if entries and all(
+            re.fullmatch(r"\w+(Error|Warning)?", name) for name in entries
+        ):
+            out += [
+                f":raises {name}: {_inline(text, own)}"
+                for name, text in entries.items()
+            ]
         else:
             out.append(
                 f":{kind}: {_inline(' '.join(filter(None, map(str.strip, sections[kind]))), own)}"
@@ -443,7 +521,9 @@ def _commented_fields(x) -> dict[str, str]:
     """The fields of a class that have a comment on their line."""
     if not inspect.isclass(x):
         return {}
-    return dict(re.findall(r"^    (\w+): [^#\n]+  # (.+)$", inspect.getsource(x), re.MULTILINE))
+    return dict(
+        re.findall(r"^    (\w+): [^#\n]+  # (.+)$", inspect.getsource(x), re.MULTILINE)
+    )
 
 
 def _entries(lines) -> dict[str, str]:
@@ -465,7 +545,9 @@ def _without_interval(text: str) -> str:
 
 
 def _parameters(x):
-    described = inspect.isroutine(x) or (inspect.isclass(x) and not issubclass(x, Exception))
+    described = inspect.isroutine(x) or (
+        inspect.isclass(x) and not issubclass(x, Exception)
+    )
     return inspect.signature(x).parameters if described else {}
 
 
@@ -476,6 +558,8 @@ def _argument_types(x) -> dict[str, str]:
         converter = getattr(x, "converters", {}).get(name)
         if getattr(converter, "interval", None):
             out[name] = f"``{converter.interval}``"
+        elif isinstance(converter, Flag):
+            out[name] = "``bool``"
         elif converter is None and p.annotation is not p.empty:
             out[name] = f"``{_readable(p.annotation)}``"
     return out
@@ -486,6 +570,7 @@ def _kinds(x) -> dict[str, str]:
     docs = {
         name: inspect.getdoc(type(converter))
         for name, converter in getattr(x, "converters", {}).items()
+        if not isinstance(converter, Flag)
     }
     return {
         name: f"{doc[0].lower()}{doc[1:].splitlines()[0].rstrip('.')}"
@@ -495,7 +580,11 @@ def _kinds(x) -> dict[str, str]:
 
 
 def _readable(annotation) -> str:
-    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    text = (
+        annotation
+        if isinstance(annotation, str)
+        else inspect.formatannotation(annotation)
+    )
     text = re.sub(r"typing\.Annotated\[(\w+(?:\.\w+)*).*?\]", r"\1", text)
     return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z_])", "", text)
 
@@ -506,7 +595,12 @@ def _code_block(lines, language: str = "") -> str:
     lines = [line[width:] for line in lines]
     language = language or _language("\n".join(lines))
     return "\n".join(
-        [f".. code-block:: {language}", "", *(f"   {line}".rstrip() for line in lines), ""]
+        [
+            f".. code-block:: {language}",
+            "",
+            *(f"   {line}".rstrip() for line in lines),
+            "",
+        ]
     )
 
 
@@ -539,7 +633,13 @@ def _inline(text: str, own=()) -> str:
                 )
             )
             continue
-        path = None if part in own else _links().get(part.removeprefix("gx.").removesuffix("()"))
+        path = (
+            None
+            if part in own
+            else _links().get(part.removeprefix("gx.").removesuffix("()"))
+        )
         out.append(f"\\ :py:obj:`{part} <{path}>`\\ " if path else f"\\ ``{part}``\\ ")
     joined = "".join(out).removeprefix("\\ ")
-    return "\\" + joined if re.match(r"(\w|\d+)[.)] ", joined) else joined  # initials are no list
+    return (
+        "\\" + joined if re.match(r"(\w|\d+)[.)] ", joined) else joined
+    )  # initials are no list

@@ -1,4 +1,4 @@
-"""`gradxform list` and `gradxform show`: all optimizers, or one in full. Needs only JAX and NumPy."""
+"""`gradxform list` and `gradxform show`: all optimizers, or one of them. Needs JAX and NumPy."""
 
 import inspect
 import itertools

@@ -32,8 +32,9 @@ def _sweep(swept: Swept, path: Path, command: str, by_hand: bool) -> int:
     space, train = swept.space(), swept.train()
     groups = group(Arguments(train), space)  # mistakes in names and numbers, before all else
     halving = Halving(settings.rungs) if settings.rungs else None
-    for some in groups if halving else ():
-        halving.check(some.fixed["epochs"])
+    if halving:
+        for some in groups:
+            halving.check(some.fixed["epochs"])
     claim(path, "sweep", settings, FILES)
     if settings.processes > 1 and not by_hand and not shared_out(settings, path, command):
         return 1

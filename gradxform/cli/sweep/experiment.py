@@ -31,7 +31,7 @@ LIMITS = {
 }  # fmt: skip
 WHOLE = {"batch_size", "epochs"}
 OTHERWISE = {
-    "tx": "the methods are chosen with --methods", "key": "is made from the seed: --axis seed=0,1,2",
+    "tx": "the methods are chosen with --methods", "key": "is made of the seed: --axis seed=0,1,2",
     "data": "is chosen with --data", "validation": "is a part of --data",
 }  # fmt: skip
 
