@@ -5,6 +5,7 @@ schedules.
 from collections.abc import Callable
 from functools import reduce
 from inspect import signature
+from itertools import accumulate
 from typing import Annotated, Any
 
 import jax
@@ -164,11 +165,40 @@ def _value(x, step):
 
 def one_after_another(step, schedules, lengths):
     """The value of the schedule whose stretch the step lies in, its steps counted from there."""
-    begin, out = 0.0, schedules[0](step)
-    for length, following in zip(lengths, schedules[1:], strict=True):
-        begin = begin + _time(length)
-        out = jnp.where(_time(step) < begin, out, following(_time(step) - begin))
+    ends = accumulate(length if isinstance(length, float) else _time(length) for length in lengths)
+    return switched(step, schedules, ends)
+
+
+def switched(step, schedules, boundaries):
+    """The value of the schedule whose boundary was the last, its steps counted from there."""
+    out = schedules[0](step)
+    for boundary, following in zip(boundaries, schedules[1:], strict=True):
+        out = jnp.where(_time(step) < boundary, out, following(_since(step, boundary)))
     return out
+
+
+def _since(step, begin):
+    """The steps since a beginning: whole numbers, if these are, so that a cycle keeps its phase."""
+    whole = isinstance(begin, float) and begin.is_integer()
+    counted = isinstance(step, int) or jnp.issubdtype(jnp.result_type(step), jnp.integer)
+    return step - int(begin) if whole and counted else _time(step) - begin
+
+
+def phase(step, period):
+    """How many periods are over, a whole number, and how much of the next: exact for any step
+    below 2³¹, which float32 is not beyond 2²⁴.
+    """
+    period, t = _time(period), _time(step)
+    if not jnp.issubdtype(jnp.result_type(step), jnp.integer):
+        return (count := jnp.floor(t / period)), t - count * period
+    step = jnp.asarray(step)
+    # two halves that float32 holds, of which each remainder is exact
+    high = _time(step >> 12 << 12)
+    low = _time(step & 4095)
+    within = jnp.fmod(jnp.fmod(high, period) + jnp.fmod(low, period), period)
+    steps = jnp.maximum(period, 1).astype(step.dtype)
+    near = jnp.rint((t - within) / period).astype(step.dtype)
+    return jnp.where(period == jnp.floor(period), step // steps, near), within
 
 
 @define(Composite, leading=1)

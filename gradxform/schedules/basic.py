@@ -11,7 +11,7 @@ from typing import Annotated
 import jax.numpy as jnp
 
 from gradxform.core.hyper import Begin, Hyper, Length, NonNegative, Positive, Range, Real, Steps
-from gradxform.core.schedule import Schedule, _time, from_function, schedule
+from gradxform.core.schedule import Schedule, _time, from_function, phase, schedule, switched
 
 __all__ = ["constant_schedule", "cosine_decay_schedule", "exponential_decay", "inverse_sqrt_decay"]
 __all__ += ["inverse_time_decay", "join_schedules", "linear_schedule", "manual_schedule"]
@@ -224,10 +224,7 @@ def join_schedules(step, schedules: Schedules, boundaries: Boundaries):
         ValueError: there is not one schedule more than there are boundaries.
     """
     _one_more(schedules, boundaries, "join_schedules: schedules")
-    out = schedules[0](step)
-    for boundary, following in zip(boundaries, schedules[1:], strict=True):
-        out = jnp.where(_time(step) < boundary, out, following(_time(step) - boundary))
-    return out
+    return switched(step, schedules, boundaries)
 
 
 def _one_more(items, boundaries, what: str):
@@ -284,4 +281,4 @@ def per_epoch(step, schedule: Schedules, steps_per_epoch: Positive):
 
     a(step) = schedule(⌊step / steps_per_epoch⌋)
     """
-    return schedule[0](jnp.floor(_time(step) / steps_per_epoch))
+    return schedule[0](phase(step, steps_per_epoch)[0])

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradxform.core.call import define
 from gradxform.core.hyper import Fraction, Hyper, NonNegative, Positive, Range, Real, Steps
-from gradxform.core.schedule import Schedule, _time, one_after_another, schedule
+from gradxform.core.schedule import Schedule, _time, one_after_another, phase, schedule
 from gradxform.schedules.basic import Scales, _progress, warmup_cosine_decay_schedule
 
 __all__ = ["cosine_onecycle_schedule", "cosine_restarts_schedule", "cyclic_schedule"]
@@ -171,12 +171,14 @@ def cosine_restarts_schedule(
     safe = jnp.where(even, 2.0, ratio)
 
     def begin(i):
-        return first * jnp.where(even, i, (safe**i - 1) / (safe - 1))
+        return first * (safe**i - 1) / (safe - 1)
 
-    i = jnp.floor(jnp.where(even, t / first, jnp.log(1 + t / first * (safe - 1)) / jnp.log(safe)))
+    i = jnp.floor(jnp.log(1 + t / first * (safe - 1)) / jnp.log(safe))
     # the logarithm may round to the wrong side
     i = i + _time(t >= begin(i + 1)) - _time(t < begin(i))
-    x = jnp.clip((t - begin(i)) / (first * jnp.where(even, 1.0, safe**i)), 0, 1)
+    count, within = phase(step, first)
+    i = jnp.where(even, _time(count), i)
+    x = jnp.clip(jnp.where(even, within / first, (t - begin(i)) / (first * safe**i)), 0, 1)
     height = _time(m_mul) ** i * (0.5 * (1 + jnp.cos(jnp.pi * x)))
     return init_value * ((1 - alpha) * height + alpha)
 
@@ -204,11 +206,10 @@ def cyclic_schedule(
     """
     t, up = _time(step), _time(step_size_up)
     down = up if step_size_down is None else _time(step_size_down)
-    cycle = jnp.floor(t / (up + down))
-    within = t - cycle * (up + down)
+    count, within = phase(step, up + down)
     height = jnp.where(within <= up, within / up, (up + down - within) / down)
     if mode == "triangular2":
-        height = height * 0.5**cycle
+        height = height * 0.5 ** _time(count)
     elif mode == "exp_range":
         height = height * _time(gamma) ** t
     return base_value + (max_value - base_value) * height
