@@ -8,6 +8,7 @@ consistently: an average and its bias correction see the same rounded decay, so 
 """
 
 import math
+from contextlib import nullcontext
 from functools import partial
 
 import jax
@@ -18,6 +19,20 @@ import numpy as np
 def abs_sq(x):
     """|x|², real also for complex x."""
     return (x.real * x.real + x.imag * x.imag) if jnp.iscomplexobj(x) else x * x
+
+
+def increment(count, period: int | jax.Array = 1):
+    """n + 1, which at the largest number of its integer dtype stays there and does not wrap.
+
+    With a `period` it goes back by one from there, so that what happens at every so many counts
+    goes on happening.
+    """
+    count = jnp.asarray(count)
+    last = np.asarray(jnp.iinfo(count.dtype).max, count.dtype)
+    if isinstance(period, int) and period == 1:  # what every rule runs: two operations
+        return jnp.minimum(count, last - 1) + 1
+    back = jnp.asarray(period, count.dtype)
+    return jnp.where(count == last, count - back, count) + 1
 
 
 def lerp(new, old, decay):
@@ -70,6 +85,13 @@ def _safe_sqrt_jvp(primals, tangents):
     return root, jnp.where(positive, slope, jnp.zeros_like(root))
 
 
+def root_for(x, square):
+    """√square, to divide x by: |x| where the square was too small to be a number."""
+    zero = square == 0
+    size = jnp.abs(jax.lax.stop_gradient(x))
+    return _select(zero, size, jnp.sqrt(_select(zero, jnp.ones_like(square), square)))
+
+
 def _quotient(x, y):
     zero = y == 0
     return _select(zero, jnp.zeros_like(x), x / _select(zero, jnp.ones_like(y), y))
@@ -91,11 +113,13 @@ def _safe_divide_jvp(primals, tangents):
 
 
 def divide_by_root(x, square, eps, eps_root):
-    """x / (√(square + eps_root) + eps), and 0 with slope 0 where the mean square itself is 0.
+    """x / (√(square + eps_root) + eps), with slope 0 where the mean square itself is 0.
 
     At `square = 0` every gradient so far was exactly zero. The quotient behaves there like sign(x),
     steeper the smaller eps is: its true slope is 1/eps, 1e8 for Adam, which a meta-gradient would
     drown in. As for `sign`, `relu` and `abs`, the slope at that single point is chosen to be 0.
+    A denominator of 0 under an x that is not 0 is a square that was too small to be a number:
+    then it is sign(x), whatever the scale of the gradients.
     """
     positive = isinstance(eps, float | int) and eps > jnp.finfo(square.dtype).tiny
     return _divide_by_root(x, square, eps, eps_root, positive)
@@ -104,7 +128,10 @@ def divide_by_root(x, square, eps, eps_root):
 @partial(jax.custom_jvp, nondiff_argnums=(4,))
 def _divide_by_root(x, square, eps, eps_root, positive):
     denominator = jnp.sqrt(square + eps_root) + eps
-    return x / denominator if positive else _quotient(x, denominator)
+    if positive:
+        return x / denominator
+    zero = denominator == 0
+    return _select(zero, jnp.sign(x), x / _select(zero, jnp.ones_like(denominator), denominator))
 
 
 @_divide_by_root.defjvp
@@ -118,6 +145,18 @@ def _divide_by_root_jvp(positive, primals, tangents):
     out = _divide_by_root(x, square, eps, eps_root, positive)
     slope = (dx - out * ((dsquare + deps_root) / (2 * root) + deps)) / denominator
     return out, jnp.where(zero, jnp.zeros_like(slope), slope)
+
+
+def agreement(x, y):
+    """Positive where two entries point the same way, however small they are; negative where not."""
+    return jnp.real(jnp.sign(x) * jnp.conj(jnp.sign(y)))
+
+
+def clip_parts(x, bound):
+    """min(max(x, -bound), bound), of a complex x the real and the imaginary part apart."""
+    if not jnp.iscomplexobj(x):
+        return jnp.clip(x, -bound, bound)
+    return jax.lax.complex(jnp.clip(x.real, -bound, bound), jnp.clip(x.imag, -bound, bound))
 
 
 def real_dtype(dtype):
@@ -134,6 +173,11 @@ def wide_dtype(*dtypes):
     """
     with jax.numpy_dtype_promotion("standard"):
         return jnp.dtype(jnp.result_type(jnp.float32, *dtypes))
+
+
+def mixed(x):
+    """Where a rule mixes |x|² with a complex x, which strict promotion would not have."""
+    return jax.numpy_dtype_promotion("standard") if jnp.iscomplexobj(x) else nullcontext()
 
 
 def is_key(x) -> bool:

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 
 from gradxform.core.leaves import is_none
 from gradxform.display.code import code
-from gradxform.numerics import real_dtype, wide_dtype
+from gradxform.numerics import mixed, real_dtype, wide_dtype
 
 
 class Site:
@@ -75,9 +74,7 @@ class Rule(NamedTuple):
 
     def run(self, u, site, old, numbers):
         """The new update and slots, checked against the leaf."""
-        # rules mix |g|² with g
-        promotion = jax.numpy_dtype_promotion("standard") if jnp.iscomplexobj(u) else nullcontext()
-        with promotion:
+        with mixed(u):
             try:
                 out = self.equation(u, site, *old, **{k: v for k, _, v in self.numbers}, **numbers)
             except TypeError as error:

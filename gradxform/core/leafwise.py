@@ -24,6 +24,7 @@ from gradxform.core.leaf import Inputs, PerLeaf, Rule, RuleError, Site, run_leaf
 from gradxform.core.states import ChainState, RuleState
 from gradxform.core.transform import Transform, check_leaf, check_updates, name_of
 from gradxform.display.code import code
+from gradxform.numerics import increment
 
 RECORDED = "learning_rate"  # the number whose last value a state keeps
 KNOWN_EXTRAS = ("value", "grad", "value_fn", "key", "loss", "hessian", "obj_fn")
@@ -330,7 +331,7 @@ class _Pass:
         """The rule, its numbers at this step, and what it measures of the whole tree."""
         leaves = self.u if self.p is None else self.p
         numbers = _Numbers(part, state.step, self.paths, leaves)
-        t = state.step + jnp.ones((), jnp.int32)
+        t = increment(state.step)
         kept, scalars = dict(state.slots), None
         if part.measure:
             old = [kept[name] for name, _ in part.memory]

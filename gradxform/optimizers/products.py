@@ -11,10 +11,15 @@ import jax.numpy as jnp
 
 from gradxform.core import chain, leafwise, real_full, real_zeros, schedule, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Momentum, NonNegative, Positive, Steps
-from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, wide_dtype
+from gradxform.numerics import abs_sq, debias, divide_by_root, increment, lerp, wide_dtype
 from gradxform.rules import ema, scale_by_deviation, scale_by_inf_norm, scale_by_nadam_rms, two_emas
 from gradxform.rules.directions import correct_bias, momentum_plus_gradient, nesterov_ema_scheduled
-from gradxform.rules.preconditioners import scale_by_rms, scale_by_rms_max, scale_by_yogi_rms
+from gradxform.rules.preconditioners import (
+    scale_by_rms,
+    scale_by_rms_max,
+    scale_by_yogi_rms,
+    yogi_square,
+)
 from gradxform.rules.rms_variants import scale_by_rectified_rms
 from gradxform.rules.step_size import scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
@@ -126,7 +131,7 @@ def _belief_nesterov(u, at, m, s, *, b1, b2, eps, eps_root):
     """
     m = lerp(u, m, b1)
     s = b2 * s + ((1 - b2) * abs_sq(u - m) + eps_root)
-    ahead = b1 * debias(m, b1, at.t + 1) + (1 - b1) * debias(u, b1, at.t)
+    ahead = b1 * debias(m, b1, increment(at.t)) + (1 - b1) * debias(u, b1, at.t)
     return divide_by_root(ahead, debias(s, b2, at.t), eps, 0.0), m, s
 
 
@@ -170,8 +175,7 @@ def _yogi_uncorrected(u, at, v, *, decay, eps, eps_root):
     """v ← v - (1 - β) sign(v - g²) g²
     u ← u / (√(v + ε₀) + ε)
     """
-    square = abs_sq(at.g)
-    v = v - (1 - decay) * jnp.sign(v - square) * square
+    v = yogi_square(at.g, v, decay)
     return divide_by_root(u, v, eps, eps_root), v
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradxform.core import Decay, Epsilon, NonNegative, Patience, Positive, leafwise, transformation
 from gradxform.core import leaves as trees
-from gradxform.numerics import abs_sq, lerp, safe_divide, safe_sqrt
+from gradxform.numerics import abs_sq, clip_parts, lerp, safe_divide, safe_sqrt
 from gradxform.rules.measures import cast, leaf_zero, norm, zero
 
 __all__ = ["adagc", "adaptive_grad_clip", "clip", "clip_by_block_rms", "clip_by_global_norm"]
@@ -21,10 +21,7 @@ __all__ += ["clip_by_leaf_norm", "zclip"]
 
 def _clip(u, at, *, max_delta):
     """u ← min(max(u, -δ), δ)"""
-    if not jnp.iscomplexobj(u):
-        return jnp.clip(u, -max_delta, max_delta)
-    real, imaginary = (jnp.clip(x, -max_delta, max_delta) for x in (u.real, u.imag))
-    return real + 1j * imaginary
+    return clip_parts(u, max_delta)
 
 
 @transformation

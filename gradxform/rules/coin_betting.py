@@ -21,10 +21,12 @@ def _cocob(u, at, x0, bets, scale, absolute, reward, *, alpha):
     absolute = absolute + jnp.abs(u)
     reward = jnp.maximum(reward - u * (at.p - x0), 0)
     bets = bets - u
-    share = safe_divide(bets, scale * jnp.maximum(absolute + scale, alpha * scale))
+    # two quotients, of which neither leaves the range of numbers
+    share = safe_divide(bets, scale)
+    share = share * safe_divide(scale + reward, jnp.maximum(absolute + scale, alpha * scale))
     # where every gradient was zero: no bet, and no slope of 1/(αε)
     share = jnp.where(absolute == 0, jnp.zeros_like(share), share)
-    return x0 + share * (scale + reward) - at.p, x0, bets, scale, absolute, reward
+    return x0 + share - at.p, x0, bets, scale, absolute, reward
 
 
 @transformation

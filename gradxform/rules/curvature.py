@@ -12,13 +12,15 @@ from gradxform.core.call import pytree
 from gradxform.core.chain import whole
 from gradxform.core.leafwise import RuleState
 from gradxform.core.transform import Transform, require_params
+from gradxform.numerics import increment
 from gradxform.rules.noise import Key, _key_data
 
 __all__ = ["hutchinson_estimator_diag_hessian"]
 
 
 def _random_signs(key, x):
-    return jax.random.rademacher(key, x.shape, jnp.float32).astype(x.dtype)
+    # beside zeros like x, so that it varies over the devices that x varies over
+    return jnp.zeros_like(x) + jax.random.rademacher(key, x.shape, jnp.float32).astype(x.dtype)
 
 
 @pytree(static=("name",))
@@ -45,8 +47,8 @@ class Hutchinson(Transform):
         products, like = map(structure.flatten_up_to, (product, updates))
         rows = zip(products, signs, like, strict=True)
         estimate = structure.unflatten([(h * z).astype(u.dtype) for h, z, u in rows])
-        step = state.step + jnp.ones((), jnp.int32)
-        return estimate, RuleState(step, {"key": jax.random.key_data(following)})
+        memory = {"key": jax.random.key_data(following)}
+        return estimate, RuleState(increment(state.step), memory)
 
 
 @whole

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from gradxform.core import dtype_name, leafwise, real_zeros, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Real
-from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_sqrt
+from gradxform.numerics import abs_sq, clip_parts, debias, divide_by_root, lerp, safe_sqrt
 
 __all__ = ["fourth_root", "scale_by_acprop", "scale_by_adan", "scale_by_adopt"]
 __all__ += ["scale_by_optimistic_gradient"]
@@ -147,7 +147,7 @@ class _Adopt:
         x = u / jnp.maximum(safe_sqrt(v), eps)
         if self.bound is not None:
             limit = self.bound((at.t - 1 + self.start).astype(v.dtype))
-            x = jnp.clip(x, -limit, limit)
+            x = clip_parts(x, limit)
         m = jnp.where(first, m, lerp(x, m, b1))
         ahead = jnp.where(first, m, lerp(x, m, b1)) if self.nesterov else m
         square = abs_sq(u)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gradxform.core import dtype_name, leafwise, transformation, zeros
 from gradxform.core.hyper import Decay, DType, Fraction, Momentum, NonNegative, Real
-from gradxform.numerics import bias_correction, debias, lerp
+from gradxform.numerics import bias_correction, debias, increment, lerp
 
 __all__ = ["correct_bias", "ema", "momentum", "momentum_plus_gradient", "nesterov_ema_scheduled"]
 __all__ += ["quasi_hyperbolic", "two_emas"]
@@ -122,7 +122,7 @@ def _ema_nesterov_debiased(u, at, m, *, decay):
     u = m̂
     """
     m = lerp(u, m, decay)
-    return decay * debias(m, decay, at.t + 1) + (1 - decay) * debias(u, decay, at.t), m
+    return decay * debias(m, decay, increment(at.t)) + (1 - decay) * debias(u, decay, at.t), m
 
 
 _EMA = {False: (_ema, _ema_debiased), True: (_ema_nesterov, _ema_nesterov_debiased)}

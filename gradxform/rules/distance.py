@@ -29,6 +29,7 @@ from gradxform.rules.measures import (
     norm,
     number,
     real_zeros_like,
+    squared,
     times_scalar,
     total,
     wide,
@@ -246,7 +247,7 @@ class _DadaptStep:
         numerator = lerp(rate * gain, numerator, root)
         steps = each(lambda g, x: _as(rate, x) * g.astype(x.dtype), updates, before)
         sums = each(lambda step, x: average(step, x, root), steps, before)
-        squares = each(lambda g, x: average(abs_sq(g), x, b2), updates, old)
+        squares = each(lambda g, x: average(squared(g, x), x, b2), updates, old)
         estimate = safe_divide(numerator, (1 - root) * total(_l1, sums).astype(dtype))
         scalars = PerLeaf([None if x is None else (x, rate) for x in squares])
         return scalars, like(s, sums), like(v, squares), jnp.maximum(estim_lr, estimate), numerator

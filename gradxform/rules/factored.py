@@ -93,7 +93,8 @@ def _factors(row, col, axes, eps):
     """
     rows, columns = axes
     kept = rows - (columns < rows)  # where the rows' axis lies once the columns' is gone
-    share = safe_divide(row, jnp.broadcast_to(jnp.mean(row, axis=kept, keepdims=True), row.shape))
+    mean = jnp.broadcast_to(jnp.mean(row, axis=kept, keepdims=True), row.shape)
+    share = jnp.where(jnp.isinf(mean), mean, safe_divide(row, mean))  # no step beside infinity
     by_row, by_column = _inverse_root(share, 0.0), _inverse_root(col, eps)
     return jnp.expand_dims(by_row, columns), jnp.expand_dims(by_column, rows)
 
@@ -195,7 +196,8 @@ class _FactoredRmsTorch:
         v_row, v_col = lerp(v_row, by_row, share), lerp(v_col, by_column, share)
         rows, columns = axes
         mean = jnp.maximum(jnp.mean(v_row, axis=-1, keepdims=True), eps)
-        product = jnp.expand_dims(v_row / mean, columns) * jnp.expand_dims(v_col, rows)
+        share = jnp.where(jnp.isinf(mean), jnp.ones_like(v_row), v_row / mean)
+        product = jnp.expand_dims(share, columns) * jnp.expand_dims(v_col, rows)
         return divide_by_root(u, jnp.maximum(product, eps * eps), 0.0, 0.0), v_row, v_col, v
 
 

@@ -57,7 +57,8 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3):
 def _trust(u, p_norm, trust_coefficient, min_norm, eps):
     u_norm = jnp.maximum(norm(u), min_norm)
     ratio = trust_coefficient * safe_divide(p_norm, u_norm + eps)
-    return u * jnp.where((p_norm == 0) | (u_norm == 0), jnp.ones_like(ratio), ratio)
+    ratio = jnp.where((p_norm == 0) | (u_norm == 0), jnp.ones_like(ratio), ratio)
+    return u * jnp.where(jnp.isinf(u_norm), jnp.zeros_like(ratio), ratio)
 
 
 def _trust_ratio(u, at, *, min_norm, trust_coefficient, eps):
@@ -115,7 +116,9 @@ def _lars_ratio(u, at, *, selected, trust_coefficient, eps, weight_decay):
     """
     p_norm, u_norm = norm(at.p), norm(u)
     ratio = trust_coefficient * safe_divide(p_norm, u_norm + weight_decay * p_norm + eps)
-    apart = (p_norm == 0) | (u_norm == 0) | (selected <= 0)
+    # no step of its own leaves the decay, whose ratio is η / λ
+    nothing = (u_norm == 0) & (weight_decay == 0)
+    apart = (p_norm == 0) | nothing | (selected <= 0)
     return jnp.where(apart, jnp.ones_like(ratio), ratio) * (u + weight_decay * at.p)
 
 
@@ -163,7 +166,7 @@ def scale_by_novograd(
 def _per_axis(p):
     """One vector for each axis; a scalar counts as having one."""
     dtype = real_dtype(wide_dtype(p.dtype))
-    return tuple(jnp.zeros(n, dtype) for n in p.shape or (1,))
+    return tuple(jnp.zeros_like(p, dtype, (n,)) for n in p.shape or (1,))
 
 
 def _sm3(u, at, mu, m, *, b1, b2, eps):

@@ -2,6 +2,8 @@
 another shape than the parameters.
 """
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 
@@ -46,6 +48,11 @@ def average(x, old, decay):
     return lerp(x.astype(old.dtype), old, jnp.asarray(decay, jnp.real(old).dtype))
 
 
+def squared(x, like):
+    """|x|², in the dtype of what it goes into, where that is wider."""
+    return abs_sq(x.astype(wide_dtype(x.dtype, like.dtype)))
+
+
 def cast(dtype, *numbers):
     """The numbers as arrays of a dtype."""
     return tuple(jnp.asarray(x, dtype) for x in numbers)
@@ -69,6 +76,27 @@ def norm(x):
 def rms(x):
     """The root of the mean square of one leaf."""
     return safe_sqrt(jnp.mean(abs_sq(x)))
+
+
+def _largest(key, x):
+    return jnp.max(jnp.abs(x), initial=0).astype(wide_dtype(jnp.real(x).dtype))
+
+
+def _scaled_square(x, scale):
+    return jnp.sum(abs_sq(x / scale))
+
+
+def length(leaves):
+    """‖x‖ over a list of leaves, also where a square is no number: a pass more than a sum of
+    squares.
+    """
+    rows = [(jax.lax.stop_gradient(x),) for x in leaves if x is not None]
+    found = trees.map_leaves(_largest, [None] * len(rows), rows)
+    dtype = wide_dtype(*(x.dtype for x in found))
+    scale = reduce(jnp.maximum, (x.astype(dtype) for x in found), jnp.zeros((), dtype))
+    usual = (scale > 0) & jnp.isfinite(scale)
+    scale = jnp.where(usual, scale, jnp.ones_like(scale))
+    return scale * safe_sqrt(total(_scaled_square, leaves, numbers=(scale,)).astype(dtype))
 
 
 def distance_squared(x, y):
@@ -103,7 +131,7 @@ def real_zeros_like(params):
 
 def leaf_zero(p):
     """A real scalar 0 for each leaf, float32 at least."""
-    return jnp.zeros((), real_dtype(wide_dtype(p.dtype)))
+    return jnp.zeros_like(p, real_dtype(wide_dtype(p.dtype)), ())
 
 
 def number(x):

@@ -16,7 +16,7 @@ from gradxform.core.call import pytree
 from gradxform.core.chain import whole
 from gradxform.core.hyper import NonNegative, Real, at_step, scalar
 from gradxform.display.code import code
-from gradxform.numerics import abs_sq, is_key, wide_dtype
+from gradxform.numerics import abs_sq, increment, is_key, wide_dtype
 from gradxform.rules.clipping import _shrink
 from gradxform.rules.measures import wide
 
@@ -53,7 +53,10 @@ def per_example_global_norm_clip(grads, l2_norm_clip):
     Source: M. Abadi et al., Deep Learning with Differential Privacy (2016), algorithm 1.
     """
     n = _examples("per_example_global_norm_clip", grads)
-    square = sum((_squares(x) for x in jax.tree.leaves(grads)), jnp.zeros(n))
+    square = jnp.zeros(n, jnp.float32)
+    for part in map(_squares, jax.tree.leaves(grads)):
+        dtype = wide_dtype(square.dtype, part.dtype)
+        square = square.astype(dtype) + part.astype(dtype)
     factor = _shrink(square, l2_norm_clip)
     clipped = trees.tree_map(lambda x: _clipped_sum(x, factor).astype(x.dtype), grads)
     return clipped, jnp.sum(factor < 1)
@@ -109,8 +112,8 @@ class Aggregate(Transform):
             spread = jnp.asarray(bound, dtype) * jnp.asarray(noise, dtype)
             noised = x.astype(dtype) + spread * jax.random.normal(key, x.shape, dtype)
             out.append((noised / n).astype(x.dtype))
-        step = state.step + jnp.ones((), jnp.int32)
-        return structure.unflatten(out), RuleState(step, {"key": jax.random.key_data(following)})
+        memory = {"key": jax.random.key_data(following)}
+        return structure.unflatten(out), RuleState(increment(state.step), memory)
 
 
 class _Key:

@@ -7,9 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from gradxform.core import Epsilon, Real, leafwise, transformation
-from gradxform.core import leaves as trees
-from gradxform.numerics import safe_sqrt
-from gradxform.rules.measures import cast, times_scalar
+from gradxform.rules.measures import cast, length, times_scalar
 
 __all__ = ["centralize", "keep_params_nonnegative", "normalize_by_update_norm", "zero_nans"]
 
@@ -44,7 +42,7 @@ def centralize(*, outputs: Literal["first", "last"] = "first"):
 
 def _inverse_norm(updates, at, *, scale_factor, eps):
     """s = c / (‖u‖ + ε)      ‖u‖ over all leaves"""
-    norm = safe_sqrt(trees.sum_of_squares(updates))
+    norm = length(updates)
     scale_factor, eps = cast(norm.dtype, scale_factor, eps)
     nothing = norm == 0
     scale = scale_factor / jnp.where(nothing, jnp.ones_like(norm), norm + eps)
@@ -93,7 +91,7 @@ def _zero_nans(u, at, found):
 
 
 def _false(p):
-    return jnp.zeros((), bool)
+    return jnp.zeros_like(p, bool, ())
 
 
 @transformation

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gradxform.core import PerLeaf, leafwise, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, NonNegative, Real, WeightDecay
-from gradxform.numerics import abs_sq, bias_correction, divide_by_root, lerp, safe_divide
+from gradxform.numerics import bias_correction, divide_by_root, lerp, safe_divide
 from gradxform.rules.measures import (
     average,
     cast,
@@ -21,6 +21,7 @@ from gradxform.rules.measures import (
     like,
     number,
     real_zeros_like,
+    squared,
     times_scalar,
     total,
     zero,
@@ -38,14 +39,17 @@ def _loss(at, dtype):
     return value.astype(dtype)
 
 
+def at_most(most, x, square):
+    """min(most, x / square), also where the square is too small to divide by."""
+    far = x >= most * square
+    return jnp.where(far, most, safe_divide(x, jnp.where(far, jnp.ones_like(square), square)))
+
+
 def _polyak_step(updates, at, *, f_min, max_learning_rate, eps):
     """s = min((f - f*) / (‖u‖² + ε), γ)      f the loss"""
     square = trees.sum_of_squares(updates)
     f_min, max_learning_rate, eps = cast(square.dtype, f_min, max_learning_rate, eps)
-    gap = _loss(at, square.dtype) - f_min
-    nothing = square + eps <= jnp.finfo(square.dtype).tiny
-    step = safe_divide(gap, jnp.where(nothing, 1, square + eps))
-    return (jnp.where(nothing, jnp.zeros_like(gap), jnp.minimum(step, max_learning_rate)),)
+    return (at_most(max_learning_rate, _loss(at, square.dtype) - f_min, square + eps),)
 
 
 def _polyak_step_positive(updates, at, *, f_min, max_learning_rate, eps):
@@ -101,9 +105,11 @@ class _Model(NamedTuple):
             low = jnp.maximum(cap / (2 * self.correction * self.shrink), least)
             used = jnp.where(cap < self.shrink * self.correction * lb, low, lb)
         drop = self.shrink * (self.value - self.correction * used - self.gamma) + self.dot
-        tau = jnp.minimum(most, _over(jnp.maximum(drop, 0), self.square))
-        if adapt:
-            end = self.value + self.dot - self.gamma - tau * self.square / 2
+        drop = jnp.maximum(drop, 0)
+        tau = at_most(most, drop, self.square)
+        if adapt:  # τ times the square, which may be infinite, is:
+            gone = jnp.minimum(most * self.square, drop)
+            end = self.value + self.dot - self.gamma - gone / 2
             lb = jnp.maximum(end / self.correction, least)
         return tau, lb
 
@@ -145,13 +151,6 @@ class _MomoStep:
         tau, lb = model.step(learning_rate, lb, lower_bound, self.adapt)
         scalars = PerLeaf([None if x is None else (x, tau) for x in new])
         return scalars, like(m, new), barf, gamma, lb
-
-
-def _over(x, square):
-    """x / square, and 0 where the square is as good as 0."""
-    nothing = square <= jnp.finfo(square.dtype).eps ** 2
-    share = safe_divide(x, jnp.where(nothing, jnp.ones_like(square), square))
-    return jnp.where(nothing, jnp.zeros_like(x), share)
 
 
 def _momo(u, at, *, learning_rate, weight_decay):
@@ -198,7 +197,8 @@ def momo(
 
 
 def _weighted(m, v, correction, eps):
-    return jnp.sum(divide_by_root(abs_sq(m), v / correction, eps, jnp.zeros_like(eps)))
+    # each m beside its own quotient, which is 0 where v is infinite
+    return inner(m, divide_by_root(m, v / correction, eps, jnp.zeros_like(eps)))
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,7 @@ class _MomoAdamStep:
         numbers = learning_rate, b1, b2, lower_bound, weight_decay, eps
         learning_rate, b1, b2, lower_bound, weight_decay, eps = cast(dtype, *numbers)
         first = each(lambda u, x: average(u, x, b1), updates, leaves_of(m))
-        squares = each(lambda u, x: abs_sq(u.astype(x.dtype)), updates, leaves_of(v))
-        second = each(lambda u, x: average(u, x, b2), squares, leaves_of(v))
+        second = each(lambda u, x: average(squared(u, x), x, b2), updates, leaves_of(v))
         c1, c2 = bias_correction(b1, at.t, dtype), bias_correction(b2, at.t, dtype)
         square = total(_weighted, first, second, numbers=(c2, eps)).astype(dtype)
         barf = lerp(_loss(at, dtype), barf, b1)

@@ -133,13 +133,20 @@ def scale_by_nadam_rms(decay: Decay = 0.999, eps: Epsilon = 1e-8, eps_root: Epsi
     return leafwise(_nadam_rms, slots={"v": real_zeros}, decay=decay, eps=eps, eps_root=eps_root)
 
 
+def _variance(mean_square, mean):
+    """The variance, at least 0, and infinite where a square is."""
+    square = abs_sq(mean)
+    variance = jnp.maximum(mean_square - square, 0)
+    return jnp.where(jnp.isinf(square), square, variance)
+
+
 def _stddev(u, at, m, v, *, decay, eps, eps_root):
     """m ← β m + (1 - β) g
     v ← β v + (1 - β) g²
     u ← u / (√(v - m² + ε₀) + ε)
     """
     m, v = lerp(at.g, m, decay), lerp(abs_sq(at.g), v, decay)
-    return divide_by_root(u, jnp.maximum(v - abs_sq(m), 0), eps, eps_root), m, v
+    return divide_by_root(u, _variance(v, m), eps, eps_root), m, v
 
 
 def _stddev_debiased(u, at, m, v, *, decay, eps, eps_root):
@@ -150,8 +157,8 @@ def _stddev_debiased(u, at, m, v, *, decay, eps, eps_root):
     u ← u / (√(v̂ - m̂² + ε₀) + ε)
     """
     m, v = lerp(at.g, m, decay), lerp(abs_sq(at.g), v, decay)
-    variance = debias(v, decay, at.t) - abs_sq(debias(m, decay, at.t))
-    return divide_by_root(u, jnp.maximum(variance, 0), eps, eps_root), m, v
+    variance = _variance(debias(v, decay, at.t), debias(m, decay, at.t))
+    return divide_by_root(u, variance, eps, eps_root), m, v
 
 
 @transformation
@@ -185,9 +192,9 @@ def _adadelta(u, at, e_g, e_x, *, rho, eps):
     u = Δ
     """
     e_g = lerp(abs_sq(at.g), e_g, rho)
-    # one root, and the new average from the ratio: half the temporaries, 0.75 of the time
-    ratio = (e_x + eps) / (e_g + eps)
-    return jnp.sqrt(ratio) * u, e_g, lerp(ratio * abs_sq(u), e_x, rho)
+    # one root of the ratio: half the temporaries, 0.75 of the time
+    u = jnp.sqrt((e_x + eps) / (e_g + eps)) * u
+    return u, e_g, lerp(abs_sq(u), e_x, rho)
 
 
 @transformation
@@ -306,13 +313,19 @@ def scale_by_inf_norm(decay: Decay = 0.999, eps: Epsilon = 1e-8, *, convention: 
     return leafwise(rule, slots={"v": real_zeros}, decay=decay, eps=eps)
 
 
+def yogi_square(g, v, decay):
+    """v - (1 - β) sign(v - g²) g², which stays infinite once it is."""
+    square = abs_sq(g)
+    move = (1 - decay) * square
+    return jnp.where(v < square, v + move, jnp.where(v > square, v - move, v))
+
+
 def _yogi(u, at, v, *, decay, eps, eps_root):
     """v ← v - (1 - β) sign(v - g²) g²
     v̂ = v / (1 - βᵗ)
     u ← u / (√(v̂ + ε₀) + ε)
     """
-    square = abs_sq(at.g)
-    v = v - (1 - decay) * jnp.sign(v - square) * square
+    v = yogi_square(at.g, v, decay)
     return divide_by_root(u, debias(v, decay, at.t), eps, eps_root), v
 
 

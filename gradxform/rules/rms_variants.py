@@ -17,9 +17,11 @@ from gradxform.numerics import (
     debias,
     divide_by_root,
     lerp,
+    root_for,
     safe_divide,
     safe_sqrt,
 )
+from gradxform.rules.measures import rms
 
 __all__ = ["scale_by_atan2", "scale_by_clipped_rms", "scale_by_quasi_hyperbolic_rms"]
 __all__ += ["scale_by_rectified_rms", "scale_by_rms_power"]
@@ -112,9 +114,9 @@ def scale_by_rectified_rms(
 
 
 def _divide_by_power(u, square, power, eps):
-    """u / (√square + ε)²ᵖ, and 0 where the square is 0."""
-    zero = square == 0
-    root = jnp.sqrt(jnp.where(zero, jnp.ones_like(square), square)) + eps
+    """u / (√square + ε)²ᵖ, and 0 where the square is 0 and so is u."""
+    zero = (square == 0) & (u == 0)
+    root = jnp.where(zero, jnp.ones_like(square), root_for(u, square)) + eps
     return jnp.where(zero, jnp.zeros_like(u), u * jnp.exp(-2 * power * jnp.log(root)))
 
 
@@ -165,7 +167,9 @@ def _quasi_hyperbolic_rms(u, at, v, *, decay, nu, eps):
     """
     square = abs_sq(at.g)
     v = lerp(square, v, decay)
-    return divide_by_root(u, lerp(square, debias(v, decay, at.t), nu), eps, 0.0), v
+    average = debias(v, decay, at.t)
+    both = jnp.where(jnp.isinf(average), average, lerp(square, average, nu))
+    return divide_by_root(u, both, eps, 0.0), v
 
 
 @transformation
@@ -190,8 +194,8 @@ def _atan2(u, at, v, *, decay, a, b):
     u ← a atan2(u, b √v̂)
     """
     v = lerp(abs_sq(at.g), v, decay)
-    zero = v == 0
-    root = jnp.sqrt(jnp.where(zero, jnp.ones_like(v), debias(v, decay, at.t)))
+    zero = (v == 0) & (u == 0)
+    root = jnp.where(zero, jnp.ones_like(v), root_for(u, debias(v, decay, at.t)))
     return jnp.where(zero, jnp.zeros_like(u), a * jnp.arctan2(u, b * root)), v
 
 
@@ -214,10 +218,9 @@ def scale_by_atan2(decay: Decay = 0.999, a: Positive = 1.27, b: Positive = 1.0):
 
 def _excess(at, v, decay, eps):
     """The average, corrected, and how much larger than it the leaf's gradient is, at least 1."""
-    square = abs_sq(at.g)
-    v = lerp(square, v, decay)
+    v = lerp(abs_sq(at.g), v, decay)
     average = debias(v, decay, at.t)
-    ratio = safe_sqrt(jnp.mean(safe_divide(square, jnp.maximum(average, eps * eps))))
+    ratio = rms(safe_divide(at.g, jnp.maximum(safe_sqrt(average), eps)))
     return v, average, jnp.maximum(ratio, 1)
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from gradxform.core import WeightDecay, Where, leafwise, only, transformation
+from gradxform.numerics import agreement
 
 __all__ = ["add_decayed_weights"]
 
@@ -23,7 +24,7 @@ def _decay_independent(u, at, *, weight_decay):
 
 def _decay_cautious(u, at, *, weight_decay):
     """u ← u + λ p      where u p ≥ 0, else u"""
-    outward = jnp.real(jnp.conj(u) * at.p) >= 0
+    outward = agreement(u, at.p) >= 0
     return u + weight_decay * jnp.where(outward, at.p, jnp.zeros_like(at.p))
 
 

@@ -11,7 +11,7 @@ from gradxform.core.call import pytree
 from gradxform.core.chain import whole
 from gradxform.core.hyper import one_number
 from gradxform.display.code import code
-from gradxform.numerics import bias_correction, lerp, real_dtype, wide_dtype
+from gradxform.numerics import bias_correction, increment, lerp, real_dtype, wide_dtype
 
 __all__ = ["measure_with_ema", "monitor", "snapshot"]
 
@@ -72,7 +72,7 @@ class EmaMeasure(Transform):
 
     def update(self, updates, state, params=None, **extra):
         decay = one_number(self.name, "decay", self.decay, state.step)
-        t = state.step + jnp.ones((), jnp.int32)
+        t = increment(state.step)
 
         def share(x):
             return decay if isinstance(decay, float | int) else decay.astype(real_dtype(x.dtype))

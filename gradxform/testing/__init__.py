@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gradxform.testing import laws, tools
+from gradxform.testing import extremes, laws, tools
 
 Extra = Mapping[str, Any] | None  # keyword arguments that an update needs
 
@@ -20,6 +20,7 @@ LAWS: dict[str, Callable] = {
     "extra": laws.unknown_arguments_are_ignored, "associative": laws.chains_associate,
     "subtree": laws.a_subtree_runs_alone, "sharding": laws.sharding_changes_nothing,
     "tools": tools.tools_see_all_of_it, "platforms": tools.lowers_for_every_platform,
+    "counter": extremes.counters_stop, "magnitudes": extremes.magnitudes_change_nothing,
 }  # fmt: skip
 
 
@@ -62,4 +63,4 @@ def check_law(name: str, tx, extra: Extra = None, exceptions: Exceptions = None)
 
 
 def __getattr__(name: str):
-    return getattr(laws, name)  # each law, by the name of its function
+    return getattr(extremes if hasattr(extremes, name) else laws, name)  # each law by its function

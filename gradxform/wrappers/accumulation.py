@@ -12,7 +12,7 @@ from gradxform.core import Count, Inner, Named, Transform, dtype_name, transform
 from gradxform.core import leaves as trees
 from gradxform.core.call import define, pytree
 from gradxform.display.code import code
-from gradxform.numerics import wide_dtype
+from gradxform.numerics import increment, wide_dtype
 from gradxform.wrappers.skipping import skip_not_finite
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, zeros_like
 
@@ -49,11 +49,11 @@ class Accumulate(Wrapper):
     def step(self, updates, state, params, gradient, extra):
         drop = jnp.array(False) if self.skip is None else self.skip(updates, state.step, params)
         drop = drop[0] if isinstance(drop, tuple) else drop
-        mini_step = state.mini_step + jnp.where(drop, 0, 1)
+        mini_step = jnp.where(drop, state.mini_step, increment(state.mini_step))
 
         def add(acc, u):
             u = u.astype(acc.dtype)
-            change = (u - acc) / (state.mini_step + 1).astype(acc.dtype) if self.mean else u
+            change = (u - acc) / increment(state.mini_step).astype(acc.dtype) if self.mean else u
             return jnp.where(drop, acc, acc + change)
 
         accumulator = trees.tree_map(add, state.accumulator, updates)
@@ -67,7 +67,8 @@ class Accumulate(Wrapper):
             return zeros_like(updates), accumulator, inner
 
         out, accumulator, inner = jax.lax.cond(emit, run, wait, accumulator, state.inner)
-        step, dropped = state.step + jnp.where(emit, 1, 0), state.dropped + jnp.where(drop, 1, 0)
+        step = jnp.where(emit, increment(state.step), state.step)
+        dropped = jnp.where(drop, increment(state.dropped), state.dropped)
         mini_step = jnp.where(emit, 0, mini_step)
         return out, AccumulateState(mini_step, step, dropped, accumulator, inner)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gradxform.core import Inner, RuleState, chain, copied, dtype_name, leafwise, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.hyper import Count, Decay, Fraction, Patience
-from gradxform.numerics import bias_correction, lerp, wide_dtype
+from gradxform.numerics import bias_correction, increment, lerp, wide_dtype
 from gradxform.wrappers.conditional import restart
 from gradxform.wrappers.wrapper import is_multiple
 
@@ -26,7 +26,7 @@ class _copies(NamedTuple):
     dtype: str | None = None
 
     def __call__(self, p):
-        return jnp.zeros((self.count, *p.shape), self.dtype or wide_dtype(p.dtype))
+        return jnp.zeros_like(p, self.dtype or wide_dtype(p.dtype), (self.count, *p.shape))
 
 
 def _ema(u, at, average_params, *, decay):
@@ -103,7 +103,11 @@ def _lawa(u, at, last_params, saved, *, period):
     due = is_multiple(at.t, period)
     place = jnp.mod(saved, last_params.shape[0])
     value = jnp.where(due, (at.p + u).astype(last_params.dtype), last_params[place])
-    return u, last_params.at[place].set(value), saved + jnp.where(due, 1, 0)
+    return (
+        u,
+        last_params.at[place].set(value),
+        jnp.where(due, increment(saved, last_params.shape[0]), saved),
+    )
 
 
 def _no_steps(p):

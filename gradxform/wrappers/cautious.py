@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from gradxform.core import Inner, RuleState, Transform, leafwise, transformation
 from gradxform.core.call import pytree
-from gradxform.numerics import real_dtype
+from gradxform.numerics import agreement, real_dtype
 from gradxform.wrappers.wrapper import Wrapper, counter
 
 __all__ = ["cautious", "grams"]
@@ -35,7 +35,7 @@ class _Cautious:
             u ← u φ / [{share}]"""
 
     def __call__(self, u, at):
-        agree = self.sign * jnp.real(u * jnp.conj(at.g)) > 0
+        agree = self.sign * agreement(u, at.g) > 0
         kept = jnp.sum(agree, dtype=jnp.int32).astype(real_dtype(u.dtype))
         kept = kept + 1 if self.convention == "paper" else jnp.maximum(kept, 1e-5 * u.size)
         return jnp.where(agree, u * (u.size / kept), jnp.zeros_like(u))

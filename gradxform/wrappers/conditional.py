@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from gradxform.core import Count, Inner, Transform, leafwise, transformation, zeros
 from gradxform.core.call import pytree
 from gradxform.core.leaves import Tree
+from gradxform.numerics import increment
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, is_multiple, pick, zeros_like
 
 __all__ = ["conditionally_mask", "conditionally_transform", "every", "restart"]
@@ -45,9 +46,10 @@ class Conditional(Wrapper):
         return ConditionState(counter(), self.inner.init(params))
 
     def step(self, updates, state, params, gradient, extra):
-        step = state.step
+        step, k = state.step, 1
         if self.should is None:
-            condition = is_multiple(step, self.number("k", step))
+            k = self.number("k", step, jnp.int32)
+            condition = is_multiple(step, k)
         else:
             condition = self.should(step, **(extra if self.forward else {}))
 
@@ -58,7 +60,7 @@ class Conditional(Wrapper):
             return zeros_like(updates) if self.otherwise == "zero" else updates, inner
 
         out, inner = jax.lax.cond(condition, run, leave, updates, state.inner)
-        return out, ConditionState(step + 1, inner)
+        return out, ConditionState(increment(step, k), inner)
 
 
 @transformation
@@ -170,8 +172,9 @@ class Restart(Wrapper):
 
     def step(self, updates, state, params, gradient, extra):
         out, inner = self.run(updates, state.inner, params, gradient, extra)
-        step = state.step + 1
-        over = is_multiple(step, self.number("period", state.step))
+        period = self.number("period", state.step, jnp.int32)
+        step = increment(state.step, period)
+        over = is_multiple(step, period)
         return out, RestartState(step, pick(over, cast(self.inner.init(params), inner), inner))
 
 

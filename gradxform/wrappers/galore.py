@@ -13,7 +13,7 @@ from gradxform.core import Count, Inner, Real, Transform, chain, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
 from gradxform.display.code import code
-from gradxform.numerics import wide_dtype
+from gradxform.numerics import increment, wide_dtype
 from gradxform.rules.directions import ema
 from gradxform.rules.preconditioners import scale_by_rms
 from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
@@ -146,13 +146,15 @@ class GaLore(Wrapper):
                 return None, x
             side, other = (view.rows, view.columns) if view.left else (view.columns, view.rows)
             shape = (view.rank, other) if view.left else (other, view.rank)
-            return jnp.zeros((side, view.rank), wide_dtype(x.dtype)), jnp.zeros(shape, x.dtype)
+            projector = jnp.zeros_like(x, wide_dtype(x.dtype), (side, view.rank))
+            return projector, jnp.zeros_like(x, shape=shape)
 
         projectors, low = _both(begin, params, self.views(params))
         return LowRankState(counter(), projectors, self.inner.init(low))
 
     def step(self, updates, state, params, gradient, extra):
-        due = is_multiple(state.step, self.number("update_proj_gap", state.step, jnp.int32))
+        gap = self.number("update_proj_gap", state.step, jnp.int32)
+        due = is_multiple(state.step, gap)
         amount = self.number("scale", state.step, float)
         views, structure = self.views(updates), jax.tree.structure(updates, is_leaf=trees.is_none)
 
@@ -176,7 +178,8 @@ class GaLore(Wrapper):
         out, inner = self.run(low, state.inner, None, None, extra)
         columns = (structure.flatten_up_to(tree) for tree in (updates, projectors, out))
         lifted = [up(x, v, p, u) for v, x, p, u in zip(views, *columns, strict=True)]
-        return structure.unflatten(lifted), LowRankState(state.step + 1, projectors, inner)
+        step = increment(state.step, gap)
+        return structure.unflatten(lifted), LowRankState(step, projectors, inner)
 
 
 def _both(f, tree, *columns):
@@ -212,6 +215,8 @@ def scale_by_galore(
 
     Memory: 4 bytes times (longer side · r) for P, and the base optimizer's on R, r · the shorter
     side. The other way round in the paper.
+    A meta-gradient takes P for a constant: the leading singular vectors have no slope where
+    singular values meet.
 
     Raises:
         ValueError: a rank below 1, an unknown convention, dimension numbers that leave an axis out.

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from gradxform.core import Epsilon, Inner, NonNegative, Positive, Transform, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.numerics import safe_divide, safe_sqrt
-from gradxform.rules.measures import copy, inner, leaves_of, total
+from gradxform.numerics import increment, safe_divide, safe_sqrt
+from gradxform.rules.measures import copy, inner, leaves_of, length, total
 from gradxform.wrappers.wrapper import Wrapper, counter
 
 __all__ = ["mechanize"]
@@ -61,7 +61,7 @@ class Mechanic(Wrapper):
         x0 = trees.tree_map(first, state.x0, params)
         g, p, start = map(leaves_of, (updates, params, x0))
         before = jnp.sum(state.scale)
-        norm, size = (safe_sqrt(trees.sum_of_squares(x)).astype(float) for x in (g, p))
+        norm, size = (length(x).astype(float) for x in (g, p))
         pull = weight_decay * before * norm / (size + eps)
 
         h = total(_gain, g, p, start, numbers=(pull,)).astype(float) / (before + eps)
@@ -79,7 +79,7 @@ class Mechanic(Wrapper):
             return (x0 - sum_now * ((x0 - p) / sum_before - wide) - p).astype(u.dtype)
 
         learned = reward, largest, variance, scale, x0, inner_state
-        return trees.tree_map(move, out, params, x0), MechanicState(state.step + 1, *learned)
+        return trees.tree_map(move, out, params, x0), MechanicState(increment(state.step), *learned)
 
 
 @transformation

@@ -12,7 +12,8 @@ from gradxform.core import Count, Inner, NonNegative, apply_updates, copied, tra
 from gradxform.core import leaves as trees
 from gradxform.core.call import Value, pytree
 from gradxform.core.transform import Transform
-from gradxform.numerics import safe_divide, safe_sqrt
+from gradxform.numerics import increment, safe_divide
+from gradxform.rules.measures import length
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, pick
 
 __all__ = ["sam", "sam_gradient"]
@@ -69,7 +70,7 @@ class Sam(Wrapper):
 
         given = updates, state.inner, state.adversary
         out, inner, adversary = jax.lax.cond(last, descend, ascend, *given)
-        return out, SamState(jnp.where(last, 0, state.mini_step + 1), kept, inner, adversary)
+        return out, SamState(jnp.where(last, 0, increment(state.mini_step)), kept, inner, adversary)
 
 
 class OpaqueSamState(NamedTuple):
@@ -181,7 +182,7 @@ def sam_gradient(grad_fn: Callable, rho: NonNegative = 0.05):
 
     def gradient(params, *args, **kwargs):
         slope = grad_fn(params, *args, **kwargs)
-        norm = safe_sqrt(trees.sum_of_squares(jax.tree.leaves(slope)))
+        norm = length(jax.tree.leaves(slope))
         share = safe_divide(jnp.asarray(rho, norm.dtype), norm)
         ascent = trees.tree_map(lambda g: g * share.astype(g.dtype), slope)
         return grad_fn(apply_updates(params, jax.lax.stop_gradient(ascent)), *args, **kwargs)

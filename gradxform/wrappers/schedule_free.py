@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradxform.core import Decay, Inner, LearningRate, Range, chain, leafwise, transformation
 from gradxform.core.schedule import Schedule, schedule
 from gradxform.core.slots import copied, dtype_name
-from gradxform.numerics import safe_divide
+from gradxform.numerics import increment, safe_divide
 from gradxform.rules.measures import zero
 
 __all__ = ["gpa", "schedule_free"]
@@ -87,7 +87,7 @@ def _b1(params, *, b1):
 
 @schedule
 def _ahead(step, schedule: Any):
-    return schedule(step + 1)
+    return schedule(increment(step))
 
 
 def _kept(rule, state_dtype, measure, memory, name, **numbers):

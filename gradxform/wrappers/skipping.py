@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from gradxform.core import Decay, Inner, Patience, Positive, Transform, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
-from gradxform.numerics import bias_correction, lerp, safe_sqrt
+from gradxform.numerics import bias_correction, increment, lerp, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, counter, pick, zeros_like
 
 __all__ = ["skip_nonfinite", "skip_spikes"]
@@ -65,7 +65,7 @@ class _Skip(Wrapper):
         """The inner step unless `bad`; then zero updates and the old inner state. Gives also the
         two counts.
         """
-        consecutive = jnp.where(bad, state.consecutive + 1, 0)
+        consecutive = jnp.where(bad, increment(state.consecutive), 0)
         skip = bad
         if self.max_consecutive is not None:
             most = self.number("max_consecutive", state.skipped)
@@ -73,7 +73,8 @@ class _Skip(Wrapper):
         clean = pick(skip, zeros_like((updates, gradient)), (updates, gradient))
         out, inner = self.run(clean[0], state.inner, params, clean[1], extra)
         out, inner = pick(skip, (zeros_like(out), state.inner), (out, inner))
-        return skip, out, inner, (consecutive, state.skipped + jnp.where(skip, 1, 0))
+        skipped = jnp.where(skip, increment(state.skipped), state.skipped)
+        return skip, out, inner, (consecutive, skipped)
 
 
 @pytree()
@@ -157,7 +158,8 @@ class SkipSpikes(_Skip):
         mean = lerp(jnp.where(learn, norm, 0), state.mean, decay)
         variance = lerp(deviation**2, state.variance, decay)
         mean, variance = pick(learn, (mean, variance), (state.mean, state.variance))
-        return out, SpikeState(*counts, state.seen + jnp.where(learn, 1, 0), mean, variance, inner)
+        seen = jnp.where(learn, increment(state.seen), state.seen)
+        return out, SpikeState(*counts, seen, mean, variance, inner)
 
 
 @transformation

@@ -5,12 +5,21 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import ByPath, Inner, Transform, at_step, dtype_name, scalar, zeros
+from gradxform.core import ByPath, Inner, Transform, at_step, dtype_name, real_zeros, scalar, zeros
 from gradxform.core import leaves as trees
 from gradxform.core.call import define, pytree
 from gradxform.core.chain import Whole
 from gradxform.core.hyper import Count, Decay, DType, Epsilon, NonNegative, Positive
-from gradxform.numerics import debias, lerp, real_dtype, safe_divide, wide_dtype
+from gradxform.numerics import (
+    clip_parts,
+    debias,
+    increment,
+    lerp,
+    mixed,
+    real_dtype,
+    safe_divide,
+    wide_dtype,
+)
 from gradxform.rules.curvature import hutchinson_estimator_diag_hessian
 from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
 
@@ -58,7 +67,7 @@ class Sophia(Wrapper):
         return structure.unflatten([scalar(self.name, name, row) for row in rows])
 
     def init(self, params):
-        mu, nu = (trees.tree_map(zeros(dtype), params) for dtype in (self.mu_dtype, None))
+        mu, nu = (trees.tree_map(f, params) for f in (zeros(self.mu_dtype), real_zeros))
         return SophiaState(counter(), mu, nu, self.inner.init(params))
 
     def step(self, updates, state, params, gradient, extra):
@@ -66,7 +75,7 @@ class Sophia(Wrapper):
         names = ["b1", "b2", "eps", "gamma", *bounded]
         b1, b2, eps, gamma, *bounds = (self.per_leaf(name, state.step, params) for name in names)
         interval = self.number("update_interval", state.step, jnp.int32)
-        step = state.step + 1
+        step = increment(state.step, interval)
 
         def fresh(hessian, nu):
             estimate, hessian = self.run(updates, hessian, params, None, extra)
@@ -78,16 +87,19 @@ class Sophia(Wrapper):
 
         def average(old, u, b1):
             dtype = wide_dtype(old.dtype, u.dtype)
-            return lerp(u.astype(dtype), old.astype(dtype), _as(b1, dtype))
+            with mixed(u):
+                return lerp(u.astype(dtype), old.astype(dtype), _as(b1, dtype))
 
         mu = trees.tree_map(average, state.mu, updates, b1)
 
         def descend(m, h, u, b1, gamma, eps, *bounds):
-            m = m if paper else debias(m, _as(b1, m.dtype), step)
-            curvature = jnp.maximum(_as(gamma, m.dtype) * h.astype(m.dtype), _as(eps, m.dtype))
-            out = safe_divide(m, curvature)
-            for bound in (_as(x, m.dtype) for x in bounds):
-                out = jnp.clip(out, -bound, bound)
+            real = real_dtype(m.dtype)
+            curvature = jnp.maximum(_as(gamma, real) * h.astype(real), _as(eps, real))
+            with mixed(u):
+                m = m if paper else debias(m, _as(b1, real), step)
+                out = safe_divide(m, curvature)
+            for bound in (_as(x, real) for x in bounds):
+                out = clip_parts(out, bound)
             return out.astype(u.dtype)
 
         h = nu if paper else state.nu
@@ -102,7 +114,7 @@ def _as(x, dtype):
 
 
 def _average(old, h, b2):
-    return lerp(h.astype(old.dtype), old, _as(b2, old.dtype)).astype(old.dtype)
+    return lerp(jnp.real(h).astype(old.dtype), old, _as(b2, old.dtype)).astype(old.dtype)
 
 
 @define(Whole, conventions=("optax", "paper"))

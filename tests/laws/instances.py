@@ -64,7 +64,9 @@ def _two_examples(updates, params):
     return gx.tree.tree_map(lambda u: jnp.stack([u, u / 2]), updates)
 
 
-_RANDOM = {
+_DRAWN = {"magnitudes": "in double precision it draws other numbers"}
+
+_RANDOM = _DRAWN | {
     "subtree": "each leaf draws from its own key, split by the number of leaves",
     "temporary": "the random bits are drawn before they are added",
 }
@@ -86,7 +88,9 @@ _BRANCHING = {
     "temporary": "the branch that is not taken needs the updates as an array of their own"
 }
 
-_CALLING = {"value": "its function is repr's by name, and is not written out"}
+_STOPPING = {"counter": "its k-th step, or its condition, is told by the counter, which stands"}
+
+_CALLING = _STOPPING | {"value": "its function is repr's by name, and is not written out"}
 
 _CHOOSING = {
     "temporary": "where the old state is chosen it is read once more, of which XLA:CPU keeps a copy, as for Optax's"
@@ -105,6 +109,7 @@ _WHOLE_TREE_TABLE = {"table": "it measures the whole tree"}
 _WHOLE_TREE_LOSS = {"subtree": "the gradient before is that of the loss of the whole tree"}
 
 _ASCENDING = _WHOLE_TREE_LOSS | {
+    "magnitudes": "the loss at the point it ascends to is itself no number",
     "temporary": "the point it ascends to is a tree like the parameters",
     "zero_gradient": "a traced sync_period makes a loop of that length, which has no derivative in reverse",
 }
@@ -131,7 +136,7 @@ _STEP_FREE = {
 
 _MEASURED = {"temporary": "the decayed gradient is stored before it is measured"}
 
-_PRIVATE = {
+_PRIVATE = _DRAWN | {
     "subtree": "each leaf draws from its own key, split by the number of leaves, and the norm is that of the whole tree",
     "table": "the bound is one number for the whole tree",
     "temporary": "the examples' gradients are as many times the parameters, and the random bits are drawn before they are added",
@@ -341,9 +346,16 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     **dict.fromkeys(("conditionally_mask", "conditionally_transform"), _BRANCHING | _CALLING),
     **dict.fromkeys(("apply_if_finite", "restart", "skip_nonfinite"), _CHOOSING),
     "sam_opaque": _ASCENDING,
+    "adafactor_torch": _LENGTH
+    | {"magnitudes": "the bound of its second moment is the precision's own"},
+    "scale_by_stddev_debiased": {"magnitudes": "the first corrected variance is rounding alone"},
+    "apply_every": _STOPPING,
+    "lookahead_reset": _AVERAGING | _STOPPING,
     "skip_spikes": _SPIKING,
-    **dict.fromkeys(("lawa", "lookahead"), _AVERAGING),
-    **dict.fromkeys(("gpa", "schedule_free", "schedule_free_adamw", "schedule_free_sgd"), _WEIGHED),
+    "lawa": _AVERAGING,
+    "lookahead": _AVERAGING | _STOPPING,
+    "gpa": _WEIGHED | {"magnitudes": "its update is a difference of parameters, rounded as these"},
+    **dict.fromkeys(("schedule_free", "schedule_free_adamw", "schedule_free_sgd"), _WEIGHED),
 }
 
 # compositions, and what is no constructor

@@ -12,6 +12,7 @@ from instances import TRANSFORMATIONS
 from gradxform.testing import LAWS, check_law
 
 CHEAP = {"abstract_init", "value"}
+OF_NUMBERS = {"counter", "magnitudes"}  # of what is in most rules the same: in every sixth
 
 
 @cache
@@ -41,6 +42,8 @@ def representatives():
 
 
 def in_the_default_run(name, law):
+    if law in OF_NUMBERS:
+        return name in sorted(representatives())[::6]
     return law in CHEAP or name in representatives()
 
 

@@ -16,7 +16,7 @@ from gradxform.interop.export import to_optax
 from gradxform.interop.optax import tree_math
 from gradxform.interop.optax.classes import EmptyState
 from gradxform.interop.optax.tree_utils import tree_map_params
-from gradxform.numerics import abs_sq
+from gradxform.numerics import abs_sq, increment
 from gradxform.rules.clipping import unitwise_norm
 from gradxform.rules.directions import trace
 from gradxform.rules.distance import scale_by_distance_over_gradients
@@ -164,13 +164,11 @@ def safe_increment(count):
     """
     count = jnp.asarray(count)
     if jnp.issubdtype(count.dtype, jnp.integer):
-        top = jnp.iinfo(count.dtype).max
-    elif jnp.issubdtype(count.dtype, jnp.floating):
-        top = jnp.finfo(count.dtype).max
-    else:
+        return increment(count)
+    if not jnp.issubdtype(count.dtype, jnp.floating):
         raise ValueError(f"safe_increment: a count must be integer or real; got {count.dtype}")
-    top = jnp.asarray(top, count.dtype)
-    return jnp.where(count < top, count + jnp.ones((), count.dtype), top)
+    top = jnp.finfo(count.dtype).max
+    return jnp.minimum(count + jnp.ones((), count.dtype), jnp.asarray(top, count.dtype))
 
 
 safe_int32_increment = safe_increment
