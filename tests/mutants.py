@@ -54,7 +54,7 @@ STAGES = {
         ),
         ("tests/schedules tests/core/test_values.py", ""),
     ],
-    "train": [("tests/train", "")],
+    "train": [("tests/train", ""), ("tests/sweep/test_sweep.py tests/sweep/test_space.py", "")],
     "sweep": [
         ("tests/sweep", ""),
         ("tests/cli/test_sweep_command.py tests/cli/test_options.py", ""),

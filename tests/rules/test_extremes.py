@@ -2,18 +2,20 @@
 ones, and gradients that vary over devices.
 """
 
+import inspect
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from instances import TRANSFORMATIONS
+from instances import ARGUMENTS, EXTRA, TRANSFORMATIONS
 from jax.sharding import Mesh, PartitionSpec
 
 import gradxform as gx
 from gradxform.numerics import increment
 from gradxform.testing import check_law
+from gradxform.testing.tools import constructors, representative
 
 LAST = 2**31 - 1
 
@@ -63,6 +65,23 @@ OVERFLOWED = (
 def test_what_once_failed_keeps_the_laws_of_numbers(law, name):
     entry = TRANSFORMATIONS[name]
     check_law(law, entry.make(), entry.extra, entry.exceptions)
+
+
+def without_decay():
+    """Every constructor that decays weights, in each convention, with a decay of zero."""
+    for name, constructor in constructors().items():
+        decays = "weight_decay" in inspect.signature(constructor).parameters
+        if decays and name != "sophia":  # which draws other numbers in double precision
+            for convention in constructor.conventions or [None]:
+                yield pytest.param(name, convention, id=f"{name}-{convention}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "convention"), list(without_decay()))
+def test_tiny_gradients_move_also_what_does_not_decay(name, convention):
+    given = {**ARGUMENTS.get(name, {}), "weight_decay": 0.0}
+    given |= {} if convention is None else {"convention": convention}
+    check_law("magnitudes", representative(constructors()[name], **given), EXTRA.get(name))
 
 
 def last(tx, gradients, params, steps=3, **extra):
