@@ -191,6 +191,18 @@ def test_signed_zero_and_dtype_are_told_apart():
     assert hash(gx.scale(jnp.float32(0.5))) == hash(gx.scale(np.float32(0.5)))
 
 
+def test_a_traced_number_equals_itself_alone():
+    @jax.jit
+    def compared(rate):
+        tx = gx.sgd(rate)
+        others = gx.sgd(jnp.float32(0.1)), gx.sgd(0.1)
+        assert all(tx != other and other != tx for other in others)
+        assert tx == gx.sgd(rate)
+        return rate
+
+    compared(jnp.float32(0.1))
+
+
 def test_slots_and_rules_of_different_classes_are_unequal():
     """Equal tuples of different classes share an entry of jit's cache."""
     assert zeros() != copied()
@@ -296,6 +308,10 @@ def test_stack_of_different_kinds_is_an_error_that_shows_both(others):
         gx.stack([tx, tx, others()])
     assert repr(tx) in str(error.value)
     assert repr(others()) in str(error.value)
+
+
+def test_stack_of_one_has_an_axis_of_one():
+    assert gx.stack([gx.adam(0.1)]).learning_rate.shape == (1,)
 
 
 def test_stack_of_nothing_or_of_unequal_shapes():

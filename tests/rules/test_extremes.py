@@ -172,6 +172,9 @@ def test_the_papers_lars_decays_without_a_gradient_as_beside_a_small_one():
     np.testing.assert_allclose(none, -0.1 * 0.001 * np.ones(3), rtol=1e-5)
     still = gx.lars(0.1, convention="paper")
     np.testing.assert_array_equal(last(still, jnp.zeros(3), jnp.ones(3)), 0.0)
+    # where the norm is too small to be a number, the ratio is 1 as in the other convention
+    tiny = last(gx.lars(0.1, momentum=0.0, convention="paper"), jnp.full(3, 1e-25), jnp.ones(3))
+    np.testing.assert_allclose(tiny, jnp.full(3, -1e-26), rtol=1e-5)
 
 
 def test_cautious_decay_sees_the_sign_of_tiny_numbers():
