@@ -9,16 +9,17 @@ import hook: no file is written. Its tests run in the order of STAGES, the likel
 
 import argparse
 import ast
+import hashlib
 import importlib.abc
 import importlib.util
 import json
 import os
-import random
 import re
 import signal
 import sys
 import time
 import warnings
+from collections import Counter
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
@@ -59,6 +60,7 @@ STAGES = {
     ],
     "train": [("tests/train", ""), ("tests/sweep/test_sweep.py tests/sweep/test_space.py", "")],
     "sweep": [
+        ("tests/sweep/test_engine.py tests/sweep/test_space.py tests/sweep/test_keys.py", ""),
         ("tests/sweep", ""),
         ("tests/cli/test_sweep_command.py tests/cli/test_options.py", ""),
     ],
@@ -69,9 +71,9 @@ STAGES = {
     ],
 }
 
-# file: expression -> changed expression, and why no test could notice
+# file: expression -> changed expression  in  line, and why no test could notice
 EQUIVALENT: dict[str, str] = {
-    "wrappers/averaging.py: 0 -> 1": "at step 0 since the start it is due as a multiple of the period",
+    "wrappers/averaging.py: 0 -> 1  in  due = (since < 0) | is_multiple(since, period)": "0 is a multiple"
 }
 
 ARITHMETIC = {
@@ -146,19 +148,24 @@ def mutants_of(path: Path):
         end = starts[node.end_lineno - 1] + node.end_col_offset
         old, new = (ast.unparse(ast.fix_missing_locations(x)) for x in (node, new))
         where = f"{path.relative_to(PACKAGE)}:{node.lineno}:{node.col_offset}"
-        yield f"{where}: {old} -> {new}", begin, end, f"({new})".encode()
+        line = text.splitlines()[node.lineno - 1].decode().strip()
+        yield f"{where}: {old} -> {new}  in  {line}", begin, end, f"({new})".encode()
 
 
 def sample(count: int, seed: int) -> list[str]:
-    """So many of all mutants, the same for the same seed and source."""
+    """So many of all mutants: by a hash of what they change, so that other edits leave the choice as it is."""
     files = [
         p
         for room in ROOMS
         for p in sorted((PACKAGE / room).rglob("*.py"))
         if p.name != "__init__.py"
     ]
-    names = [name for path in files for name, *_ in mutants_of(path)]
-    return random.Random(seed).sample(names, count)
+    seen, keys = Counter(), {}
+    for name in (name for path in files for name, *_ in mutants_of(path)):
+        what = without_place(name)
+        seen[what] += 1
+        keys[name] = hashlib.sha256(f"{seed} {seen[what]} {what}".encode()).hexdigest()
+    return sorted(keys, key=keys.__getitem__)[:count]
 
 
 def source_with(name: str) -> tuple[str, Path, bytes]:
@@ -375,7 +382,9 @@ def main():
         "--again", action="store_true", help="try survivors and late ones once more"
     )
     settings = parser.parse_args()
-    results = json.loads(settings.out.read_text()) if settings.out.exists() else {}
+    before = json.loads(settings.out.read_text()) if settings.out.exists() else {}
+    chosen = sample(settings.count, settings.seed)
+    results = {name: before[name] for name in chosen if name in before}
     if settings.survivors:
         told(results)
         return
@@ -386,7 +395,7 @@ def main():
     import pytest  # noqa: F401
 
     names = forked(constructors_by_module, settings.limit)
-    for mutant in sample(settings.count, settings.seed):
+    for mutant in chosen:
         old = results.get(mutant)
         if old and not (settings.again and old["by"] in ("", "took too long")):
             continue
