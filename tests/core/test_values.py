@@ -203,6 +203,12 @@ def test_a_traced_number_equals_itself_alone():
     compared(jnp.float32(0.1))
 
 
+def test_an_array_is_no_python_number_though_it_has_its_value(x64):
+    assert gx.sgd(jnp.float64(0.1)) == gx.sgd(np.array(0.1))
+    assert gx.sgd(jnp.float64(0.1)) != gx.sgd(0.1)
+    assert gx.sgd(0.1) != gx.sgd(jnp.float64(0.1))
+
+
 def test_slots_and_rules_of_different_classes_are_unequal():
     """Equal tuples of different classes share an entry of jit's cache."""
     assert zeros() != copied()

@@ -67,6 +67,16 @@ def test_what_once_failed_keeps_the_laws_of_numbers(law, name):
     check_law(law, entry.make(), entry.extra, entry.exceptions)
 
 
+def test_the_last_parameters_kept_go_round_also_at_the_end_of_their_count():
+    tx, params = gx.lawa(gx.sgd(1.0), window=3), jnp.zeros(5)
+    state = gx.set(tx.init(params), "saved", jnp.int32(LAST))
+    for _ in range(3):
+        updates, state = tx.update(-jnp.ones(5), state, params)
+        params = gx.apply_updates(params, updates)
+    kept = sorted(np.asarray(gx.get(state, "last_params"))[:, 0].tolist())
+    assert kept == [1.0, 2.0, 3.0]
+
+
 def without_decay():
     """Every constructor that decays weights, in each convention, with a decay of zero."""
     for name, constructor in constructors().items():

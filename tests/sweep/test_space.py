@@ -43,6 +43,15 @@ def test_grid_zip_and_nesting():
     assert nested.names == ("a", "b", "ema.decay", "seed")
 
 
+def test_points_hold_both_ends_and_one_point_is_the_median():
+    spread = log_uniform(1e-4, 1.0)
+    assert spread.points(3) == pytest.approx([1e-4, 1e-2, 1.0])
+    assert spread.points(2) == pytest.approx([1e-4, 1.0])
+    assert spread.points(1) == pytest.approx([1e-2])
+    with pytest.raises(ValueError, match="n of at least 1; got 0"):
+        spread.points(0)
+
+
 def test_random_is_reproducible_and_in_range():
     """The same key gives the same settings; a longer draw begins with a shorter one."""
     axes = {"a": log_uniform(1e-4, 1.0), "b": uniform(2, 3), "c": choice(["x", "y"]), "d": [1, 2]}
