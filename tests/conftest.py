@@ -42,6 +42,8 @@ os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # the user's is 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+if not hasattr(jax, "enable_x64"):  # JAX before 0.8
+    jax.enable_x64 = importlib.import_module("jax.experimental").enable_x64  # pyright: ignore
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(50_000, 20, 50)  # tracing makes many objects and few cycles
 
@@ -58,3 +60,13 @@ def standard_promotion():
     """JAX's ordinary promotion, which Optax needs (strict promotion stops its bias correction)."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Which libraries of the ecosystem were missing, so that their tests did not run."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    missing = [report for report in skipped if "ecosystem" in report.keywords]
+    if missing:
+        terminalreporter.section("ecosystem: not run")
+    for report in missing:
+        terminalreporter.line(f"{report.nodeid}: {report.longrepr[2]}")
