@@ -18,6 +18,7 @@ PACKAGE = Path(gx.__file__).parent
 # A room of gradxform -> its floor. Imports go down only; a new folder must be given its place here.
 FLOORS = {
     "numerics": 0,
+    "versions": 0,
     "display": 0,
     "core": 1,
     "schedules": 2,

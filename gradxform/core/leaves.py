@@ -119,7 +119,8 @@ def _in_two(closed, n: int) -> _Program:
     used = [i for i, x in enumerate(jaxpr.invars[:n]) if x in read]
 
     def part(invars, eqns, outvars):
-        unnamed = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
+        names = {"arg_names": ("",) * len(invars), "result_paths": ("",) * len(outvars)}
+        unnamed = jaxpr.debug_info._replace(**names)
         new = jaxpr.replace(invars=invars, eqns=eqns, outvars=outvars, debug_info=unnamed)
         return ClosedJaxpr(new, closed.consts)
 

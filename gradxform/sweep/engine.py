@@ -22,6 +22,7 @@ from gradxform.numerics import is_key
 from gradxform.sweep.members import Group
 from gradxform.sweep.store import digest, flat
 from gradxform.train.paced import Paced, Trained, trained
+from gradxform.versions import shard_map
 
 SHARE = 0.5  # of the memory that is free, for what a chunk needs on the devices
 COMPILERS = ThreadPoolExecutor(max(2, os.cpu_count() or 1))  # XLA compiles without Python's lock
@@ -195,8 +196,7 @@ class Engine:
             specs = along, everywhere, *[along] * len(carry)
             f = jax.vmap(f, in_axes=(0, None, *[0] * len(carry)))
             if self.mesh.size > 1:
-                many = {"mesh": self.mesh, "in_specs": specs, "out_specs": along}
-                f = jax.shard_map(f, **many, check_vma=False)
+                f = shard_map(f, self.mesh, specs, along)
             ins = tuple(NamedSharding(self.mesh, spec) for spec in specs)
             donated = (2,) if name.startswith(("advance", "step")) else ()
             f = jax.jit(f, in_shardings=ins, out_shardings=ins[0], donate_argnums=donated)

@@ -209,8 +209,8 @@ class Folder(Memory):
                 raw[k] = x.view(f"u{x.dtype.itemsize}")
         facts["digest"] = digest(raw)
         numbered = {f"a{i}": x for i, x in enumerate(raw.values())}
-        file = io.BytesIO()
-        np.savez(file, allow_pickle=False, **numbered, facts=np.array(json.dumps(facts)))
+        file = io.BytesIO()  # `allow_pickle` would be one more array to NumPy before 2.1
+        np.savez(file, **numbered, facts=np.array(json.dumps(facts)))
         write_atomically(self.file(name), file.getvalue())
 
     def load(self, name, only=""):
