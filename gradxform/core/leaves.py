@@ -71,7 +71,7 @@ def align(treedef, tree, owner: str, what: str, like: str) -> list[Any]:
     """
     try:
         return treedef.flatten_up_to(tree)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError):
         expected = paths(treedef.unflatten(range(treedef.num_leaves)))
         got = paths(tree)
         only = (
@@ -79,7 +79,8 @@ def align(treedef, tree, owner: str, what: str, like: str) -> list[Any]:
             (what, [path for path in got if path not in expected]),
         )
         detail = "; ".join(f"only in {name}: {names[:8]}" for name, names in only if names)
-        words = f"{what} and {like} differ in structure: {detail or error}"
+        detail = detail or "the same paths in containers of other types"
+        words = f"{what} and {like} differ in structure: {detail}"
         raise ValueError(f"{owner}: {words}") from None
 
 

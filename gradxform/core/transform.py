@@ -1,6 +1,8 @@
 """What every transformation is, and how its parts run over the leaves of a tree."""
 
+import re
 from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +33,11 @@ class Transform(Value):
     per_example: bool = False
 
     name: str  # what its state goes by in a chain; without one, the name of the class
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for name in {"init", "update"} & vars(cls).keys():
+            setattr(cls, name, _explained(vars(cls)[name]))
 
     def init(self, params) -> Any:
         """The state before the first update. Works under `jax.eval_shape`; no buffer of params is
@@ -69,6 +76,71 @@ class Transform(Value):
         over.
         """
         return Pair(*self)._replace(**functions)
+
+
+_FAULTS = AttributeError, LookupError, TypeError, ValueError
+
+
+def _explained(method):
+    """`init` or `update` that, where it fails on a tree or a state that does not fit, says which.
+
+    Looked for only then, so that what works pays nothing for it.
+    """
+
+    @wraps(method)
+    def told(tx, tree, *args, **kwargs):
+        try:
+            return method(tx, tree, *args, **kwargs)
+        except _FAULTS as error:
+            if not re.fullmatch(r"[\w./]+: .+", str(error)):  # else somebody has said it
+                _explain(tx, tree, *args, **kwargs)
+            raise
+
+    return told
+
+
+def _explain(tx, tree, *args, **kwargs):
+    name, what = name_of(tx), "update" if args else "parameter"
+    for path, leaf in zip(trees.paths(tree), _leaves(tree), strict=True):
+        check_leaf(name, what, path, leaf)
+        if isinstance(leaf, float | complex) and not hasattr(leaf, "dtype"):
+            raise TypeError(f"{name}: {what} {path!r} is {leaf}: write jnp.asarray({leaf})")
+    if not args:
+        return
+    state, params = (*args, kwargs.get("params"))[:2]
+    u, p, _ = check_updates(name, tree, params, shapes=not tx.per_example)
+    for path, x, y in zip(trees.paths(tree), u, u if p is None else p, strict=True):
+        if (x is None) != (y is None):
+            raise ValueError(f"{name}: update {path!r} is {_kind(x)}, its parameter {_kind(y)}")
+        if jnp.iscomplexobj(x) and not jnp.iscomplexobj(y):
+            raise TypeError(f"{name}: update {path!r} is complex, its parameter real")
+    try:
+        expected = jax.eval_shape(lambda: tx.init(tree if params is None else params))
+    except Exception:  # then it is not the state
+        return
+    got, wanted = _kinds(state), _kinds(expected)
+    for path in [*wanted, *got]:
+        if wanted.get(path) != got.get(path):
+            that = f"{path!r} is {got.get(path, 'missing')}, not {wanted.get(path, 'there')}"
+            raise ValueError(f"{name}: this state is not that of these parameters: {that}")
+
+
+def _leaves(tree) -> list[Any]:
+    return jax.tree.leaves(tree, is_leaf=trees.is_none)
+
+
+def _kinds(state) -> dict[str, str]:
+    """Dtype and shape of every leaf of a state, None included, by its path."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=trees.is_none)
+    named = ((trees.path_string(path).replace("slots/", ""), leaf) for path, leaf in flat)
+    return {path or "it": _kind(leaf) for path, leaf in named}
+
+
+def _kind(leaf: Any) -> str:
+    try:
+        return "None" if leaf is None else f"{jnp.result_type(leaf)}{[*np.shape(leaf)]}"
+    except _FAULTS:
+        return code(leaf)
 
 
 def name_of(tx) -> str:
@@ -119,6 +191,6 @@ def check_updates(owner, updates, params, shapes: bool = True):
             path = trees.paths(updates)[i]
             shapes_of = f"shape {np.shape(leaf)}, its parameter has {np.shape(p[i])}"
             raise ValueError(f"{owner}: update {path!r} has {shapes_of}")
-        if p is not None and isinstance(p[i], np.ndarray | np.generic | float):
+        if p is not None and isinstance(p[i], np.ndarray | np.generic | float | complex):
             p[i] = jnp.asarray(p[i])
     return u, p, treedef
