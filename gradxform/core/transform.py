@@ -78,6 +78,7 @@ class Transform(Value):
         return Pair(*self)._replace(**functions)
 
 
+_SIDES = "the parameters", "the updates"
 _FAULTS = AttributeError, LookupError, TypeError, ValueError
 
 
@@ -101,19 +102,24 @@ def _explained(method):
 
 def _explain(tx, tree, *args, **kwargs):
     name, what = name_of(tx), "update" if args else "parameter"
-    for path, leaf in zip(trees.paths(tree), _leaves(tree), strict=True):
-        check_leaf(name, what, path, leaf)
-        if isinstance(leaf, float | complex) and not hasattr(leaf, "dtype"):
-            raise TypeError(f"{name}: {what} {path!r} is {leaf}: write jnp.asarray({leaf})")
-    if not args:
-        return
-    state, params = (*args, kwargs.get("params"))[:2]
-    u, p, _ = check_updates(name, tree, params, shapes=not tx.per_example)
-    for path, x, y in zip(trees.paths(tree), u, u if p is None else p, strict=True):
+    state, params = (*args, None, kwargs.get("params"))[:2] if args else (None, None)
+    u, structure = jax.tree.flatten(tree, is_leaf=trees.is_none)
+    p = u if params is None else trees.align(structure, params, name, *_SIDES)
+    u, p = ([None if _is_fixed(y) else x for x, y in zip(xs, p, strict=True)] for xs in (u, p))
+    for path, x, y in zip(trees.paths(tree), u, p, strict=True):
+        check_leaf(name, what, path, x)
+        if isinstance(x, float | complex) and not hasattr(x, "dtype"):
+            raise TypeError(f"{name}: {what} {path!r} is {x}: write jnp.asarray({x})")
         if (x is None) != (y is None):
             raise ValueError(f"{name}: update {path!r} is {_kind(x)}, its parameter {_kind(y)}")
         if jnp.iscomplexobj(x) and not jnp.iscomplexobj(y):
             raise TypeError(f"{name}: update {path!r} is complex, its parameter real")
+    if not args:  # the likeliest of what is left
+        for path, x in zip(trees.paths(tree), structure.flatten_up_to(tree), strict=True):
+            check_leaf(name, what, path, x)
+        return
+    given = None if params is None else structure.unflatten(p)
+    check_updates(name, structure.unflatten(u), given, shapes=not tx.per_example)
     try:
         expected = jax.eval_shape(lambda: tx.init(tree if params is None else params))
     except Exception:  # then it is not the state
@@ -123,10 +129,17 @@ def _explain(tx, tree, *args, **kwargs):
         if wanted.get(path) != got.get(path):
             that = f"{path!r} is {got.get(path, 'missing')}, not {wanted.get(path, 'there')}"
             raise ValueError(f"{name}: this state is not that of these parameters: {that}")
+    if type(state) is not type(expected):
+        kinds = f"a {type(state).__name__}, not a {type(expected).__name__}"
+        raise TypeError(f"{name}: this state is {kinds}")
 
 
-def _leaves(tree) -> list[Any]:
-    return jax.tree.leaves(tree, is_leaf=trees.is_none)
+def _is_fixed(leaf) -> bool:
+    """Whether a leaf is of integers, booleans or keys, or a function: such are no mistake here."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None:
+        return isinstance(leaf, int) or callable(leaf)
+    return getattr(dtype, "kind", "V") not in "OSU" and not jnp.issubdtype(dtype, jnp.inexact)
 
 
 def _kinds(state) -> dict[str, str]:
