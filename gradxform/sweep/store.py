@@ -210,7 +210,8 @@ class Folder(Memory):
         facts["digest"] = digest(raw)
         numbered = {f"a{i}": x for i, x in enumerate(raw.values())}
         file = io.BytesIO()  # `allow_pickle` would be one more array to NumPy before 2.1
-        np.savez(file, **numbered, facts=np.array(json.dumps(facts)))
+        numbered["facts"] = np.array(json.dumps(facts))
+        np.savez(file, **numbered)  # pyright: ignore[reportArgumentType]
         write_atomically(self.file(name), file.getvalue())
 
     def load(self, name, only=""):
