@@ -163,7 +163,7 @@ Steps = Annotated[Hyper, Range("(0, inf)", "a number of steps")]
 Length = Annotated[Hyper, Range("[0, inf)", "a number of steps; 0 is over at once")]
 
 
-Begin = Annotated[Hyper, Range("[0, inf)", "a step")]
+Begin = Annotated[Hyper, Range("(-inf, inf)", "a step; before 0 it is 0")]
 
 
 Count = Annotated[Hyper, Range("[1, inf)", "a number of times", integer=True)]

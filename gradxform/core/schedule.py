@@ -26,9 +26,17 @@ class Schedule(Call):
     pytree leaves.
     """
 
-    def __call__(self, step):
-        """The value at `step`, a Python int or an integer array."""
-        return self._function.build(step, **self.arguments)
+    def __call__(self, step=None, *, count=None):
+        """The value at `step`, a Python int or an integer array; Optax calls it `count`."""
+        if (step is None) == (count is None):
+            raise TypeError(
+                f"{self.name}: a schedule is called with the step, once: schedule(step)"
+            )
+        return self._function.build(count if step is None else step, **self.arguments)
+
+    @property
+    def __name__(self) -> str:
+        return self.name
 
     def _repr_latex_(self) -> str:
         return to_mathematics(self)

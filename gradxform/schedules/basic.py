@@ -30,7 +30,9 @@ class _Scales:
         if not isinstance(x, Mapping):
             raise TypeError(f"{owner}: {name} must be a dict from step to factor")
         factor = Range("[0, inf)", "a factor")
-        return {int(k): factor.convert(owner, f"{name}[{k}]", x[k]) for k in sorted(x)}
+        # a boundary between two steps is one, 0.29 * 100 among them
+        steps = {k: int(k) if k == int(k) else float(k) for k in sorted(x)}
+        return {at: factor.convert(owner, f"{name}[{at}]", x[k]) for k, at in steps.items()}
 
 
 def _as_schedule(x) -> Schedule:
@@ -50,11 +52,15 @@ Scales = Annotated[Hyper, _Scales()]
 Schedules = Annotated[Hyper, _Schedules()]
 
 
+def _not_before_0(begin):
+    return max(begin, 0) if isinstance(begin, float | int) else jnp.maximum(_time(begin), 0)
+
+
 def _progress(step, begin, steps):
     """The share of a stretch of `steps` from `begin` that is over: 0 to 1; a stretch of length 0 is
-    over at once.
+    over at once, and none begins before 0.
     """
-    elapsed = _time(step) - _time(begin)
+    elapsed = _time(step) - _not_before_0(begin)
     length = jnp.asarray(steps, float)
     share = elapsed / jnp.where(length > 0, length, 1)
     return jnp.where(length > 0, jnp.clip(share, 0, 1), jnp.where(elapsed >= 0, 1.0, 0.0))
@@ -65,7 +71,8 @@ def _power(x, exponent):
     infinite.
     """
     zero = x <= 0
-    return jnp.where(zero, 0.0, jnp.where(zero, 1.0, x) ** exponent)
+    at_zero = jnp.where(jnp.asarray(exponent, float) == 0, 1.0, 0.0)
+    return jnp.where(zero, at_zero, jnp.where(zero, 1.0, x) ** exponent)
 
 
 @schedule
@@ -79,7 +86,7 @@ def constant_schedule(step, value: Real):
 
 @schedule
 def polynomial_schedule(
-    step, init_value: Real, end_value: Real, power: Positive, transition_steps: Length,
+    step, init_value: Real, end_value: Real, power: NonNegative, transition_steps: Length,
     transition_begin: Begin = 0,
 ):  # fmt: skip
     """From `init_value` to `end_value` along a power of the remaining share.
@@ -106,10 +113,11 @@ def linear_schedule(
 
 @schedule
 def exponential_decay(
-    step, init_value: Real, transition_steps: Steps, decay_rate: NonNegative,
+    step, init_value: Real, transition_steps: Length, decay_rate: NonNegative,
     transition_begin: Begin = 0, staircase: bool = False, end_value: Real | None = None,
 ):  # fmt: skip
-    """Falling, or growing, by a factor `decay_rate` in so many steps.
+    """Falling, or growing, by a factor `decay_rate` in so many steps; constant where either is 0,
+    as in Optax.
 
         a(step) = init · rate^x
         x = (step - begin) / steps      staircase=False, at least 0
@@ -117,11 +125,14 @@ def exponential_decay(
 
     `end_value` bounds it: from below where rate < 1, from above otherwise.
     """
-    share = jnp.maximum(_time(step) - transition_begin, 0) / transition_steps
-    value = init_value * decay_rate ** (jnp.floor(share) if staircase else share)
+    length, rate = _time(transition_steps), _time(decay_rate)
+    elapsed = jnp.maximum(_time(step) - _not_before_0(transition_begin), 0)
+    share = elapsed / jnp.where(length > 0, length, jnp.inf)
+    rate = jnp.where(rate > 0, rate, 1.0)
+    value = init_value * rate ** (jnp.floor(share) if staircase else share)
     if end_value is None:
         return value
-    return jnp.where(decay_rate < 1, jnp.maximum(value, end_value), jnp.minimum(value, end_value))
+    return jnp.where(rate < 1, jnp.maximum(value, end_value), jnp.minimum(value, end_value))
 
 
 @schedule
@@ -202,7 +213,7 @@ def manual_schedule(step, values: Values, boundaries: Boundaries):
 
 @schedule
 def cosine_decay_schedule(
-    step, init_value: Real, decay_steps: Length, alpha: Real = 0.0, exponent: Positive = 1.0
+    step, init_value: Real, decay_steps: Length, alpha: Real = 0.0, exponent: NonNegative = 1.0
 ):
     """Half a cosine from `init_value` down to α times it.
 
@@ -246,7 +257,7 @@ def warmup_constant_schedule(step, init_value: Real, peak_value: Real, warmup_st
 @schedule
 def warmup_cosine_decay_schedule(
     step, init_value: Real, peak_value: Real, warmup_steps: Length, decay_steps: Length,
-    end_value: Real = 0.0, exponent: Positive = 1.0,
+    end_value: Real = 0.0, exponent: NonNegative = 1.0,
 ):  # fmt: skip
     """A straight line up to `peak_value`, then a cosine down to `end_value` at `decay_steps`,
     warm-up included.

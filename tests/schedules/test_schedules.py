@@ -1,5 +1,7 @@
 """Schedules in pieces and the algebra of schedules: against NumPy, Optax and torch; traced, batched, differentiated; written back."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -221,3 +223,53 @@ def test_a_schedule_of_the_algebra_is_a_hyperparameter():
         updates, state = tx.update(params, state, params)
         seen.append(float(updates["w"][0]))
     np.testing.assert_allclose(seen, [0, -0.05, -0.1, -0.1], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.parametrize("boundary", [0.29 * 100, 2.5, 3, np.int64(4), 5.0])
+def test_boundaries_between_two_steps_are_kept(boundary):
+    for make in (
+        lambda o: o.piecewise_constant_schedule(1.0, {boundary: 0.1, 40: 0.5}),
+        lambda o: o.piecewise_interpolate_schedule("linear", 1.0, {boundary: 0.1, 40: 0.5}),
+    ):
+        mine, theirs = make(gx), make(optax)
+        for step in range(32):
+            np.testing.assert_allclose(mine(step), theirs(step), rtol=1e-5, atol=1e-6)
+    assert repr(gx.piecewise_constant_schedule(1.0, {5.0: 0.1})).endswith("{5: 0.1})")
+
+
+@pytest.mark.usefixtures("standard_promotion")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: o.linear_schedule(1.0, 0.0, 10, -5),
+        lambda o: o.exponential_decay(1.0, 10, 0.5, -5),
+        lambda o: o.polynomial_schedule(1.0, 0.5, 0, 10),
+        lambda o: o.cosine_decay_schedule(1.0, 10, exponent=0),
+        lambda o: o.exponential_decay(1.0, 0, 0.5),
+        lambda o: o.exponential_decay(1.0, 10, 0.0),
+        lambda o: o.exponential_decay(1.0, 0, 0.5, staircase=True, end_value=0.1),
+        lambda o: o.warmup_cosine_decay_schedule(0.0, 1.0, 0, 10),
+        lambda o: o.warmup_exponential_decay_schedule(0.0, 1.0, 0, 10, 0.5),
+    ],
+)
+def test_ranges_that_optax_takes_give_what_optax_gives(make):
+    mine, theirs = make(gx), make(optax)
+    for step in (0, 1, 5, 10, 20):
+        np.testing.assert_allclose(mine(step), theirs(step), rtol=1e-6)
+
+
+def test_a_stretch_of_no_length_is_over_at_once():
+    """Optax stays at the first value for ever; what people mean by no warm-up is none."""
+    assert float(gx.linear_schedule(0.1, 0.0, 0)(0)) == 0.0
+    assert float(gx.warmup_constant_schedule(0.0, 1.0, 0)(0)) == 1.0
+
+
+def test_a_schedule_is_a_function_with_a_name_of_its_count():
+    schedule = gx.linear_schedule(1.0, 0.0, 10)
+    assert schedule(count=5) == schedule(5) == schedule(step=5)
+    assert schedule.__name__ == "linear_schedule"
+    assert functools.wraps(schedule)(lambda step: step).__name__ == "linear_schedule"
+    for call in (lambda: schedule(), lambda: schedule(1, count=1)):
+        with pytest.raises(TypeError, match=r"linear_schedule: .* schedule\(step\)"):
+            call()
