@@ -43,21 +43,27 @@ class Labels:
         return code(out.get("", out))
 
     def rows(self, owner: str, paths: list[str], leaves: list) -> list:
-        """The label of each leaf. A leaf without one, or a label without a leaf, is an error that
-        lists them.
+        """The label of each leaf, None where the leaf is absent. A leaf without one, or a label
+        without a leaf, present or absent, is an error that lists them.
         """
         table, used, rows, uncovered = dict(self.entries), set(), [], []
-        for path in paths:
+        for path, leaf in zip(paths, leaves, strict=True):
             steps = path.split("/")
             above = ("/".join(steps[:i]) for i in range(len(steps), -1, -1))
             hit = next((p for p in above if p in table), None)
             used.add(hit)
-            uncovered += [path] if hit is None else []
-            rows.append(None if hit is None else table[hit])
+            uncovered += [path] if hit is None and leaf is not None else []
+            rows.append(None if hit is None or leaf is None else table[hit])
         if uncovered:
             words = f"no label for the leaves {uncovered[:8]}"
             raise ValueError(f"{owner}: {words}; there are labels for {list(table)[:8]}")
-        if paths and (idle := [path for path in table if path not in used]):
+        idle = [path for path in table if path not in used]
+        if paths and idle:  # a subtree that is absent is one leaf, and its labels lie below it
+            gone = tuple(
+                f"{p}/" if p else "" for p, x in zip(paths, leaves, strict=True) if x is None
+            )
+            idle = [path for path in idle if not path.startswith(gone)]
+        if paths and idle:
             words = f"labels for {idle[:8]}, where the parameters have no leaf"
             raise ValueError(f"{owner}: {words}; the leaves are {paths[:8]}")
         return rows
@@ -148,20 +154,17 @@ ParamLabels = Annotated[Any, _ParamLabels()]
 def label_leaves(owner: str, labels: Any, tree, booleans: bool) -> list:
     """The label of each leaf of a tree of parameters; None where the leaf is absent."""
     leaves, names = jax.tree.leaves(tree, is_leaf=trees.is_none), trees.paths(tree)
-    present = [i for i, leaf in enumerate(leaves) if leaf is not None]
-    at = [names[i] for i in present], [leaves[i] for i in present]
     if isinstance(labels, str):
         labels = Table(((labels, True), ("**", False)))
     elif callable(labels):
         if is_predicate(labels):
-            labels = Labels((path, labels(path, leaf)) for path, leaf in zip(*at, strict=True))
+            rows = zip(names, leaves, strict=True)
+            labels = Labels((path, labels(path, x)) for path, x in rows if x is not None)
         else:
             name = getattr(labels, "__name__", type(labels).__name__)
             labels = _labels(owner, name, labels(tree), booleans)
-    out: list = [None] * len(leaves)
-    for i, label in zip(present, labels.rows(owner, *at), strict=True):
-        out[i] = bool(label) if booleans else label
-    return out
+    found = labels.rows(owner, names, leaves)
+    return [x if x is None or not booleans else bool(x) for x in found]
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -189,21 +192,22 @@ class ByPath(Value):
         return f"by_path({code(dict(zip(self.patterns, self.values, strict=True)))})"
 
     def rows(self, owner: str, paths: list[str], leaves: list) -> list:
-        """The table's value for each leaf. An idle pattern, or a leaf that no pattern covers, is an
-        error that lists it.
+        """The table's value for each leaf, None for an absent one that no pattern covers. An idle
+        pattern, or a leaf that no pattern covers, is an error that lists it.
         """
         rows, used, uncovered = [], set(), []
         columns = [_flags(pattern, owner, paths, leaves) for pattern in self.patterns]
-        for j, path in enumerate(paths):
+        for j, (path, leaf) in enumerate(zip(paths, leaves, strict=True)):
             hits = [i for i, column in enumerate(columns) if column[j]]
             used.update(hits)
-            rows += [self.values[i] for i in hits[:1]]
-            uncovered += [] if hits else [path]
+            rows.append(self.values[hits[0]] if hits else None)
+            uncovered += [] if hits or leaf is None else [path]
         if uncovered:
             words = f"no pattern of {list(self.patterns)} covers {uncovered[:8]}"
             raise ValueError(f"{owner}: by_path: {words}; add '**' for the rest")
         idle = [p for i, p in enumerate(self.patterns) if i not in used and p != "**"]
-        idle = [p for p in idle if isinstance(p, str) or is_predicate(p)]
+        all_here = all(leaf is not None for leaf in leaves)  # else a predicate may mean another one
+        idle = [p for p in idle if isinstance(p, str) or (all_here and is_predicate(p))]
         if idle and paths:
             words = f"pattern {idle[0]!r} matches no leaf; the leaves are {paths[:8]}"
             raise ValueError(f"{owner}: by_path: {words}")
@@ -223,7 +227,8 @@ def _flags(pattern, owner: str, paths, leaves: list):
     if isinstance(pattern, str):
         return [matches(pattern, path) for path in paths]
     if is_predicate(pattern):
-        return [pattern(path, leaf) for path, leaf in zip(paths, leaves, strict=True)]
+        rows = zip(paths, leaves, strict=True)
+        return [leaf is not None and pattern(path, leaf) for path, leaf in rows]
     return label_leaves(owner, pattern, paths.structure.unflatten(leaves), True)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradxform.core import Decay, Inner, Patience, Positive, Transform, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
+from gradxform.core.states import answers
 from gradxform.numerics import bias_correction, increment, lerp, safe_sqrt
 from gradxform.wrappers.wrapper import Wrapper, counter, pick, zeros_like
 
@@ -20,6 +21,10 @@ def _leaf_finite(key, x):
     return jnp.all(jnp.isfinite(x))
 
 
+def _leaf_not_finite(key, x):
+    return jnp.sum(~jnp.isfinite(x), dtype=int)
+
+
 def all_finite(tree):
     """Whether every entry of every leaf is finite: a boolean scalar."""
     rows = [(x,) for x in jax.tree.leaves(tree)]
@@ -28,15 +33,32 @@ def all_finite(tree):
 
 
 def skip_not_finite(updates, gradient_step, params):
-    """For `accumulate`: drop a micro-batch whose gradient has an infinite or NaN entry."""
-    return ~all_finite(updates)
+    """For `accumulate`: drop a micro-batch whose gradient has an infinite or NaN entry.
+
+    Returns:
+        Whether to, and a dict of that and how many entries there are, as in Optax.
+    """
+    rows = [(x,) for x in jax.tree.leaves(updates)]
+    counts = trees.map_leaves(_leaf_not_finite, [None] * len(rows), rows)
+    count = sum(counts, jnp.zeros((), int))
+    return count > 0, {"should_skip": count > 0, "num_not_finite": count}
 
 
 def skip_large_updates(updates, gradient_step, params, max_squared_norm):
-    """For `accumulate`: drop a micro-batch whose squared norm is not below a bound (NaN is not)."""
-    return ~(trees.sum_of_squares(jax.tree.leaves(updates)) < max_squared_norm)
+    """For `accumulate`: drop a micro-batch whose squared norm is not below a bound (NaN is not).
+
+    Returns:
+        Whether to, and a dict of that and the squared norm, as in Optax.
+    """
+    square = trees.sum_of_squares(jax.tree.leaves(updates))
+    large = ~(square < max_squared_norm)
+    return large, {"should_skip": large, "norm_squared": square}
 
 
+_COUNTS = {"notfinite_count": "consecutive", "total_notfinite": "skipped", "inner_state": "inner"}
+
+
+@answers(**_COUNTS, last_finite=lambda state: state.consecutive == 0)
 class SkipState(NamedTuple):
     """State of `skip_nonfinite`: steps skipped in a row, and in all."""
 
@@ -45,6 +67,7 @@ class SkipState(NamedTuple):
     inner: trees.Tree
 
 
+@answers(**_COUNTS)
 class SpikeState(NamedTuple):
     """State of `skip_spikes`: steps skipped in a row and in all, and the running mean and variance
     of accepted norms.

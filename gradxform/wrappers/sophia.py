@@ -10,6 +10,7 @@ from gradxform.core import leaves as trees
 from gradxform.core.call import define, pytree
 from gradxform.core.chain import Whole
 from gradxform.core.hyper import Count, Decay, DType, Epsilon, NonNegative, Positive
+from gradxform.core.states import answers
 from gradxform.numerics import (
     clip_parts,
     debias,
@@ -26,6 +27,7 @@ from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
 __all__ = ["scale_by_sophia"]
 
 
+@answers(count="step")
 class SophiaState(NamedTuple):
     """State of `scale_by_sophia`: updates made, the averages of gradients and of Hessian diagonals,
     the estimator's state.
@@ -58,13 +60,18 @@ class Sophia(Wrapper):
     def inside(self, state=None, params=None):
         yield "hessian", self.inner, state and state.hessian, params
 
+    def reads_gradient(self) -> bool:
+        return False  # the inner one is given a loss
+
     def per_leaf(self, name: str, step, params):
         """One of its numbers at a step, for each leaf: a tree like the parameters."""
         x = at_step(getattr(self, name), step)
         leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
         table = isinstance(x, ByPath)
         rows = x.rows(self.name, trees.paths(params), leaves) if table else [x] * len(leaves)
-        return structure.unflatten([scalar(self.name, name, row) for row in rows])
+        return structure.unflatten(
+            row if row is None else scalar(self.name, name, row) for row in rows
+        )
 
     def init(self, params):
         mu, nu = (trees.tree_map(f, params) for f in (zeros(self.mu_dtype), real_zeros))
