@@ -4,9 +4,11 @@ files stand in reading order.
 call         a call that remembers its arguments
 leaves       walking trees
 slots        what a rule remembers of a parameter
+states       what a rule and a chain remember
 schedule     a number that depends on the step
-transform    what every transformation is
 labels       which leaf is which
+frozen       the leaves that cannot be optimized
+transform    what every transformation is
 hyper        what a hyperparameter is
 leaf         rules one after another on one leaf
 leafwise     the transformation of a rule, and how rules run over a tree

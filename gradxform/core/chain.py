@@ -6,6 +6,7 @@ far, the gradient as it was when it entered the first direction.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from functools import cached_property, partial
 from inspect import signature
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 
 from gradxform.core import leaves as trees
 from gradxform.core.call import Call, define, pytree
+from gradxform.core.frozen import Frozen, count_on
 from gradxform.core.leafwise import Leafwise, Run, leafwise
 from gradxform.core.states import ChainState
 from gradxform.core.transform import Transform, check_updates, name_of
@@ -55,7 +57,7 @@ class Named(Call, Run):
         return self._composition
 
     def init(self, params):
-        return self.expand().init(params)
+        return self.expand().init(self.trained(params))
 
     def parts(self):
         return self.expand().parts()
@@ -101,7 +103,7 @@ class Chain(Run):
     def __repr__(self):
         shown, before = [], []
         for name, part in self.items.items():
-            *_, automatic = chain(*before, part).items
+            *_, automatic = _named([*before, part])
             shown.append(repr(part) if name == automatic else f"({name!r}, {part!r})")
             before.append((name, part))
         return f"chain({', '.join(shown)})"
@@ -111,6 +113,7 @@ class Chain(Run):
         return any(part.direction for part in self.items.values())
 
     def init(self, params):
+        params = self.trained(params)
         return ChainState({name: part.init(params) for name, part in self.items.items()})
 
     def parts(self):
@@ -135,7 +138,8 @@ def chain(*parts) -> Chain:
     `ema`, …) it is frozen at what entered that direction: a preconditioner after it goes on
     measuring the gradient, and `chain(ema(0.9, debias=False), scale_by_rms(0.999))` is Adam without
     bias correction. Where no direction comes first, a chain means what it means in Optax. A nested
-    chain means the same as its parts written out.
+    chain means the same as its parts written out. Where a direction meets a whole optimizer, as in
+    `chain(ema(0.9), adam(0.1))`, a warning says so, and `on_updates` gives Optax's meaning.
 
     >>> tx = gx.chain(gx.clip_by_global_norm(1.0), gx.adam(1e-3))
     >>> tx["adam"].learning_rate
@@ -146,6 +150,12 @@ def chain(*parts) -> Chain:
     Memory: the sum of its parts; a step makes one pass over the leaves, and no temporary the size
     of the parameters.
     """
+    items = _named(parts)
+    _warn_of_directions([*items.values()])
+    return Chain(items)
+
+
+def _named(parts) -> dict[str, Transform]:
     items: dict[str, Transform] = {}
     for part in parts:
         if part is None:
@@ -158,7 +168,29 @@ def chain(*parts) -> Chain:
         while not explicit and (not name or name in items):
             name, n = base if n == 1 else f"{base}_{n}", n + 1
         items[name] = tx
-    return Chain(items)
+    return items
+
+
+def _warn_of_directions(parts: list[Transform]):
+    """One warning for a direction before a preconditioner, if either is a whole optimizer."""
+    before = None
+    for tx in parts:
+        if before is not None and tx.reads_gradient() and (_is_whole(before) or _is_whole(tx)):
+            one, other = name_of(before), name_of(tx)
+            warnings.warn(
+                f"chain: {other} measures the gradient that entered {one}; in Optax it measures "
+                f"what {one} makes of it. For Optax's steps write on_updates({other}(...))",
+                stacklevel=3,
+            )
+            return
+        before = tx if tx.direction else before
+
+
+def _is_whole(tx) -> bool:
+    """Whether it is an optimizer and not a part of one: it has a learning rate, or a direction and
+    a preconditioner.
+    """
+    return tx.steps() or (tx.direction and tx.reads_gradient())
 
 
 @pytree(static=("init_fn", "update_fn"))
@@ -180,11 +212,15 @@ class Foreign(Transform):
     def init(self, params):
         return self.init_fn(params)
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
+    def takes(self, name: str) -> bool:
         parameters = signature(self.update_fn).parameters
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            extra = {k: v for k, v in extra.items() if k in parameters}
-        return self.update_fn(updates, state, params, **extra)
+        return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+    def update(self, updates, state, params=None, **extra):
+        if "gradient" not in signature(self.update_fn).parameters:  # that of a chain is not for it
+            extra.pop("gradient", None)
+        taken = {name: x for name, x in extra.items() if self.takes(name)}
+        return self.update_fn(updates, state, params, **taken)
 
 
 def as_transform(x) -> Transform:
@@ -220,23 +256,29 @@ def _alike(a, b) -> bool:
     return jax.tree.structure(a) == jax.tree.structure(b)
 
 
-def apply_updates(params, updates):
+def apply_updates(params, updates) -> Any:
     """p + u, leaf by leaf, in the parameter's dtype; a None update keeps the parameter.
 
     Raises:
         ValueError: the trees differ in structure, or a leaf in shape, naming the path.
     """
+    if params is None:
+        if updates is None:  # an absent tree, as an absent leaf
+            return None
+        raise ValueError("apply_updates: there are no parameters: apply_updates(params, updates)")
     for name, x, other in (("params", params, updates), ("updates", updates, params)):
         if type(x) is tuple and len(x) == 2 and _alike(x[0], other) and not _alike(x, other):
             write = "updates, state = tx.update(...), then apply_updates(params, updates)"
             raise TypeError(f"apply_updates: {name} is the pair (updates, state); write {write}")
-    u, p, treedef = check_updates("apply_updates", updates, params)
-    assert p is not None
+    frozen = Frozen("apply_updates", updates, params)
+    p: Any
+    u, p, treedef = check_updates("apply_updates", *map(frozen.without, (updates, params)))
     present = [i for i, leaf in enumerate(u) if leaf is not None]
     rows = [(jnp.asarray(p[i]), u[i]) for i in present]
     for i, new in zip(present, trees.map_leaves(_add, [None] * len(rows), rows), strict=True):
         p[i] = new
-    return treedef.unflatten(p)
+    new = treedef.unflatten(p)
+    return frozen.put(new, map(count_on, frozen.p, frozen.u)) if frozen.some else new
 
 
 def nesterov_point(tx: Transform, state, params):
@@ -340,7 +382,7 @@ class Whole(Named):
     def per_example(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.expand().per_example
 
-    def update(self, updates, state, params=None, *, gradient=None, **extra):
+    def transformed(self, updates, state, params, gradient, extra):
         return self.expand().update(updates, state, params, **extra)
 
     def parts(self):

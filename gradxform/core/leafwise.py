@@ -18,15 +18,16 @@ from jax.core import Tracer
 
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
+from gradxform.core.frozen import Frozen, frozen_paths, refuse_rates, trained
 from gradxform.core.hyper import at_step, scalar
 from gradxform.core.labels import ByPath
 from gradxform.core.leaf import Inputs, PerLeaf, Rule, RuleError, Site, run_leaf
-from gradxform.core.states import ChainState, RuleState
+from gradxform.core.schedule import Schedule
+from gradxform.core.states import RECORDED, RuleState, at_path, is_empty, rebuilt
 from gradxform.core.transform import Transform, check_leaf, check_updates, name_of
 from gradxform.display.code import code
 from gradxform.numerics import increment
 
-RECORDED = "learning_rate"  # the number whose last value a state keeps
 KNOWN_EXTRAS = ("value", "grad", "value_fn", "key", "loss", "hessian", "obj_fn")
 
 
@@ -36,11 +37,29 @@ class Run(Transform):
     """
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
+        frozen = Frozen(self.name, updates, params)
+        if frozen.some:
+            extra = {name: frozen.argument(x) for name, x in extra.items()}
+            updates, params, gradient = map(frozen.without, (updates, params, gradient))
+        old = state
+        if is_empty(state) and not any(path or _remembers(part) for path, part in self.parts()):
+            old = self.init(updates if params is None else params)
+        out, new = self.transformed(updates, old, params, gradient, extra)
+        return frozen.back(out) if frozen.some else out, new if old is state else state
+
+    def transformed(self, updates, state, params, gradient, extra):
+        """`update` of the leaves that can be optimized."""
         arguments = (self, updates, state, params, gradient, extra)
         leaves = jax.tree.leaves(arguments)
         if any(isinstance(x, Tracer) for x in leaves) or not all(map(_is_number, leaves)):
             return run(*arguments)
         return _run_compiled(*arguments)
+
+    def trained(self, params):
+        """The parameters, None for leaves that cannot be optimized; none has a rate of its own."""
+        if (kept := trained(params)) is not params:
+            refuse_rates(self, *frozen_paths(params))
+        return kept
 
 
 @pytree(static=("name", "rule", "slots", "measure", "memory", "direction"))
@@ -76,7 +95,19 @@ class Leafwise(Run):
             what = f"{'/'.join(path) or self.name}: this state belongs to another transformation"
             raise ValueError(f"{what}: expected slots {names}, got {have}")
 
+    def steps(self) -> bool:
+        return self.records
+
+    def reads_gradient(self) -> bool:
+        # read off the function: to trace it would cost a millisecond for each rule of a chain
+        function = getattr(self.rule, "__code__", None) or type(self.rule).__call__.__code__
+        return "g" in function.co_names
+
+    def takes(self, name: str) -> bool:
+        return not getattr(self.measure or leafwise, "__module__", "").startswith("gradxform.")
+
     def init(self, params):
+        params = self.trained(params)
         flat, treedef = jax.tree_util.tree_flatten_with_path(params, is_leaf=trees.is_none)
         paths = [trees.path_string(path) for path, _ in flat]
         leaves = [
@@ -188,6 +219,14 @@ def leafwise(
     )
 
 
+def _remembers(part) -> bool:
+    """Whether a part may do another thing at another step."""
+    if not isinstance(part, Leafwise) or part.slots or part.memory:
+        return True
+    numbers = jax.tree.leaves(part.hypers, is_leaf=lambda x: isinstance(x, Schedule))
+    return any(isinstance(x, Schedule) for x in numbers)
+
+
 def _is_number(x) -> bool:
     return isinstance(x, int | float | complex | np.ndarray | np.generic | jax.Array)
 
@@ -198,10 +237,10 @@ def run(tx: Run, updates, state, params, gradient, extra):
     """
     for name in extra:
         near = difflib.get_close_matches(name, KNOWN_EXTRAS, n=1, cutoff=0.75)
-        if near and name not in KNOWN_EXTRAS and near[0] not in extra:
+        if near and name not in KNOWN_EXTRAS and near[0] not in extra and not tx.takes(name):
             words = f"update() got an unknown keyword argument {name!r}; did you mean {near[0]!r}?"
             raise TypeError(f"{tx.name}: {words}")
-    parts = [(path, part, _at_path(state, path)) for path, part in tx.parts()]
+    parts = [(path, part, at_path(state, path)) for path, part in tx.parts()]
     going = _Pass(tx.name, updates, params, gradient, extra, parts)
     new_states: dict[tuple[str, ...], Any] = {}
     segment: list[_Part] = []
@@ -217,32 +256,11 @@ def run(tx: Run, updates, state, params, gradient, extra):
             new_states[path] = going.by_itself(part, part_state)
             segment = []
     new_states |= going.through(segment, last=True)
-    return going.treedef.unflatten(going.u), _rebuilt(state, new_states, ())
+    return going.treedef.unflatten(going.u), rebuilt(state, new_states)
 
 
 _run_compiled = jax.jit(run)
 _Part = tuple[tuple[str, ...], Any, Any]  # the path of its state, a transformation, its state
-
-
-def _at_path(state, path):
-    for name in path:
-        known = isinstance(state, ChainState | dict)
-        if not known or name not in state:
-            have = sorted(state.keys()) if known else type(state).__name__
-            what = f"{'/'.join(path)}: this state belongs to another chain"
-            raise ValueError(f"{what}: it has {have}, not {name!r}")
-        state = state[name]
-    return state
-
-
-def _rebuilt(state, new_states, path):
-    if path in new_states:
-        return new_states[path]
-    names = state.keys()
-    if isinstance(state, dict):  # a checkpoint's, which JAX sorts
-        parts = [p[len(path)] for p in new_states if p[: len(path)] == path]
-        names = dict.fromkeys([*parts, *names])
-    return ChainState({k: _rebuilt(state[k], new_states, (*path, k)) for k in names})
 
 
 class _Running(NamedTuple):
@@ -268,9 +286,7 @@ def _arrays(numbers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_float(x):
-    """Numbers that a measure sees are in the default float, so that they mix under strict
-    promotion.
-    """
+    """A number in the default float, so that a measure can mix it under strict promotion."""
     array = not isinstance(x, float | int)
     return x.astype(float) if array and jnp.issubdtype(x.dtype, jnp.floating) else x
 

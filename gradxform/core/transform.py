@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 
 from gradxform.core import leaves as trees
 from gradxform.core.call import Value
+from gradxform.core.frozen import is_inexact
 from gradxform.display.code import code
 from gradxform.display.latex import to_mathematics
 
@@ -61,6 +62,21 @@ class Transform(Value):
         what the part's state goes by in that of the whole, "" where it is the same one.
         """
         yield from ()
+
+    def reads_gradient(self) -> bool:
+        """Whether a rule inside measures the gradient that a chain hands on beside the updates."""
+        return any(part.reads_gradient() for _, part, _, _ in self.inside())
+
+    def steps(self) -> bool:
+        """Whether a rule with a learning rate is inside."""
+        return any(part.steps() for _, part, _, _ in self.inside())
+
+    def takes(self, name: str) -> bool:
+        """Whether it may read an extra argument of `update` that no rule here knows: what users
+        bring may.
+        """
+        ours = type(self).__module__.startswith("gradxform.")
+        return not ours or any(part.takes(name) for _, part, _, _ in self.inside())
 
     def _repr_latex_(self) -> str:
         return to_mathematics(self)
@@ -168,8 +184,8 @@ def require_params(owner: str, params) -> None:
 
 
 def check_leaf(owner: str, what: str, path: str, leaf):
-    """The leaf as an array (None as it is); an integer, key or float0 leaf is an error that names
-    its path.
+    """The leaf as an array (None as it is); what is none, or is not of real or complex numbers, is
+    an error that names its path.
     """
     if leaf is None:
         return None
@@ -178,14 +194,22 @@ def check_leaf(owner: str, what: str, path: str, leaf):
             leaf = jnp.asarray(leaf)
         except (TypeError, ValueError):
             raise TypeError(f"{owner}: {what} {path!r} is not an array: {code(leaf)}") from None
-    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+    if not is_inexact(leaf.dtype):
         only = "only real and complex leaves can be optimized: leave it out, or make it None"
         raise TypeError(f"{owner}: {what} {path!r} has dtype {leaf.dtype}; {only}")
     return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
 
+@lru_cache(maxsize=256)
+def _common(*dtypes):
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
+
+
 def check_updates(owner, updates, params, shapes: bool = True):
-    """Leaves of updates and params side by side, or an error naming the leaf that does not fit."""
+    """Leaves of updates and params side by side, or an error naming the leaf that does not fit. An
+    update narrower than its parameter gets the dtype that holds both.
+    """
     leaves, treedef = jax.tree.flatten(updates, is_leaf=trees.is_none)
     u: list[Any] = leaves
     p: Any = params
@@ -198,7 +222,7 @@ def check_updates(owner, updates, params, shapes: bool = True):
     for i, leaf in enumerate(u):
         if leaf is None:
             continue
-        if not isinstance(leaf, jax.Array) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        if not isinstance(leaf, jax.Array) or not is_inexact(leaf.dtype):
             u[i] = leaf = check_leaf(owner, "update", trees.paths(updates)[i], leaf)
         if p is not None and shapes and np.shape(leaf) != np.shape(p[i]):
             path = trees.paths(updates)[i]
@@ -206,4 +230,6 @@ def check_updates(owner, updates, params, shapes: bool = True):
             raise ValueError(f"{owner}: update {path!r} has {shapes_of}")
         if p is not None and isinstance(p[i], np.ndarray | np.generic | float | complex):
             p[i] = jnp.asarray(p[i])
+        if p is not None and p[i] is not None and p[i].dtype != leaf.dtype:
+            u[i] = leaf.astype(_common(leaf.dtype, p[i].dtype))
     return u, p, treedef

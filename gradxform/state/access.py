@@ -30,6 +30,7 @@ from gradxform.core import (
 )
 from gradxform.core import leaves as trees
 from gradxform.core.leafwise import RECORDED, Leafwise, RuleState
+from gradxform.core.states import OURS
 
 __all__ = ["get", "numbers", "set"]
 
@@ -93,9 +94,12 @@ def _entries(node, path: Path = ()) -> Iterator[str]:
 
 
 def _find(paths: list[Path], name: str) -> list[Path]:
-    """The outermost paths that end in the name."""
-    asked = tuple(name.split("/"))
-    found = [path for path in paths if path[-len(asked) :] == asked]
+    """The outermost paths that end in the name, or in what Optax's name for it means here."""
+    *above, last = name.split("/")
+    for own in (last, *OURS.get(last, ())):
+        asked = (*above, own)
+        if found := [path for path in paths if path[-len(asked) :] == asked]:
+            break
     return [path for path in found if len(path) == min(map(len, found))]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradxform.core import ByPath, Chain, Injected, Named, Transform, Tunable
 from gradxform.core import leaves as trees
+from gradxform.core.frozen import is_frozen, trained
 from gradxform.display.code import code
 from gradxform.state.access import holds_transforms, owners
 from gradxform.wrappers.masking import Partition
@@ -20,7 +21,8 @@ class Row(NamedTuple):
 
     Attributes:
         path, shape, dtype: which it is.
-        rules: what is done to its gradient, in order, each with the numbers that apply here.
+        rules: what is done to its gradient, in order, each with the numbers that apply here; just
+            "frozen" for a leaf that cannot be optimized: an integer, a key, a function.
         slots: what is remembered of it: the bytes of each slot.
     """
 
@@ -64,6 +66,11 @@ def _number(x) -> str:
     return f"{x:g}" if scalar or isinstance(x, float | int) else code(x)
 
 
+def _dtype(x) -> str:
+    kind = jax.dtypes.result_type(x) if isinstance(x, int | float) else getattr(x, "dtype", None)
+    return type(x).__name__ if kind is None else str(kind)
+
+
 def _rules(tx, params, name=None, given=None) -> Iterator[tuple]:
     """Every rule and wrapper: its name, its numbers, and the parameters it applies to, the others
     None.
@@ -97,19 +104,21 @@ def describe(tx: Transform, params) -> Description:
     Raises:
         ValueError: what init raises: a leaf without a label, a pattern that matches nothing.
     """
-    state = jax.eval_shape(tx.init, params)
     leaves, paths = jax.tree.leaves(params, is_leaf=trees.is_none), trees.paths(params)
-    rules: list[list[str]] = [[] for _ in leaves]
+    frozen = [*map(is_frozen, leaves)]
+    rules: list[list[str]] = [["frozen"] * flag for flag in frozen]
+    if any(frozen):
+        params = trained(params)
+    state = jax.eval_shape(tx.init, params)
     for name, hypers, share in _rules(tx, params):
         flat = jax.tree.leaves(share, is_leaf=trees.is_none)
         chosen = [i for i, leaf in enumerate(flat) if leaf is not None]
-        at = [paths[i] for i in chosen], [leaves[i] for i in chosen]
         columns = {
-            k: x.rows(name, *at) if isinstance(x, ByPath) else [x] * len(chosen)
+            k: x.rows(name, paths, flat) if isinstance(x, ByPath) else [x] * len(flat)
             for k, x in hypers.items()
         }
-        for place, i in enumerate(chosen):
-            numbers = ", ".join(f"{k}={_number(column[place])}" for k, column in columns.items())
+        for i in chosen:
+            numbers = ", ".join(f"{k}={_number(column[i])}" for k, column in columns.items())
             rules[i].append(f"{name}({numbers})" if numbers else name)
     slots: dict[str | None, dict[str, int]] = {path: {} for path in [*paths, None]}
     for path, leaf, owner in owners(state, params):
@@ -117,7 +126,7 @@ def describe(tx: Transform, params) -> Description:
         name = "/".join(path[: len(path) - depth])
         slots[owner][name] = slots[owner].get(name, 0) + leaf.size * leaf.dtype.itemsize
     rows = (
-        Row(path, tuple(x.shape), np.dtype(x.dtype).name, tuple(applied), slots[path])
+        Row(path, tuple(np.shape(x)), _dtype(x), tuple(applied), slots[path])
         for path, x, applied in zip(paths, leaves, rules, strict=True)
         if x is not None
     )

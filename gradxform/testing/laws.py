@@ -14,6 +14,7 @@ import numpy as np
 
 import gradxform
 from gradxform.core import Named, Schedule, apply_updates, by_path, chain, identity, stack
+from gradxform.core.leafwise import Run
 from gradxform.schedules.basic import constant_schedule
 from gradxform.testing.samples import assert_close, assert_same, gradients_of, step, train, tree
 
@@ -30,7 +31,7 @@ def is_a_pair(tx, extra):
 
 def dtypes_are_a_fixed_point(tx, extra):
     """For every dtype of parameters and gradients the state keeps its types, and each update has
-    its gradient's.
+    its gradient's, or that which holds the parameter, too.
     """
     for p_dtype, g_dtype in itertools.product(DTYPES, DTYPES):
         params, gradients = tree(dtype=p_dtype), tree(dtype=g_dtype)
@@ -49,9 +50,42 @@ def dtypes_are_a_fixed_point(tx, extra):
             assert old.dtype not in (jnp.bfloat16, jnp.float16), f"{at} is narrow by default"
         same = jax.tree.structure(updates) == jax.tree.structure(gradients)
         assert same, f"{what}: the updates have another structure"
+        with jax.numpy_dtype_promotion("standard"):
+            dtype = jnp.result_type(p_dtype, g_dtype)
         for u, g in zip(jax.tree.leaves(updates), jax.tree.leaves(gradients), strict=True):
             saw = f"an update has {u.shape} {u.dtype}, its gradient {g.shape} {g.dtype}"
-            assert (u.shape, u.dtype) == (g.shape, g.dtype), f"{what}: {saw}"
+            assert u.shape == g.shape, f"{what}: {saw}"
+            assert u.dtype in (g.dtype, dtype), f"{what}: {saw}"
+
+
+def what_cannot_be_optimized_is_frozen(tx, extra):
+    """Integers, booleans, random keys, float0 and functions have no state and stay what they are;
+    the other leaves go on as if they were not there.
+    """
+    tx = tx if isinstance(tx, Run) else chain(tx)  # where they are set aside
+    own = {"n": jnp.arange(3), "on": np.array([True]), "key": jax.random.key(0), "f": jnp.tanh}
+    none = {**dict.fromkeys(("n", "key"), 0), "on": np.array([False]), "f": None}
+    none = {k: np.zeros((), jax.dtypes.float0) if k == "key" else x for k, x in none.items()}
+
+    def first(params, gradients):
+        state = tx.init(params | own)
+        updates, new = tx.update(gradients | none, state, params | own, **extra)
+        kept = {k: updates.pop(k) for k in own}
+        assert kept["f"] is None
+        assert kept["key"] is none["key"]
+        moved = apply_updates(own, kept)
+        assert moved["f"] is own["f"]
+        assert moved["key"] is own["key"]
+        return updates, state, new, moved["n"], moved["on"]
+
+    def alone(params, gradients):
+        absent = dict.fromkeys(own)
+        state = tx.init(params | absent)
+        updates, new = tx.update(gradients | absent, state, params | absent, **extra)
+        return {k: x for k, x in updates.items() if k not in own}, state, new, own["n"], own["on"]
+
+    got, expected = (jax.eval_shape(f, tree(), tree()) for f in (first, alone))
+    assert jax.tree.map(jax.typeof, got) == jax.tree.map(jax.typeof, expected)
 
 
 def init_is_abstract(tx, extra):

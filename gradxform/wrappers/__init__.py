@@ -10,6 +10,7 @@ from gradxform.wrappers.galore import *
 from gradxform.wrappers.masking import *
 from gradxform.wrappers.master_weights import *
 from gradxform.wrappers.mechanic import *
+from gradxform.wrappers.on_updates import *
 from gradxform.wrappers.sam import *
 from gradxform.wrappers.schedule_free import *
 from gradxform.wrappers.skipping import *

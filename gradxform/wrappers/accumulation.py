@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from gradxform.core import Count, Inner, Named, Transform, dtype_name, transformation, zeros
 from gradxform.core import leaves as trees
 from gradxform.core.call import define, pytree
+from gradxform.core.states import answers
 from gradxform.display.code import code
 from gradxform.numerics import increment, wide_dtype
 from gradxform.wrappers.skipping import skip_not_finite
@@ -19,6 +20,7 @@ from gradxform.wrappers.wrapper import Wrapper, cast, counter, zeros_like
 __all__ = ["accumulate", "microbatch"]
 
 
+@answers(gradient_step="step", acc_grads="accumulator", inner_opt_state="inner")
 class AccumulateState(NamedTuple):
     """State of `accumulate`: micro-batches collected, optimizer steps made, micro-batches dropped,
     and the collection.
@@ -41,6 +43,9 @@ class Accumulate(Wrapper):
     mean: bool
     skip: Callable | None
     dtype: str | None
+
+    def reads_gradient(self) -> bool:
+        return False  # the collected updates are the inner one's gradient
 
     def init(self, params):
         accumulator, inner = trees.tree_map(zeros(self.dtype), params), self.inner.init(params)
@@ -92,9 +97,9 @@ def accumulate(
         inner: the optimizer.
         every_k: k.
         mean: of the micro-batches, or their sum.
-        skip: `skip(updates, step, params) -> bool`: a micro-batch to drop, as if it had never been:
-            by default one with an entry that is not finite. `state.dropped` counts them. None drops
-            nothing.
+        skip: `skip(updates, step, params)`, a boolean or a pair whose first is one: a micro-batch
+            to drop, as if it had never been: by default one with an entry that is not finite.
+            `state.dropped` counts them. None drops nothing.
         accumulator_dtype: float32 or wider by default, and the inner optimizer sees the mean in
             that dtype.
 
@@ -129,7 +134,7 @@ def MultiSteps(
     """Optax's name for `accumulate`.
 
     Differences: the inner optimizer really runs only at every k-th step, and a micro-batch that is
-    not finite is dropped.
+    not finite is dropped. A chain inside means what `chain` means: see `on_updates`.
 
     >>> tx = gx.MultiSteps(gx.sgd(1.0), every_k_schedule=2)
     >>> state = tx.init(jnp.zeros(()))

@@ -16,12 +16,14 @@ import jax.numpy as jnp
 from gradxform.core import Count, Inner, Transform, leafwise, transformation, zeros
 from gradxform.core.call import pytree
 from gradxform.core.leaves import Tree
+from gradxform.core.states import answers
 from gradxform.numerics import increment
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, is_multiple, pick, zeros_like
 
 __all__ = ["conditionally_mask", "conditionally_transform", "every", "restart"]
 
 
+@answers(inner_state="inner")
 class ConditionState(NamedTuple):
     """State of `conditionally_transform`, `conditionally_mask` and `every`: calls so far, and the
     inner state.
@@ -151,6 +153,7 @@ def apply_every(k: Count = 1):
     return leafwise(_apply_every, slots={"total": zeros()}, k=k)
 
 
+@answers(inner_state="inner")
 class RestartState(NamedTuple):
     """State of `restart`: calls so far, and the inner state."""
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from gradxform.core import Count, Inner, Real, Transform, chain, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
+from gradxform.core.states import answers
 from gradxform.display.code import code
 from gradxform.numerics import increment, wide_dtype
 from gradxform.rules.directions import ema
@@ -62,6 +63,7 @@ class _Dimensions:
 Dimensions = Annotated[Any, _Dimensions()]
 
 
+@answers(count="step", inner_state="inner")
 class LowRankState(NamedTuple):
     """State of `scale_by_galore`: updates made, the projectors (None for a leaf that is not
     projected), the inner state.

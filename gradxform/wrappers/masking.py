@@ -16,11 +16,12 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import Leafwise, Transform
+from gradxform.core import Transform
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
 from gradxform.core.chain import AnyTransform, Inner, as_inner, stateless, transformation
 from gradxform.core.labels import ParamLabels, Where, label_leaves
+from gradxform.core.states import MaskedState, PartitionState
 from gradxform.display.code import code
 from gradxform.wrappers.wrapper import Wrapper, updated
 
@@ -32,7 +33,8 @@ class Partition(Wrapper):
     """Built by `partition`, `masked` and `freeze`: a transformation for each label.
 
     With `bare`, labels are booleans, the state is that of the transformation with this label, the
-    other one has none, and leaves whose label has no transformation pass.
+    other one has none, and leaves whose label has no transformation pass. That of `masked` holds it
+    as its `inner`.
     """
 
     transforms: dict[Hashable, Transform]
@@ -62,17 +64,26 @@ class Partition(Wrapper):
     def share(self, label, state):
         """The state of one of the transformations."""
         if self.bare is None:
-            if not isinstance(state, dict) or state.keys() != self.transforms.keys():
-                have = sorted(map(str, state)) if isinstance(state, dict) else type(state).__name__
+            known = isinstance(state, PartitionState | dict)
+            if not known or {*state.keys()} != self.transforms.keys():
+                have = sorted(map(str, state.keys())) if known else type(state).__name__
                 what = f"{self.called}: this state belongs to another transformation"
                 raise ValueError(f"{what}: it has {have}, not {list(self.transforms)}")
             return state[label]
-        return state if label == self.bare else ()
+        if label != self.bare:
+            return ()
+        return state.inner if isinstance(state, MaskedState) else state
+
+    def packed(self, states: dict, held: bool):
+        """The states of the transformations as one, in an order that `jit` keeps."""
+        if self.bare is None:
+            return PartitionState((label, states[label]) for label in sorted(states))
+        return MaskedState(states[self.bare]) if held else states[self.bare]
 
     def init(self, params):
         groups = self.groups(params)
         states = {label: tx.init(_only(chosen, params)) for label, tx, chosen in groups}
-        return states if self.bare is None else states[self.bare]
+        return self.packed(states, self.called == "masked")
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         structure = jax.tree.structure(updates)
@@ -85,14 +96,15 @@ class Partition(Wrapper):
             }
             new, states[label] = updated(tx, u, self.share(label, state), p, g, own)
             out = _merge(chosen, new, out)
-        return out, states if self.bare is None else states[self.bare]
+        return out, self.packed(states, isinstance(state, MaskedState))
 
     def inside(self, state=None, params=None):
         groups = [] if params is None else self.groups(params)
         shares = {label: _only(chosen, params) for label, _, chosen in groups}
         for label, tx in self.transforms.items():
             own = None if state is None else self.share(label, state)
-            yield "" if self.bare is not None else str(label), tx, own, shares.get(label)
+            name = str(label) if self.bare is None else "inner" * (self.called == "masked")
+            yield name, tx, own, shares.get(label)
 
 
 def _only(chosen: list[bool], tree):
@@ -176,19 +188,12 @@ def multi_transform(
     return partition(transforms, param_labels, mask_compatible_extra_args=extras)
 
 
-def _steps(tx) -> bool:
-    """Whether a rule with a learning rate is among its parts: then it is a whole optimizer."""
-    if isinstance(tx, Leafwise):
-        return tx.records
-    return any(_steps(part) for _, part, _, _ in tx.inside())
-
-
 class _Masked(AnyTransform):
     """As `Inner`; a whole optimizer makes it warn."""
 
     def convert(self, owner: str, name: str, x):
         tx = super().convert(owner, name, x)
-        if _steps(tx):
+        if tx.steps():
             warnings.warn(
                 f"{owner}: {tx.name} is a whole optimizer: elsewhere the raw gradient passes, and "
                 "apply_updates would add it to the parameters. To keep those fixed use "
@@ -207,7 +212,8 @@ def masked(
         u ← inner(u)        where the mask is true
         u ← u               elsewhere: the identity, and no state
 
-    For parts of a chain, such as weight decay on kernels alone.
+    For parts of a chain, such as weight decay on kernels alone. What precedes it there decides what
+    a preconditioner inside measures: see `on_updates`.
 
     Args:
         inner: the transformation. A whole optimizer makes it warn, since elsewhere the gradient

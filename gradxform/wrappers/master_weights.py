@@ -7,6 +7,7 @@ import jax
 from gradxform.core import Inner, copied, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
+from gradxform.core.states import answers
 from gradxform.core.transform import Transform, check_updates
 from gradxform.numerics import wide_dtype
 from gradxform.wrappers.wrapper import Wrapper, updated
@@ -14,6 +15,7 @@ from gradxform.wrappers.wrapper import Wrapper, updated
 __all__ = ["master_weights"]
 
 
+@answers(inner_state="inner")
 class MasterWeightsState(NamedTuple):
     """State of `master_weights`: float32 copies of the narrow parameters (None for the others), and
     the inner state.

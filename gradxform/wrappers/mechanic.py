@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from gradxform.core import Epsilon, Inner, NonNegative, Positive, Transform, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
+from gradxform.core.states import answers
 from gradxform.numerics import increment, safe_divide, safe_sqrt
 from gradxform.rules.measures import copy, inner, leaves_of, length, total
 from gradxform.wrappers.wrapper import Wrapper, counter
@@ -20,6 +21,7 @@ def _gain(g, p, x0, pull):
     return inner(g + pull * p, x0 - jax.lax.optimization_barrier(p))
 
 
+@answers(count="step", base_optimizer_state="inner", inner_state="inner")
 class MechanicState(NamedTuple):
     """State of `mechanize`: updates made, what each bettor knows ([n] each), the initial
     parameters, the inner state.

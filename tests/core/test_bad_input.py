@@ -373,14 +373,11 @@ def test_gradients_that_do_not_fit_the_state():
     "bad", [jnp.ones((2, 3), jnp.int32), np.ones((2, 3), bool), np.zeros((2, 3), jax.dtypes.float0)]
 )
 def test_integer_leaves(bad):
+    """A parameter that cannot be optimized is frozen, an update that is none for one that can is an error."""
     params = {"enc": {"kernel": bad}, "bias": jnp.ones(3)}
     name = np.dtype(bad.dtype).name if bad.dtype != jax.dtypes.float0 else ""
-    with pytest.raises(
-        TypeError,
-        match=rf"ema: parameter 'enc/kernel' has dtype .*{name}.*leave it out, or make it None",
-    ):
-        gx.adam(0.1).init(params)
     tx = gx.adam(0.1)
+    assert gx.get(tx.init(params), "m")["enc"]["kernel"] is None
     state = tx.init(PARAMS)
     with pytest.raises(TypeError, match=rf"adam: update 'enc/kernel' has dtype .*{name}"):
         tx.update(params, state, PARAMS)
@@ -389,8 +386,8 @@ def test_integer_leaves(bad):
 def test_leaves_that_are_no_arrays():
     with pytest.raises(TypeError, match="ema: parameter 'a/b' is not an array: 'text'"):
         gx.adam(0.1).init({"a": {"b": "text"}})
-    with pytest.raises(TypeError, match="parameter 'key' has dtype key"):
-        gx.sgd(0.1).init({"key": jax.random.key(0)})
+    with pytest.raises(TypeError, match="parameter 'words' has dtype <U4; only real and complex"):
+        gx.sgd(0.1).init({"words": np.array(["text"])})
     tx = gx.sgd(0.1)
     with pytest.raises(TypeError, match="update 'bias'"):
         tx.update(PARAMS | {"bias": "text"}, tx.init(PARAMS))

@@ -246,9 +246,9 @@ def test_an_unknown_or_ambiguous_name_lists_what_there_is():
     state = tx.init(PARAMS)
     with pytest.raises(
         KeyError,
-        match=r"there is no 'mu'; there are \['ema/step', 'ema/m', .*'scale_by_rms/v'.*\]; the numbers of an",
+        match=r"there is no 'mean'; there are \['ema/step', 'ema/m', .*'scale_by_rms/v'.*\]; the numbers of an",
     ):
-        gx.get(state, "mu")
+        gx.get(state, "mean")
     with pytest.raises(KeyError, match=r"no 'lr'; there are .*'learning_rate'"):
         gx.get(state, "lr", tx)
     with pytest.raises(KeyError, match="get: there is no 'b1'"):

@@ -65,7 +65,7 @@ def test_masked_is_the_identity_elsewhere(mask):
     np.testing.assert_allclose(got["block"]["kernel"], -2 * updates["block"]["kernel"])
     np.testing.assert_array_equal(got["embed"], updates["embed"])
     np.testing.assert_array_equal(got["block"]["bias"], updates["block"]["bias"])
-    assert jax.tree.structure(state) == jax.tree.structure(gx.scale(-2.0).init({}))
+    assert jax.tree.structure(state.inner) == jax.tree.structure(gx.scale(-2.0).init({}))
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())

@@ -111,7 +111,8 @@ def with_extra_args_support(tx) -> Transform:
 
 
 def named_chain(*args) -> Chain:
-    """`chain` of `(name, transformation)` pairs: `state[name]` is the state of each.
+    """`chain` of `(name, transformation)` pairs: `state[name]` is the state of each. As there, a
+    direction decides what later parts measure; `on_updates` gives Optax's meaning.
 
     Raises:
         TypeError: an argument that is no such pair.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from gradxform.core import Chain, Injected, RuleState, Schedule, Tunable, TunableState, as_transform
 from gradxform.core import leaves as trees
 from gradxform.core.leafwise import RECORDED, Leafwise
+from gradxform.core.states import MaskedState
 from gradxform.core.transform import name_of
 from gradxform.state.access import with_children
 from gradxform.wrappers.accumulation import Accumulate
@@ -210,6 +211,8 @@ class Import:
         for _, part, below, _ in tx.inside(state):
             if below is state and state != ():  # a name for it, or the one group of a mask
                 return self.part(path or name_of(tx), part, state)
+            if isinstance(state, MaskedState):
+                return MaskedState(self.part(path or name_of(tx), part, below))
         if isinstance(tx, Chain):
             at = f"{path}/" if path else ""
             parts = tx.inside(state)

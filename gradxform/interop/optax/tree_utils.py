@@ -13,6 +13,7 @@ from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 from gradxform.core import ByPath, Schedule
 from gradxform.core import leaves as trees
 from gradxform.core.leafwise import RECORDED
+from gradxform.core.states import NOTHING, OURS, RuleState, answer
 from gradxform.interop.optax import tree_math
 from gradxform.interop.optax.tree_math import *  # noqa: F403
 from gradxform.interop.optax.tree_math import tree_add_scale, tree_norm, tree_scale
@@ -20,10 +21,6 @@ from gradxform.state import access as states
 
 __all__ = ["NamedTupleKey", "tree_get", "tree_get_all_with_path", "tree_map_params", "tree_set"]
 __all__ += tree_math.__all__
-
-
-# Optax's names of entries that go by another name here
-OURS = {"count": "step", "mu": "m", "nu": "v"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,25 @@ def _found(node, name, path=()) -> Iterator[tuple]:
         yield from _found(child, name, below)
 
 
+def _meant(path, node, name) -> tuple:
+    """What Optax's name means of a rule that goes by it: of `ema` its average."""
+    for slot in OURS.get(name, ()):
+        if isinstance(node, RuleState) and slot in node.slots:
+            return (*path, NamedTupleKey("RuleState", "slots"), DictKey(slot)), node.slots[slot]
+    return path, node
+
+
+def _computed(node, name, path=()) -> Iterator[tuple]:
+    """What states answer to a name without having an entry for it: `last_finite`, `hyperparams`."""
+    if _is_named_tuple(node):
+        own = isinstance(getattr(type(node), name, None), property)
+        found = getattr(node, name, NOTHING) if own else answer(node, name)
+        if found is not NOTHING:
+            yield (*path, NamedTupleKey(type(node).__name__, name)), found
+    for key, child in _children(node):
+        yield from _computed(child, name, (*path, key))
+
+
 def _is_named_tuple(node) -> bool:
     return isinstance(node, tuple) and hasattr(node, "_fields")
 
@@ -90,13 +106,14 @@ def tree_get_all_with_path(tree, key, filtering: Callable | None = None) -> list
 
     Args:
         tree: any state, of gradxform or of Optax.
-        key: the name of an entry, or of a named tuple's class. `count`, `mu` and `nu` are `step`,
-            `m` and `v` here.
+        key: the name of an entry, or of a named tuple's class. What Optax calls `count`, `mu`,
+            `nu`, `trace` or `ema` is found, too, and whatever a state answers to as an attribute.
         filtering: `filtering(path, value) -> bool`, which of them.
     """
-    for name in dict.fromkeys((key, OURS.get(key, key))):
+    for name in (key, *OURS.get(key, ()), None):
         root = [((), tree)] if _is_named_tuple(tree) and type(tree).__name__ == name else []
-        found = [*root, *_found(tree, name)]
+        found = [*root, *_found(tree, name)] if name else _computed(tree, key)
+        found = [_meant(path, x, key) for path, x in found]
         found = [(path, x) for path, x in found if filtering is None or filtering(path, x)]
         if found:
             return [(path, x) for path, x in found if not _is_record(path)] or found
@@ -104,8 +121,7 @@ def tree_get_all_with_path(tree, key, filtering: Callable | None = None) -> list
 
 
 def tree_get(tree, key, default=None, filtering: Callable | None = None):
-    """What a state has under a name: `gradxform.get` with a default, and with Optax's names
-    `count`, `mu` and `nu`.
+    """What a state has under a name, Optax's names among them: `gradxform.get` with a default.
 
     Of several the outermost is meant; the step counters of one chain run together and are one. A
     schedule is the number that the last update used.
@@ -124,7 +140,7 @@ def tree_get(tree, key, default=None, filtering: Callable | None = None):
         return default
     depth = min(len(path) for path, _ in found)
     outermost = [(path, x) for path, x in found if len(path) == depth]
-    if len(outermost) > 1 and OURS.get(key, key) != "step":
+    if len(outermost) > 1 and key not in ("step", "count"):
         any_of = [_as_state_path(path) for path, _ in outermost][:8]
         raise KeyError(f"tree_get: {key!r} may be any of {any_of}")
     path, value = outermost[0]
