@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradxform as gx
+from gradxform.core.frozen import trained
 from gradxform.core.transform import Transform
 from gradxform.testing.tools import constructors, representative
 
@@ -37,14 +38,14 @@ class Entry:
 
 
 def _quartic(params):
-    leaves = [jnp.asarray(p, float) for p in jax.tree.leaves(params)]
+    leaves = [jnp.asarray(p, float) for p in jax.tree.leaves(trained(params))]
     # so that the Hessian is not diagonal
     together = sum((jnp.sum(p) for p in leaves), jnp.zeros(()))
     return sum((jnp.sum(p**4) / 12 + jnp.sum(p**2) / 2 for p in leaves), together**2 / 4)
 
 
 def _slope(params, i):
-    return jax.grad(_quartic)(params)
+    return jax.grad(_quartic)(trained(params))
 
 
 def _halve(updates, params):
