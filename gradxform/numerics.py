@@ -50,17 +50,20 @@ def _select(where, x, y):
 def bias_correction(decay, t, dtype):
     """1 - decayᵗ for t = 1, 2, …, without cancellation and with a finite slope at decay = 0.
 
+    And 1 for decay = 1: such an average stays at the 0 it began at, with nothing to correct.
+
     Written as (1 - decay) + decay·(1 - decayᵗ⁻¹), so it is exactly `1 - decay` at the first step,
     where the average is exactly `(1 - decay)·g`: the first corrected average is g itself.
     """
     rest = jnp.asarray(t - 1, dtype)
     if isinstance(decay, float | int):
-        if decay == 0:
+        if decay in (0, 1):
             return jnp.ones((), dtype)
         return (1 - decay) - decay * jnp.expm1(rest * math.log(decay))
     positive = decay > 0
     power = -jnp.expm1(rest * jnp.log(_select(positive, decay, jnp.ones_like(decay))))
-    return (1 - decay) + decay * _select(positive, power, (rest > 0).astype(dtype))
+    correction = (1 - decay) + decay * _select(positive, power, (rest > 0).astype(dtype))
+    return _select(decay < 1, correction, jnp.ones_like(correction))
 
 
 def debias(average, decay, t):

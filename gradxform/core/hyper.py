@@ -21,7 +21,8 @@ from gradxform.core.labels import ByPath
 from gradxform.core.schedule import Schedule, from_function
 from gradxform.display.code import code
 
-__all__ = ["Begin", "Count", "DType", "Decay", "Epsilon", "Fraction", "Hyper", "LearningRate"]
+__all__ = ["Begin", "Bound", "Ceiling", "Count", "DType", "Decay", "Epsilon", "Fading", "Fraction"]
+__all__ += ["Hyper", "LearningRate"]
 __all__ += ["Length", "Momentum", "NonNegative", "Patience", "Positive", "Range", "Real", "Steps"]
 __all__ += ["WeightDecay", "at_step", "scalar"]
 
@@ -39,6 +40,7 @@ class Range:
     meaning: str
     integer: bool = False
     sequence: bool = False
+    below: str = ""  # what to write in place of a number below the interval
     low: float = field(init=False)
     high: float = field(init=False)
 
@@ -92,7 +94,8 @@ class Range:
         if not array.size:
             raise ValueError(f"{owner}: {name} holds no number; got {code(x)}")
         if not self._contains(array):
-            raise ValueError(f"{owner}: {name} must lie in {self.interval}; got {code(x)}")
+            hint = f"; {self.below}" if self.below and np.all(array < self.low) else ""
+            raise ValueError(f"{owner}: {name} must lie in {self.interval}; got {code(x)}{hint}")
         if self.integer:
             if np.any(array != np.floor(array)):
                 raise ValueError(f"{owner}: {name} must be a whole number; got {code(x)}")
@@ -130,13 +133,23 @@ class _DType:
 DType = Annotated[Any, _DType()]
 
 
-LearningRate = Annotated[Hyper, Range("[0, inf)", "step size: parameter units per update unit")]
+LearningRate = Annotated[
+    Hyper,
+    Range(
+        "[0, inf)",
+        "step size: parameter units per update unit",
+        below="to climb, put scale(-1.0) before it in a chain",
+    ),
+]
 
 
-Decay = Annotated[Hyper, Range("[0, 1)", "share of the old average kept at each step")]
+Decay = Annotated[Hyper, Range("[0, 1]", "share of the old average kept at each step")]
 
 
-Momentum = Annotated[Hyper, Range("[0, 1)", "share of the velocity kept at each step")]
+Fading = Annotated[Hyper, Range("[0, 1)", "share of the old average kept at each step")]
+
+
+Momentum = Annotated[Hyper, Range("[0, 1]", "share of the velocity kept at each step")]
 
 
 Fraction = Annotated[Hyper, Range("[0, 1]", "a share")]
@@ -149,6 +162,12 @@ WeightDecay = Annotated[Hyper, Range("[0, inf)", "share of the weight removed pe
 
 
 NonNegative = Annotated[Hyper, Range("[0, inf)", "a size")]
+
+
+Bound = Annotated[Hyper, Range("[0, inf]", "a bound; inf for none")]
+
+
+Ceiling = Annotated[Hyper, Range("(0, inf]", "a bound; inf for none")]
 
 
 Positive = Annotated[Hyper, Range("(0, inf)", "a size")]

@@ -2,8 +2,17 @@
 in a subspace.
 """
 
-from gradxform.core import Inner, Positive, Real, WeightDecay, Where, chain, transformation
-from gradxform.core.hyper import Count, Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
+from gradxform.core import Inner, Real, WeightDecay, Where, chain, transformation
+from gradxform.core.hyper import (
+    Ceiling,
+    Count,
+    Decay,
+    DType,
+    Epsilon,
+    LearningRate,
+    Momentum,
+    NonNegative,
+)
 from gradxform.optimizers.products import descent
 from gradxform.rules.clipping import clip_by_block_rms
 from gradxform.rules.directions import ema
@@ -37,7 +46,7 @@ _KERAS = _PUBLISHED | {"learning_rate": 1e-3}
 def adafactor(
     learning_rate: LearningRate | None = None, min_dim_size_to_factor: int = 128,
     decay_rate: NonNegative = 0.8, decay_offset: Real = 0.0,
-    multiply_by_parameter_scale: bool = True, clipping_threshold: Positive | None = 1.0,
+    multiply_by_parameter_scale: bool = True, clipping_threshold: Ceiling | None = 1.0,
     momentum: Momentum | None = None, dtype_momentum: DType | None = None,
     weight_decay_rate: WeightDecay | None = None, eps: Epsilon = 1e-30, factored: bool = True,
     weight_decay_mask: Where | None = None, *, convention: str = "optax",
@@ -95,7 +104,7 @@ def adafactor(
 @transformation
 def came(
     learning_rate: LearningRate = 2e-4, b1: Decay = 0.9, b2: Decay = 0.999, b3: Decay = 0.9999,
-    eps1: Epsilon = 1e-30, eps2: Epsilon = 1e-16, clipping_threshold: Positive = 1.0,
+    eps1: Epsilon = 1e-30, eps2: Epsilon = 1e-16, clipping_threshold: Ceiling = 1.0,
     weight_decay: WeightDecay = 0.0, where: Where | None = None, *, min_dim_size_to_factor: int = 1,
 ):  # fmt: skip
     """CAME: Adafactor with momentum, short steps where the momentum is not to be trusted.

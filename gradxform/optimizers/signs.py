@@ -65,7 +65,7 @@ def lion(
     Memory: 4 bytes per parameter (`mu_dtype` to change).
 
     Raises:
-        ValueError: b2 outside (0, 1); update() without params.
+        ValueError: b2 outside (0, 1]; update() without params.
 
     Source: X. Chen et al., Symbolic Discovery of Optimization Algorithms (2023), program 1.
     """

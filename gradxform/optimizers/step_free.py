@@ -10,7 +10,16 @@ import jax.numpy as jnp
 
 from gradxform.core import Positive, Real, Steps, WeightDecay, Where, at_step, schedule
 from gradxform.core.chain import Inner, chain, transformation
-from gradxform.core.hyper import Count, Decay, DType, Epsilon, LearningRate, Momentum, NonNegative
+from gradxform.core.hyper import (
+    Count,
+    Decay,
+    DType,
+    Epsilon,
+    Fading,
+    LearningRate,
+    Momentum,
+    NonNegative,
+)
 from gradxform.optimizers.products import adam_parts, adam_rms, descent
 from gradxform.rules.coin_betting import scale_by_cocob
 from gradxform.rules.distance import FirstStep, scale_by_dog, scale_by_dowg
@@ -162,7 +171,7 @@ def asgd(
 
 @transformation
 def mars(
-    learning_rate: LearningRate = 3e-3, b1: Decay = 0.95, b2: Decay = 0.99,
+    learning_rate: LearningRate = 3e-3, b1: Fading = 0.95, b2: Decay = 0.99,
     gamma: NonNegative = 0.025, eps: Epsilon = 1e-8, weight_decay: WeightDecay = 0.0,
     where: Where | None = None, *, max_norm: Positive = 1.0, exact: bool = False,
 ):  # fmt: skip

@@ -161,7 +161,7 @@ def adam(
     Array([-0.001,  0.001], dtype=float32)
 
     Raises:
-        ValueError: "adam: b1 must lie in [0, 1); got 1.5".
+        ValueError: "adam: b1 must lie in [0, 1]; got 1.5".
 
     Source: D. P. Kingma, J. Ba, Adam: A Method for Stochastic Optimization (2015), algorithm 1.
 

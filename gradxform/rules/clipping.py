@@ -10,7 +10,16 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from gradxform.core import Decay, Epsilon, NonNegative, Patience, Positive, leafwise, transformation
+from gradxform.core import (
+    Bound,
+    Decay,
+    Epsilon,
+    NonNegative,
+    Patience,
+    Positive,
+    leafwise,
+    transformation,
+)
 from gradxform.core import leaves as trees
 from gradxform.numerics import abs_sq, clip_parts, lerp, safe_divide, safe_sqrt
 from gradxform.rules.measures import cast, leaf_zero, norm, zero
@@ -25,7 +34,7 @@ def _clip(u, at, *, max_delta):
 
 
 @transformation
-def clip(max_delta: NonNegative):
+def clip(max_delta: Bound):
     """Clip each entry to [-δ, δ]: u ← min(max(u, -δ), δ); real and imaginary parts apart.
 
     Memory: none.
@@ -50,7 +59,7 @@ def _leaf_norm(u, at, *, max_norm):
 
 
 @transformation
-def clip_by_leaf_norm(max_norm: NonNegative):
+def clip_by_leaf_norm(max_norm: Bound):
     """Shorten each leaf to a norm of at most c: u ← u min(1, c / ‖u‖), ‖u‖ over the entries of that
     leaf.
 
@@ -68,7 +77,7 @@ def _block_rms(u, at, *, threshold):
 
 
 @transformation
-def clip_by_block_rms(threshold: NonNegative):
+def clip_by_block_rms(threshold: Bound):
     """Shorten each leaf to a root mean square of at most c: u ← u min(1, c / rms(u)).
 
     Memory: none.
@@ -89,7 +98,7 @@ def _rescale(u, at):
 
 
 @transformation
-def clip_by_global_norm(max_norm: NonNegative):
+def clip_by_global_norm(max_norm: Bound):
     """Shorten the whole update to a norm of at most c: u ← u min(1, c / ‖u‖), ‖u‖ over all leaves.
 
     The norm is one pass over the leaves, and the factor is folded into the next rule's own pass: no
@@ -153,7 +162,7 @@ class _UnitClip:
 
 @transformation
 def adaptive_grad_clip(
-    clipping: NonNegative, eps: Epsilon = 1e-3, axis: int | tuple[int, ...] | None = None
+    clipping: Bound, eps: Epsilon = 1e-3, axis: int | tuple[int, ...] | None = None
 ):
     """Shorten each unit's gradient to a share of the unit's weight: ‖u‖ ≤ c max(‖p‖, ε).
 

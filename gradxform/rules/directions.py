@@ -66,7 +66,7 @@ def momentum(
     `sgd(convention="keras")` does.
 
     Raises:
-        ValueError: decay outside [0, 1); an unknown convention; torch's convention together with
+        ValueError: decay outside [0, 1]; an unknown convention; torch's convention together with
             nesterov and dampening.
 
     Source: B. T. Polyak (1964); Y. Nesterov (1983); I. Sutskever et al. (2013), equations 3 and 4.
@@ -143,7 +143,7 @@ def ema(
     Memory: one slot `m`, 4 bytes per parameter (`accumulator_dtype` to change).
 
     Raises:
-        ValueError: decay outside [0, 1).
+        ValueError: decay outside [0, 1].
 
     Source: D. P. Kingma, J. Ba (2015), algorithm 1; T. Dozat (2016), the nesterov form without
     momentum schedule.

@@ -74,7 +74,7 @@ class _Pair:
         return tuple(self.each.convert(owner, f"{name}[{i}]", v) for i, v in enumerate(x))
 
 
-Decays = Annotated[Hyper, _Pair(Range("[0, 1)", "a share of the old average kept at each step"))]
+Decays = Annotated[Hyper, _Pair(Range("[0, 1]", "a share of the old average kept at each step"))]
 FirstStep = Annotated[Hyper, _InitStep()]
 
 

@@ -5,9 +5,9 @@ gradients.
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import PerLeaf, copied, leafwise, real_zeros, transformation, zeros
+from gradxform.core import PerLeaf, Positive, copied, leafwise, real_zeros, transformation, zeros
 from gradxform.core import leaves as trees
-from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, Positive
+from gradxform.core.hyper import Epsilon, Fading, LearningRate, Momentum, NonNegative
 from gradxform.numerics import abs_sq, safe_divide
 from gradxform.rules.measures import copy, leaves_of, like, norm
 
@@ -122,7 +122,7 @@ def _mars_exact(u, at, *, b1, gamma, max_norm):
 
 @transformation
 def reduce_variance(
-    b1: Decay = 0.95, gamma: NonNegative = 0.025, max_norm: Positive = 1.0, *, exact: bool = False
+    b1: Fading = 0.95, gamma: NonNegative = 0.025, max_norm: Positive = 1.0, *, exact: bool = False
 ):
     """Correct the gradient by how it changed: the variance reduction of MARS.
 

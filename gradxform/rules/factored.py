@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradxform.core import leafwise, only, real_zeros, transformation, zeros
-from gradxform.core.hyper import Decay, Epsilon, NonNegative, Positive, Real
+from gradxform.core.hyper import Ceiling, Decay, Epsilon, NonNegative, Real
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_divide
 from gradxform.rules.layerwise import _param_block_rms
 from gradxform.rules.measures import rms
@@ -293,7 +293,7 @@ class _Came:
 @transformation
 def scale_by_came(
     b1: Decay = 0.9, b2: Decay = 0.999, b3: Decay = 0.9999, eps1: Epsilon = 1e-30,
-    eps2: Epsilon = 1e-16, clipping_threshold: Positive = 1.0, *, min_dim_size_to_factor: int = 1,
+    eps2: Epsilon = 1e-16, clipping_threshold: Ceiling = 1.0, *, min_dim_size_to_factor: int = 1,
 ):  # fmt: skip
     """Adafactor with momentum, divided by how far the steps are from their average: the confidence
     of CAME.

@@ -97,7 +97,7 @@ def scale_by_rms(
     Memory: one slot `v`, 4 bytes per parameter.
 
     Raises:
-        ValueError: decay outside [0, 1), or a negative eps.
+        ValueError: decay outside [0, 1], or a negative eps.
 
     Source: T. Tieleman, G. Hinton, Lecture 6.5 of Neural Networks for Machine Learning (2012); D.
     P. Kingma, J. Ba (2015).

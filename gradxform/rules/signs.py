@@ -12,7 +12,7 @@ from gradxform.numerics import lerp
 __all__ = ["scale_by_lion", "scale_by_rprop", "scale_by_sign"]
 
 # At 0 nothing of the old average would be left to compute the step from, see `_lion_point`
-OpenDecay = Annotated[Hyper, Range("(0, 1)", "share of the old average kept at each step")]
+OpenDecay = Annotated[Hyper, Range("(0, 1]", "share of the old average kept at each step")]
 
 
 Growth = Annotated[Hyper, Range("[1, inf)", "a factor by which steps grow")]
@@ -88,7 +88,7 @@ def scale_by_lion(
     Memory: one slot `m`, 4 bytes per parameter (`mu_dtype` to change).
 
     Raises:
-        ValueError: b2 outside (0, 1), an unknown mode.
+        ValueError: b2 outside (0, 1], an unknown mode.
 
     Source: X. Chen et al., Symbolic Discovery of Optimization Algorithms (2023), program 1.
     """

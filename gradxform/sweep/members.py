@@ -100,7 +100,7 @@ def positions(tree) -> dict[Path, int]:
 
 
 def interval(node, path: Path) -> Range | None:
-    """The interval of the number at the path by its type, as [0, 1) is that of `b1`."""
+    """The interval of the number at the path by its type, as [0, 1] is that of `b1`."""
     for name in path[:-1]:
         node = children(node)[name]
     kind = node._function.converters.get(path[-1]) if isinstance(node, Call) else None

@@ -53,7 +53,7 @@ def params_ema(inner: Inner, decay: Decay = 0.999, debias: bool = True, *, accum
     Memory: one slot `average_params`, 4 bytes per parameter (`accumulator_dtype` to change).
 
     Raises:
-        ValueError: decay outside [0, 1); update() without params.
+        ValueError: decay outside [0, 1]; update() without params.
 
     Source: B. T. Polyak, A. B. Juditsky (1992), with exponential weights; the correction as in D.
     P. Kingma, J. Ba (2015), section 3.

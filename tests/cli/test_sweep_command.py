@@ -92,7 +92,7 @@ def test_resume_trains_only_what_is_missing(folder, capsys):
 
 MISTAKES = {
     "--axis learning_rat=0.1": "nothing is named 'learning_rat'; did you mean 'tx.learning_rate'?",
-    "--axis b1=0.5,1.5": "adam: b1 must lie in [0, 1); got 1.5",
+    "--axis b1=0.5,1.5": "adam: b1 must lie in [0, 1]; got 1.5",
     "--axis b1": "expected NAME=VALUES",
     "--axis b1=1:2": "expected a list",
     "--axis b1=2:1:3": "expected a list",

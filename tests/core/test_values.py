@@ -238,7 +238,7 @@ def test_replace_checks_as_the_constructor_does():
     assert tx.replace(learning_rate=3e-4, nesterov=True) == gx.adam(3e-4, nesterov=True)
     assert tx == gx.adam(1e-3)
     assert tx.replace(b1=jnp.float32(0.5)).b1.dtype == jnp.float32
-    with pytest.raises(ValueError, match=r"adam: b1 must lie in \[0, 1\); got 1.5"):
+    with pytest.raises(ValueError, match=r"adam: b1 must lie in \[0, 1\]; got 1.5"):
         tx.replace(b1=1.5)
     with pytest.raises(
         TypeError, match=r"adam: no argument named 'beta1'; it has \['learning_rate', 'b1'"
@@ -779,7 +779,7 @@ def test_tunable_changes_numbers_in_a_train_state_without_a_retrace():
 
 def test_tunable_refuses_what_cannot_be_set():
     state = gx.tunable(gx.adam(0.5)).init(PARAMS)
-    with pytest.raises(ValueError, match=r"adam: b1 must lie in \[0, 1\); got 2.0"):
+    with pytest.raises(ValueError, match=r"adam: b1 must lie in \[0, 1\]; got 2.0"):
         state.replace(b1=2.0)
     with pytest.raises(TypeError, match=r"adam: no number named 'beta'.*learning_rate"):
         state.replace(beta=0.1)

@@ -164,5 +164,5 @@ def test_signatures_show_defaults_as_code(reference):
     assert reference.signature(gx.sgd).startswith("(learning_rate, momentum=None, nesterov=False")
     assert "skip=skip_not_finite" in reference.signature(gx.accumulate)
     types = reference._argument_types(gx.adam)
-    assert types["b1"] == "``[0, 1)``"
+    assert types["b1"] == "``[0, 1]``"
     assert types["nesterov"] == "``bool``"

@@ -223,7 +223,7 @@ def test_sm3_remembers_rows_and_columns():
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match=r"scale_by_lion: b2 must lie in \(0, 1\); got 0.0"):
+    with pytest.raises(ValueError, match=r"scale_by_lion: b2 must lie in \(0, 1\]; got 0.0"):
         gx.scale_by_lion(b2=0.0)
     with pytest.raises(ValueError, match="mode must be"):
         gx.scale_by_lion(mode="soft").expand()
