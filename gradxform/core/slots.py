@@ -7,11 +7,12 @@ whatever the gradient's dtype is.
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
 from gradxform.numerics import real_dtype, wide_dtype
 
-__all__ = ["copied", "dtype_name", "real_full", "real_zeros", "zeros"]
+__all__ = ["copied", "dtype_name", "real_full", "real_zeros", "reduced_zeros", "zeros"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ def real_full(p, *, initial):
     """Like `real_zeros`, filled with the hyperparameter `initial`."""
     dtype = real_dtype(wide_dtype(p.dtype))
     return jnp.zeros_like(p, dtype=dtype) + jnp.asarray(initial, dtype)
+
+
+def reduced_zeros(p, axis, keepdims: bool = False):
+    """Zeros of the shape, and the sharding, of a sum of p over some of its axes."""
+
+    def total(x):
+        return jnp.sum(jnp.real(x), axis, keepdims=keepdims)
+
+    return real_zeros(jax.eval_shape(total, p) if isinstance(p, jax.ShapeDtypeStruct) else total(p))
 
 
 def dtype_name(dtype) -> str | None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from gradxform.core import leafwise, only, real_zeros, transformation, zeros
 from gradxform.core.hyper import Ceiling, Decay, Epsilon, NonNegative, Real
+from gradxform.core.slots import reduced_zeros
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_divide
 from gradxform.rules.layerwise import _param_block_rms
 from gradxform.rules.measures import rms
@@ -61,7 +62,7 @@ class _Mean:
 
     def __call__(self, p):
         axes = self.factoring.axes(p.shape)
-        return real_zeros(_single(p) if axes is None else jnp.sum(jnp.real(p), axes[self.over]))
+        return real_zeros(_single(p)) if axes is None else reduced_zeros(p, axes[self.over])
 
 
 @dataclass(frozen=True)
@@ -335,7 +336,7 @@ class _Blocks:
 @dataclass(frozen=True)
 class _BlockZeros(_Blocks):
     def __call__(self, p):
-        return real_zeros(jnp.sum(jnp.real(p), self.reduced(p), keepdims=True))
+        return reduced_zeros(p, self.reduced(p), keepdims=True)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradxform.core import dtype_name, leafwise, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Fraction, NonNegative, Positive, WeightDecay
+from gradxform.core.slots import reduced_zeros
 from gradxform.numerics import abs_sq, divide_by_root, lerp, real_dtype, safe_divide, wide_dtype
 from gradxform.rules.measures import leaf_zero, norm, rms
 
@@ -165,8 +166,9 @@ def scale_by_novograd(
 
 def _per_axis(p):
     """One vector for each axis; a scalar counts as having one."""
-    dtype = real_dtype(wide_dtype(p.dtype))
-    return tuple(jnp.zeros_like(p, dtype, (n,)) for n in p.shape or (1,))
+    axes = range(p.ndim)
+    rows = [reduced_zeros(p, [i for i in axes if i != axis]) for axis in axes]
+    return tuple(rows) or (jnp.zeros_like(p, real_dtype(wide_dtype(p.dtype)), (1,)),)
 
 
 def _sm3(u, at, mu, m, *, b1, b2, eps):

@@ -94,7 +94,7 @@ def _watch(
 
 
 def _start(x):
-    return lambda params: jnp.full((), x, jnp.float32 if isinstance(x, float) else jnp.int32)
+    return lambda params: jnp.full((), x, float if isinstance(x, float) else jnp.int32)
 
 
 _BEGIN = {"scale": 1.0, "best": jnp.inf, "mean": 0.0, "bad": 0, "cooling": 0, "seen": 0}

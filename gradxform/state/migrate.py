@@ -76,7 +76,8 @@ def migrate(state, into, *, strict: bool = True):
     is no obstacle: its step count becomes that of the saved state, its record of a learning rate
     stays fresh where none was saved. Names match where one path is the end of the other, so that
     the state of `adam(1e-3)` fits into `chain(clip_by_global_norm(1.0), adam(1e-3))`. The saved
-    state may be the plain dicts and lists that a checkpoint gives.
+    state may be the plain dicts and lists that a checkpoint gives, those of a Flax nnx optimizer
+    among them.
 
     Args:
         state: the saved state.
@@ -87,14 +88,20 @@ def migrate(state, into, *, strict: bool = True):
     Raises:
         ValueError: as `strict` has it, or shapes that differ, each listed.
     """
-    plain = lambda path: tuple(name for name in path if name != "slots")  # noqa: E731
-    saved = {plain(path): x for path, x in _leaves(state)}
+    given = list(_leaves(state))
+    wrapped = all(path[-1] == "value" for path, _ in given)  # as a checkpoint has nnx Variables
+
+    def plain(path: Path) -> Path:
+        return tuple(name for name in path if name not in ("slots", ""))
+
+    saved = {plain(path[:-1] if wrapped else path): x for path, x in given}
     records = [*map(plain, _recorded(state)), *_recorded(into)]  # which the next update makes
     steps = sorted((path for path in saved if path[-1:] == ("step",)), key=len)
     used: list[Path] = []
     missing, unfit = [], []
 
     def value(path: Path, fresh):
+        path = plain(path)
         ends = [path] if path in saved else [p for p in saved if _end(p, path) or _end(path, p)]
         longest = [p for p in ends if len(p) == max(map(len, ends))]
         if len(longest) != 1:

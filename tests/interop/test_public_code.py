@@ -266,3 +266,12 @@ def test_tables_inside_freeze_need_not_cover_what_is_frozen():
     tx.update(params, tx.init(params), params, obj_fn=lambda p: jnp.sum(p["block"]["w"] ** 2))
     with pytest.raises(ValueError, match=r"no pattern .* covers .'embed/w'"):
         gx.adamw(gx.by_path({"block/**": 1e-3})).init(params)
+
+
+@pytest.mark.parametrize("name", ["adam", "adafactor", "sm3", "came", "adam_mini"])
+def test_init_takes_shapes_alone(name):
+    """Without `eval_shape` around it, as programs that place a state before there are numbers do."""
+    params = {"w": jnp.ones((130, 140)), "b": jnp.ones(3), "s": jnp.ones(())}
+    tx = getattr(gx, name)(0.1)
+    state, expected = tx.init(jax.eval_shape(lambda: params)), tx.init(params)
+    assert jax.tree.map(jax.typeof, state) == jax.tree.map(jax.typeof, expected)

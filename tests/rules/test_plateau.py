@@ -292,3 +292,12 @@ def test_after_an_optimizer_it_scales_the_step():
         updates, state = tx.update(ONE, state, value=value)
         seen.append(float(updates))
     assert seen == [-1.0, -0.5, -0.5, -0.25]
+
+
+def test_the_scale_is_as_precise_as_numbers_are(x64):
+    tx = gx.reduce_on_plateau(0.1, patience=1)
+    state = tx.init(jnp.ones(()))
+    for _ in range(4):
+        updates, state = tx.update(jnp.ones(()), state, value=jnp.float64(1.0))
+    assert state.scale.dtype == jnp.float64
+    np.testing.assert_allclose(updates, 1e-3, rtol=1e-15)

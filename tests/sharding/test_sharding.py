@@ -237,3 +237,18 @@ def test_init_in_jit_needs_out_shardings_in_auto_mode():
     )
     for slots in moments(jax.jit(TX.init, out_shardings=layout)(params)):
         assert_sharded_alike(slots, params)
+
+
+@pytest.mark.parametrize("name", ["sm3", "adam"])
+def test_a_state_keeps_its_types_where_shardings_are_in_types(name):
+    explicit = (jax.sharding.AxisType.Explicit,)
+    mesh = jax.make_mesh((len(jax.devices()),), ("x",), axis_types=explicit)
+    with jax.set_mesh(mesh):
+        spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x", None))
+        params = {"w": jax.device_put(jnp.ones((16, 4)), spec)}
+        tx = getattr(gx, name)(0.1)
+        state = tx.init(params)
+        _, new = jax.eval_shape(tx.update, params, state, params)
+        types = [[str(jax.typeof(x)) for x in jax.tree.leaves(tree)] for tree in (new, state)]
+        assert types[0] == types[1]
+        assert any("x" in kind for kind in types[0])

@@ -4,6 +4,7 @@ Both states are walked in the order of their chains. Optax's are named tuples; w
 becomes which slot of which rule is one table, by their names, so that nothing here imports Optax.
 """
 
+from collections import namedtuple
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -86,11 +87,47 @@ _INSIDE |= {"ScheduleFreeState": "base_optimizer_state"}
 
 _COUNTS = ("count", "t", "step_count")
 _FIRST = ("is_initial_step", "is_init_step")
+_COUNTERS = {*_COUNTS, *_FIRST, "count_m2"}
+_SLOTS = {field for rule in _FIELDS.values() for pairs in rule.values() for field in pairs.values()}
 _SCHEDULES = ("ScaleByScheduleState", "WeightDecaySchedule")
+
+
+# what a checkpoint that is read as plain dicts keeps of a class: a field that only it has
+_SIGNS = {
+    "hyperparams": "InjectHyperparamsState",
+    "base_optimizer_state": "ScheduleFreeState",
+    "inner_states": "PartitionState",
+    "inner_opt_state": "MultiStepsState",
+    "notfinite_count": "ApplyIfFiniteState",
+}
+_ALONE = {
+    ("inner_state",): "MaskedState",
+    ("inner_state", "step"): "ConditionallyMaskState",
+    ("count",): "ScaleByScheduleState",
+}
+_SAVED = "Saved"  # any other, which the fields alone tell
 
 
 def _kind(node) -> str:
     return type(node).__name__ if isinstance(node, tuple) and hasattr(node, "_fields") else ""
+
+
+def _read(node):
+    """A node of a checkpoint that was read without a target, where tuples are lists, or dicts with
+    numbers as keys, and named tuples are dicts of their fields.
+    """
+    if isinstance(node, list):
+        return tuple(node)
+    if not isinstance(node, dict) or not node:
+        return node
+    if all(str(key).isdigit() for key in node):
+        return tuple(node[key] for key in sorted(node, key=int))
+    kind = _ALONE.get(tuple(sorted(map(str, node)))) or next(
+        (kind for field, kind in _SIGNS.items() if field in node), ""
+    )
+    if not kind and node.keys() <= _SLOTS | _COUNTERS:
+        kind = _SAVED
+    return namedtuple(kind, node)(**node) if kind else node
 
 
 class _Unit:
@@ -100,6 +137,8 @@ class _Unit:
         self.path, self.state, self.kind = path, state, _kind(state)
         rules = [rule.get(self.kind, {}) for rule in fields.values()]
         self.known = {field for rule in rules for field in rule.values()}
+        if self.kind == _SAVED:
+            self.known = _SLOTS - _COUNTERS
         self.open = [field for field in state._fields if field in self.known]
 
     def __repr__(self):
@@ -116,8 +155,16 @@ class _Unit:
                 return 1 - jnp.asarray(getattr(self.state, name), jnp.int32)
         return None
 
+    def pairs(self, rule: dict[str, dict]) -> dict[str, str]:
+        """Which of its fields are a rule's slots, of the classes that give that rule its state."""
+        if self.kind != _SAVED:
+            return rule.get(self.kind, {})
+        fits = (x for x in rule.values() if {*x.values()} <= {*self.state._fields})
+        return next(fits, {})
+
 
 def _units(node, path: str, fields: dict) -> Iterator[_Unit]:
+    node = _read(node)
     kind = _kind(node)
     if kind in _INSIDE:
         yield from _units(getattr(node, _INSIDE[kind]), f"{path}.{_INSIDE[kind]}", fields)
@@ -253,7 +300,7 @@ class Import:
         count, slots = self.step, {}
         if own:
             unit = self.queue[0] if self.queue else None
-            fields = self.fields.get(tx.name, {}).get(unit.kind, {}) if unit else {}
+            fields = unit.pairs(self.fields.get(tx.name, {})) if unit else {}
             if unit is None or fields.keys() != set(own):
                 what = f"nothing in {self.saved} gives {path} its slots {own}"
                 raise self.error(f"{what}; the next there is {unit or 'its end'}")
@@ -263,8 +310,9 @@ class Import:
             for name, field in fields.items():
                 value = _absent(getattr(unit.state, field))
                 slots[name] = like(self.owner, f"{unit.path}.{field}", value, state.slots[name])
-                unit.open.remove(field)
-            count = self.step if unit.count is None else unit.count
+                unit.open = [x for x in unit.open if x != field]
+            counts = unit.count is not None and not {*_COUNTS} & {*fields.values()}
+            count = unit.count if counts else self.step
             if not unit.open:
                 self.queue.pop(0)
         numbers = jax.tree.leaves(tx.hypers, is_leaf=_is_schedule)
@@ -310,7 +358,8 @@ def import_optax_state(tx, state, params, *, step=None):
 
     Args:
         tx: the optimizer whose state it becomes.
-        state: what `init` or `update` of the Optax optimizer gave, its named tuples included.
+        state: what `init` or `update` of the Optax optimizer gave, or the plain dicts and lists
+            that a checkpoint (Orbax without a target, Flax msgpack) makes of it.
         params: the parameters.
         step: the updates made, for methods of which Optax counts none.
 
