@@ -37,6 +37,9 @@ _SUM = "computed in float32 or wider: of a bfloat16 tree it is float32"
 _NORM = f"{_SUM}; its slope at a zero tree is 0, not NaN"
 _AVERAGE = "the average keeps its dtype, whatever that of the update"
 _NAMES = "`count`, `mu` and `nu` also find `step`, `m` and `v`, their names here"
+_DIRECTED = "what a momentum in front changes is where we step, not what later preconditioners "
+_DIRECTED += "measure: before a whole optimizer it warns, and `on_updates` gives Optax's steps"
+_AT_ONCE = "a stretch of length 0 is over at once; Optax's stays at its first value"
 _MEASURED = "in a chain, later preconditioners go on measuring the gradient that entered it"
 
 # of the functions that Optax has at its top as well as in its modules of trees
@@ -68,14 +71,23 @@ HOW = {
     "here and in Optax, is an instance",
     "GradientTransformationExtraArgs": "the same; of Optax's, those that take extra arguments",
     "MultiSteps": "the inner optimizer runs at every k-th step only; a micro-batch that is not "
-    "finite is dropped, unless `should_skip_update_fn=None`; the accumulator is float32 or wider",
+    "finite is dropped, unless `should_skip_update_fn=None`; the accumulator is float32 or wider; "
+    "a chain inside means what `chain` means",
     "Schedule": "the class of the schedules here; where one is taken, any function of the step is",
     "adadelta": "`learning_rate=1.0`; Optax's None leaves the sign as it is, so that the step "
     "ascends",
     "adafactor": "`dtype_momentum=None`, which is float32 or wider",
     "add_noise": _KEY,
-    "chain": "the state is a dict by name; what a momentum in front changes is where we step, not "
-    "what later preconditioners measure; None is a part that does nothing",
+    "apply_updates": "an update of another shape than its parameter is an error",
+    "chain": f"the state is a record by name; {_DIRECTED}; None is a part that does nothing",
+    "named_chain": f"the state is a record by name; {_DIRECTED}",
+    **dict.fromkeys(
+        ["cosine_onecycle_schedule", "linear_onecycle_schedule"],
+        "phases that end at one step are both there; Optax leaves out the first",
+    ),
+    **dict.fromkeys(
+        ["linear_schedule", "polynomial_schedule", "warmup_constant_schedule"], _AT_ONCE
+    ),
     "differentially_private_aggregate": _KEY,
     "dpsgd": "`key` in place of `seed`: an integer or a `jax.random` key",
     "ema": _MEASURED,
@@ -88,7 +100,7 @@ HOW = {
     "lookahead": "parameters are plain, without `LookaheadParams`; `eval_params(state, params)` "
     "gives the slow ones",
     "masked": "leaves that are left out are None to the inner transformation, not `MaskedNode`; "
-    "around a whole optimizer it warns",
+    "around a whole optimizer it warns; what stands before it counts as for `chain`",
     "microbatch": 'no `in_axes=` and `num_real_microbatches=`; `accumulator` is "sum", "mean" or '
     '"concat", or Optax\'s enumeration',
     "nadam": "no `nesterov=`: without it, it is `adam`",
