@@ -228,7 +228,7 @@ except ValueError as error:
 #
 # Half the memory for the parameters, and the same range, but only eight bits of precision: 0.999 in bfloat16 is 1,
 # so an average kept in bfloat16 with that decay never forgets. gradxform computes in float32 and keeps its state
-# there, and returns the update in the gradient's dtype.
+# there, and returns the update in the gradient's dtype, or in the parameter's where that is wider.
 
 # %%
 half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)

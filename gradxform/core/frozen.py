@@ -59,6 +59,12 @@ def is_numeric(leaf) -> bool:
     return is_inexact(dtype) or is_integral(leaf)
 
 
+def _still(u, p):
+    if getattr(u, "dtype", None) == jax.dtypes.float0 and is_numeric(p):
+        u = p
+    return jnp.zeros_like(u) if is_numeric(u) else u
+
+
 class Frozen:
     """The leaves of an update that cannot be optimized, which are kept out of it: the parameters
     say which, and without parameters the updates themselves.
@@ -99,8 +105,10 @@ class Frozen:
         return function
 
     def back(self, updates):
-        """The updates with these leaves: zero, where they are numbers, and else as they came."""
-        return self.put(updates, [jnp.zeros_like(u) if is_numeric(u) else u for u in self.u])
+        """The updates with these leaves: zero, where they are numbers, and else as they came. A
+        float0 has no sum with anything, so the zero is then that of its parameter.
+        """
+        return self.put(updates, map(_still, self.u, self.p or self.u))
 
 
 def count_on(p, u):

@@ -47,7 +47,9 @@ class Transform(Value):
         raise NotImplementedError(f"{type(self).__name__} defines no init")
 
     def update(self, updates, state, params=None, **extra) -> tuple[Any, Any]:
-        """The transformed updates, each leaf in its own dtype, and the next state."""
+        """The transformed updates, each leaf in its own dtype or that of a wider parameter, and the
+        next state.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines no update")
 
     def parts(self) -> Iterator[tuple[tuple[str, ...], "Transform"]]:

@@ -319,7 +319,7 @@ def test_9_a_meta_gradient_with_a_zero_gradient_coordinate(name):
     [
         {"learning_rate": -1e-3},
         {"b1": 1.5},
-        {"b2": 1.0},
+        {"b2": 1.1},
         {"eps": -1.0},
         {"learning_rate": float("nan")},
     ],
