@@ -6,7 +6,6 @@ far, the gradient as it was when it entered the first direction.
 """
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from functools import cached_property, partial
 from inspect import signature
@@ -20,7 +19,7 @@ from gradxform.core.call import Call, define, pytree
 from gradxform.core.frozen import Frozen, count_on
 from gradxform.core.leafwise import Leafwise, Run, leafwise
 from gradxform.core.states import ChainState
-from gradxform.core.transform import Transform, check_updates, name_of
+from gradxform.core.transform import Transform, check_updates, name_of, warn_of_directions
 from gradxform.display.code import code
 from gradxform.numerics import wide_dtype
 
@@ -151,7 +150,7 @@ def chain(*parts) -> Chain:
     of the parameters.
     """
     items = _named(parts)
-    _warn_of_directions([*items.values()])
+    warn_of_directions([*items.values()])
     return Chain(items)
 
 
@@ -169,28 +168,6 @@ def _named(parts) -> dict[str, Transform]:
             name, n = base if n == 1 else f"{base}_{n}", n + 1
         items[name] = tx
     return items
-
-
-def _warn_of_directions(parts: list[Transform]):
-    """One warning for a direction before a preconditioner, if either is a whole optimizer."""
-    before = None
-    for tx in parts:
-        if before is not None and tx.reads_gradient() and (_is_whole(before) or _is_whole(tx)):
-            one, other = name_of(before), name_of(tx)
-            warnings.warn(
-                f"chain: {other} measures the gradient that entered {one}; in Optax it measures "
-                f"what {one} makes of it. For Optax's steps write on_updates({other}(...))",
-                stacklevel=3,
-            )
-            return
-        before = tx if tx.direction else before
-
-
-def _is_whole(tx) -> bool:
-    """Whether it is an optimizer and not a part of one: it has a learning rate, or a direction and
-    a preconditioner.
-    """
-    return tx.steps() or (tx.direction and tx.reads_gradient())
 
 
 @pytree(static=("init_fn", "update_fn"))

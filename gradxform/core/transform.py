@@ -1,6 +1,7 @@
 """What every transformation is, and how its parts run over the leaves of a tree."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache, wraps
 from typing import Any, NamedTuple
@@ -177,6 +178,28 @@ def _kind(leaf: Any) -> str:
 def name_of(tx) -> str:
     """The name of a transformation: its own, or that of its class."""
     return getattr(tx, "name", type(tx).__name__.lower())
+
+
+def warn_of_directions(parts: list[Transform]):
+    """One warning for a direction before a preconditioner, if either is a whole optimizer."""
+    before = None
+    for tx in parts:
+        if before is not None and tx.reads_gradient() and (_is_whole(before) or _is_whole(tx)):
+            one, other = name_of(before), name_of(tx)
+            warnings.warn(
+                f"chain: {other} measures the gradient that entered {one}; in Optax it measures "
+                f"what {one} makes of it. For Optax's steps write on_updates({other}(...))",
+                stacklevel=3,
+            )
+            return
+        before = tx if tx.direction else before
+
+
+def _is_whole(tx) -> bool:
+    """Whether it is an optimizer and not a part of one: it has a learning rate, or a direction and
+    a preconditioner.
+    """
+    return tx.steps() or (tx.direction and tx.reads_gradient())
 
 
 def require_params(owner: str, params) -> None:
