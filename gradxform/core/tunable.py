@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from gradxform.core.call import Call, Value, pytree
 from gradxform.core.hyper import at_step
 from gradxform.core.schedule import Schedule
+from gradxform.core.states import answers
 from gradxform.core.transform import Transform, name_of
 from gradxform.display.code import code
 
 
+@answers(inner_state="inner", count=lambda state: _steps(state.inner))
 class TunableState(NamedTuple):
     """The optimizer, its numbers as arrays, and its state."""
 

@@ -275,3 +275,10 @@ def test_init_takes_shapes_alone(name):
     tx = getattr(gx, name)(0.1)
     state, expected = tx.init(jax.eval_shape(lambda: params)), tx.init(params)
     assert jax.tree.map(jax.typeof, state) == jax.tree.map(jax.typeof, expected)
+
+
+def test_a_tunable_state_answers_too():
+    state = trained(gx.tunable(gx.adam(0.1)))
+    assert state.inner_state is state.inner
+    assert int(state.count) == 1
+    assert state.inner_state[0].mu is gx.get(state, "m")
