@@ -35,7 +35,7 @@ MISTAKES = {
     "adam(float)": (lambda: gx.adam(float), "a schedule is a function of the step; got float"),
     "adam(b1=constant(2))": (
         lambda: gx.adam(0.1, b1=gx.constant_schedule(2.0)),
-        r"adam: b1 must lie in \[0, 1\); got 2.0",
+        r"adam: b1 must lie in \[0, 1\]; got 2.0",
     ),
     "adam(constant(-1))": (
         lambda: gx.adam(gx.constant_schedule(-1.0)),
