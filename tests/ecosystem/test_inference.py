@@ -1,6 +1,6 @@
 """Libraries of probability: variational inference, Gaussian processes, flows, state spaces.
 
-NumPyro and GPJax ask for an instance of Optax's own class, which `to_optax` makes.
+NumPyro and GPJax ask for an instance of Optax's own class, which `gx.to_optax` makes.
 """
 
 import jax
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import gradxform as gx
-from gradxform.interop import to_optax
 
 pytestmark = [pytest.mark.ecosystem, pytest.mark.filterwarnings("ignore")]
 
@@ -19,8 +18,8 @@ Y = np.sin(2 * X) + 0.1 * RNG.normal(size=X.shape)
 
 
 def of_optaxs_class(o, tx):
-    """The optimizer where a library checks its class: Optax's as it is, ours through `to_optax`."""
-    return to_optax(tx) if o is gx else tx
+    """The optimizer where a library checks its class: Optax's as it is, ours through `gx.to_optax`."""
+    return gx.to_optax(tx) if o is gx else tx
 
 
 def log_density(x):
