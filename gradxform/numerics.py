@@ -28,11 +28,11 @@ def increment(count, period: int | jax.Array = 1):
     goes on happening.
     """
     count = jnp.asarray(count)
-    last = np.asarray(jnp.iinfo(count.dtype).max, count.dtype)
+    last = jnp.iinfo(count.dtype).max
     if isinstance(period, int) and period == 1:  # what every rule runs: two operations
-        return jnp.minimum(count, last - 1) + 1
+        return jnp.minimum(count, np.asarray(last - 1, count.dtype)) + 1
     back = jnp.asarray(period, count.dtype)
-    return jnp.where(count == last, count - back, count) + 1
+    return jnp.where(count == np.asarray(last, count.dtype), count - back, count) + 1
 
 
 def lerp(new, old, decay):

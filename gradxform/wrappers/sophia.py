@@ -92,12 +92,12 @@ class Sophia(Wrapper):
         hessian, nu = jax.lax.cond(due, fresh, keep, state.hessian, state.nu)
         paper = self.convention == "paper"
 
-        def average(old, u, b1):
+        def average(u, old, b1):
             dtype = wide_dtype(old.dtype, u.dtype)
             with mixed(u):
                 return lerp(u.astype(dtype), old.astype(dtype), _as(b1, dtype))
 
-        mu = trees.tree_map(average, state.mu, updates, b1)
+        mu = trees.tree_map(average, updates, state.mu, b1)
 
         def descend(m, h, u, b1, gamma, eps, *bounds):
             real = real_dtype(m.dtype)
@@ -107,7 +107,7 @@ class Sophia(Wrapper):
                 out = safe_divide(m, curvature)
             for bound in (_as(x, real) for x in bounds):
                 out = clip_parts(out, bound)
-            return out.astype(u.dtype)
+            return jnp.broadcast_to(out, u.shape).astype(u.dtype)
 
         h = nu if paper else state.nu
         out = trees.tree_map(descend, mu, h, updates, b1, gamma, eps, *bounds)

@@ -177,6 +177,46 @@ def try_states(seed):
     return found is not None
 
 
+P, OTHER = {"a": jnp.ones((2, 3)), "b": [None]}, {"a": jnp.ones((4, 3)), "b": [None]}
+TWICE, SOPHIA = gx.accumulate(gx.adam(0.1), 2), gx.scale_by_sophia()
+KEPT = "this state is not that of these parameters"
+FOUND = {
+    "a wrapper: its own": (
+        lambda: TWICE.update(P, TWICE.init(OTHER), P),
+        f"accumulate: {KEPT}: 'accumulator/a' is float32[4, 3], not float32[2, 3]",
+    ),
+    "a whole method": (
+        lambda: SOPHIA.update(P, SOPHIA.init(P)._replace(mu=OTHER), P, obj_fn=lambda p: 0.0),
+        f"scale_by_sophia: {KEPT}: 'mu/a' is float32[4, 3], not float32[2, 3]",
+    ),
+    "text": (
+        lambda: gx.master_weights(gx.sgd(0.1)).init({"a": "text"}),
+        "master_weights: parameter 'a' is not an array: 'text'",
+    ),
+    "a number of Python's": (
+        lambda: gx.master_weights(gx.sgd(0.1)).init({"a": 1j}),
+        "master_weights: parameter 'a' is 1j: write jnp.asarray(1j)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_it_says_which(name):
+    call, line = FOUND[name]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    assert str(caught.value) == line
+
+
+def test_an_error_of_a_users_own_stays():
+    def broken(u, at, v):
+        raise ValueError("not yet written")
+
+    tx = gx.leafwise(broken, slots={"v": gx.zeros()})
+    with pytest.raises(ValueError, match="not yet written"):
+        tx.update(P, tx.init(P), P)
+
+
 CASES = {"trees": try_trees, "states": try_states}
 
 
@@ -194,8 +234,8 @@ def run(kind, seeds):
 
 @pytest.mark.parametrize("kind", CASES)
 def test_it_works_or_one_line_says_why_not(kind):
-    seeds = range(20)
-    assert 1 < run(kind, seeds) < 19, "some work, and some do not"
+    seeds = range(30)
+    assert 0 < run(kind, seeds) < 30, "some work, and some do not"
 
 
 @pytest.mark.slow
@@ -203,4 +243,4 @@ def test_it_works_or_one_line_says_why_not(kind):
 @pytest.mark.parametrize("kind", CASES)
 def test_a_thousand_times(kind, start):
     seeds = range(start, start + 250)
-    assert 25 < run(kind, seeds) < 225
+    assert 10 < run(kind, seeds) < 225
