@@ -66,6 +66,14 @@ def test_against_the_reference(patience, min_delta, mode):
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
+def test_what_equals_the_best_is_not_better(mode):
+    states = drive(EarlyStopping(3, mode=mode), [2.0, 2.0, 2.0, 2.0])
+    assert [int(state.best_epoch) for state in states] == [-1, 0, 0, 0, 0]
+    assert [int(state.wait) for state in states] == [0, 0, 1, 2, 3]
+    assert [bool(state.stopped) for state in states] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_stops_and_is_never_best(bad, mode):
     state = drive(EarlyStopping(10, mode=mode), [2.0, bad])[-1]

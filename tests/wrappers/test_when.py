@@ -213,6 +213,16 @@ def test_sam_follows_optax(sync_period, reset_state):
     )
 
 
+@pytest.mark.parametrize("period", [1, 2, 3])
+def test_sam_ascends_as_often_where_its_period_is_an_array(period):
+    def step(k):
+        tx = gx.sam(gx.sgd(0.1), gx.sgd(0.2), k, opaque_mode=True)
+        extra = {"grad_fn": lambda params, i: gradient(params, i)}
+        return tx.update(gradient(PARAMS), tx.init(PARAMS), PARAMS, **extra)[0]
+
+    close(jax.jit(step)(jnp.int32(period)), step(period), 1e-6)
+
+
 def test_sam_says_what_it_needs():
     tx = gx.sam(gx.sgd(0.1), gx.sgd(0.1), opaque_mode=True)
     with pytest.raises(ValueError, match="needs the keyword argument grad_fn="):
