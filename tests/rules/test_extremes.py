@@ -187,6 +187,16 @@ def test_the_papers_lars_decays_without_a_gradient_as_beside_a_small_one():
     np.testing.assert_allclose(tiny, jnp.full(3, -1e-26), rtol=1e-5)
 
 
+@pytest.mark.parametrize("convention", ["optax", "paper"])
+def test_where_no_trust_ratio_applies_lars_takes_the_gradient_as_it_is(convention):
+    mask = {"a": True, "b": False}
+    how = {"weight_decay": 0.5, "momentum": 0.0, "trust_ratio_mask": mask, "convention": convention}
+    params = {"a": jnp.full(3, 2.0), "b": jnp.full(3, 2.0)}
+    got = last(gx.lars(0.1, **how), jax.tree.map(jnp.ones_like, params), params, steps=1)
+    np.testing.assert_allclose(got["b"], -0.1 * (1.0 + 0.5 * 2.0) * np.ones(3), rtol=1e-6)
+    assert (np.abs(got["a"]) < 1e-3).all()
+
+
 def test_cautious_decay_sees_the_sign_of_tiny_numbers():
     tx = gx.add_decayed_weights(0.5, kind="cautious")
     params = jnp.array([1e-25, 1e-25])
