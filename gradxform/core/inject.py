@@ -21,6 +21,7 @@ from gradxform.core.schedule import Schedule, from_function
 from gradxform.core.transform import Transform, name_of
 from gradxform.core.tunable import exchanged
 from gradxform.display.code import code
+from gradxform.numerics import increment
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -186,8 +187,7 @@ class Injected(Transform):
         numbers = self._arrays(now, params)
         updates, inner = self._built(numbers).update(updates, inner, params, **extra)
         states = {name: x.update(states[name], **extra) for name, x in self._stateful.items()}
-        count = jnp.minimum(count, jnp.iinfo(jnp.int32).max - 1) + 1  # stays at the largest number
-        return updates, InjectStatefulHyperparamsState(count, numbers, states, inner)
+        return updates, InjectStatefulHyperparamsState(increment(count), numbers, states, inner)
 
 
 class _Kept:
