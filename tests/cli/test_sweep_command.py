@@ -116,7 +116,7 @@ MISTAKES = {
     "--axis batch_size=8,9999": "is larger than the training part",
     "--axis batch_size=8.5": "expected whole numbers, a list such as 32,64",
     "--axis epochs=0": "epochs must be at least 1",
-    "--axis key=1": "is made from the seed: --axis seed=0,1,2",
+    "--axis key=1": "is made of the seed: --axis seed=0,1,2",
     "--axis tx=adam": "the methods are chosen with --methods",
     "--axis seed=4294967297": "seed must be a whole number of at least 0, below 2**32",
     "--axis seed=a": "seed must be a whole number",
