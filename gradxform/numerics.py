@@ -172,10 +172,12 @@ def wide_dtype(*dtypes):
     """The dtype in which a rule computes: the promotion of its arrays' dtypes, float32 at least.
 
     Mixing a parameter's dtype with its gradient's is meant here, so strict promotion does not
-    apply.
+    apply; an 8-bit float, which JAX promotes with nothing, counts as float32.
     """
+    eight = [jnp.issubdtype(d, jnp.floating) and jnp.dtype(d).itemsize == 1 for d in dtypes]
+    given = [jnp.float32 if narrow else d for d, narrow in zip(dtypes, eight, strict=True)]
     with jax.numpy_dtype_promotion("standard"):
-        return jnp.dtype(jnp.result_type(jnp.float32, *dtypes))
+        return jnp.dtype(jnp.result_type(jnp.float32, *given))
 
 
 def mixed(x):

@@ -252,6 +252,10 @@ def apply_updates(params, updates) -> Any:
     u, p, treedef = check_updates("apply_updates", *map(frozen.without, (updates, params)))
     present = [i for i, leaf in enumerate(u) if leaf is not None]
     rows = [(jnp.asarray(p[i]), u[i]) for i in present]
+    for i, row in zip(present, rows, strict=True):
+        if jnp.iscomplexobj(row[1]) and not jnp.iscomplexobj(row[0]):
+            real = "is complex, its parameter real; take the real part of the gradient"
+            raise ValueError(f"apply_updates: update {trees.paths(updates)[i]!r} {real}")
     for i, new in zip(present, trees.map_leaves(_add, [None] * len(rows), rows), strict=True):
         p[i] = new
     new = treedef.unflatten(p)

@@ -51,6 +51,10 @@ MISTAKES = {
         "accumulate: inner .* call it: adam",
     ),
     "apply_updates(pair, p)": (lambda: gx.apply_updates(STEP, PARAMS), f"params {PAIR}"),
+    "apply_updates(real, complex)": (
+        lambda: gx.apply_updates(PARAMS, {"w": jnp.ones(3, complex)}),
+        "apply_updates: update 'w' is complex, its parameter real; take the real part",
+    ),
     "apply_updates(p, pair)": (lambda: gx.apply_updates(PARAMS, STEP), f"updates {PAIR}"),
 }
 
@@ -68,3 +72,13 @@ def test_a_pair_of_parameters_is_no_mistake():
     pair = (jnp.ones(2), {"b": jnp.zeros(1)})
     new = gx.apply_updates(pair, pair)
     assert new[0].tolist() == [2.0, 2.0]
+
+
+def test_eight_bit_parameters_take_steps():
+    """They promote with nothing in JAX; here they count as float32, and stay what they are."""
+    params = {"w": jnp.ones(3, jnp.float8_e4m3fn)}
+    new = gx.apply_updates(
+        params, gx.sgd(0.25).update(params, gx.sgd(0.25).init(params), params)[0]
+    )
+    assert new["w"].dtype == jnp.float8_e4m3fn
+    assert new["w"].astype(float).tolist() == [0.75] * 3
