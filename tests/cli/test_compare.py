@@ -223,6 +223,16 @@ def test_results_are_never_overwritten_by_accident(run, capsys):
     assert "holds results already; go on with --resume" in capsys.readouterr().err
 
 
+def test_results_of_another_jax_are_not_gone_on_with(run, tmp_path, capsys, monkeypatch):
+    """Members of two versions would stand in one table."""
+    folder = shutil.copytree(run.folder, tmp_path / "out")
+    monkeypatch.setattr("jax.__version__", "0.0.1")
+    assert cli.main([*run.arguments[:-1], str(folder), "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert "sgd holds another sweep (it differs in: jax); choose another folder" in said
+    assert said.count("\n") == 1
+
+
 def cut(content):
     return content[: len(content) // 2]
 
