@@ -112,6 +112,7 @@ MISTAKES = {
     "--axis label_smoothing=2": "label_smoothing must lie in [0, 1]",
     "--axis label_smoothing=-1": "label_smoothing must lie in [0, 1]",
     "--axis label_smoothing=nan": "label_smoothing must lie in [0, 1]",
+    "--axis l2=true": "--axis l2=True: True is no number; expected a list",
     "--axis init_scale=nan": "init_scale must be finite",
     "--axis batch_size=8,9999": "is larger than the training part",
     "--axis batch_size=8.5": "expected whole numbers, a list such as 32,64",

@@ -133,9 +133,9 @@ class Swept:
                 number |= interval(arguments.base, find(name, known)) is not None
             for value in {one[name] for one in space if name in one and number}:
                 text = f"--axis {name}={value}"
-                if name in WHOLE and not isinstance(value, int):
+                if name in WHOLE and type(value) is not int:
                     raise Problem(f"{text}: expected whole numbers, a list such as 32,64")
-                if isinstance(value, str):
+                if isinstance(value, str | bool):
                     raise Problem(f"{text}: {value!r} is no number; expected {NUMBERS}")
                 if not holds(value):
                     raise Problem(f"{text}: {name} {words}")
