@@ -12,7 +12,7 @@ import numpy as np
 
 from gradxform.core import leaves as trees
 from gradxform.core.call import Value
-from gradxform.core.frozen import is_inexact
+from gradxform.core.frozen import is_frozen, is_inexact
 from gradxform.display.code import code
 from gradxform.display.latex import to_mathematics
 
@@ -124,7 +124,7 @@ def _explain(tx, tree, *args, **kwargs):
     state, params = (*args, None, kwargs.get("params"))[:2] if args else (None, None)
     u, structure = jax.tree.flatten(tree, is_leaf=trees.is_none)
     p = u if params is None else trees.align(structure, params, name, *_SIDES)
-    u, p = ([None if _is_fixed(y) else x for x, y in zip(xs, p, strict=True)] for xs in (u, p))
+    u, p = ([None if is_frozen(y) else x for x, y in zip(xs, p, strict=True)] for xs in (u, p))
     for path, x, y in zip(trees.paths(tree), u, p, strict=True):
         check_leaf(name, what, path, x)
         if isinstance(x, float | complex) and not hasattr(x, "dtype"):
@@ -151,14 +151,6 @@ def _explain(tx, tree, *args, **kwargs):
     if type(state) is not type(expected):
         kinds = f"a {type(state).__name__}, not a {type(expected).__name__}"
         raise TypeError(f"{name}: this state is {kinds}")
-
-
-def _is_fixed(leaf) -> bool:
-    """Whether a leaf is of integers, booleans or keys, or a function: such are no mistake here."""
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is None:
-        return isinstance(leaf, int) or callable(leaf)
-    return getattr(dtype, "kind", "V") not in "OSU" and not jnp.issubdtype(dtype, jnp.inexact)
 
 
 def _kinds(state) -> dict[str, str]:
