@@ -140,7 +140,7 @@ def test_unknown_and_ambiguous_names_list_the_candidates():
         groups_of(lambda tx=two, key=None: {"loss": 0.0}, grid(decay=[0.5]))
     with pytest.raises(KeyError, match="seed"):
         groups_of(lambda tx=two: {"loss": 0.0}, grid(seed=[1]))
-    with pytest.raises(ValueError, match=r"adam: b1 must lie in \[0, 1\); got 1.5"):
+    with pytest.raises(ValueError, match=r"adam: b1 must lie in \[0, 1\]; got 1.5"):
         sweep(line, grid(b1=[0.5, 1.5]))
     with pytest.raises(TypeError, match="rate"):
         sweep(lambda rate, key: {"loss": rate}, grid(seed=[1]))
