@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from thinned import one_in
 
 import gradxform as gx
 
@@ -118,7 +119,7 @@ def find(package, name):
     )
 
 
-@pytest.mark.parametrize("name", SCHEDULED)
+@pytest.mark.parametrize("name", one_in(3, SCHEDULED))
 @pytest.mark.parametrize("rate", [0.05, falling], ids=["number", "schedule"])
 def test_a_named_optimizer_goes_on(name, rate):
     mine = getattr(gx, name.removeprefix("contrib."))(learning_rate=rate)
