@@ -119,6 +119,7 @@ def test_value_and_gradient_are_found_in_our_state(search):
     np.testing.assert_allclose(got["x"], expected["x"], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_it_runs_without_jit_too():
     tx = gx.chain(gx.clip_by_global_norm(10.0), optax.lbfgs())
     expected, _ = minimised(tx, "rosenbrock", 4)

@@ -13,7 +13,8 @@ from gradxform.testing import LAWS, check_law
 
 CHEAP = {"abstract_init", "value"}
 # what the runner keeps for all rules, and what is in most rules the same: by one in so many
-SELDOM = {"counter": 6, "magnitudes": 6, "tools": 3, "pair": 3, "extra": 3}
+KEPT_BY_THE_RUNNER = ("tools", "pair", "extra", "associative", "schedule", "subtree", "retrace")
+SELDOM = {"counter": 6, "magnitudes": 6, **dict.fromkeys(KEPT_BY_THE_RUNNER, 3)}
 
 
 @cache

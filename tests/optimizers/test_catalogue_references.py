@@ -326,7 +326,9 @@ def library_walks(traced):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("traced", [False, True], ids=["constant", "traced"])
+@pytest.mark.parametrize(
+    "traced", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["constant", "traced"]
+)
 @pytest.mark.parametrize("name", CASES)
 def test_method(name, traced):
     make, oracle = CASES[name]
