@@ -5,8 +5,10 @@ The interval and the meaning of each hyperparameter are written once, in its typ
 annotated with these types; the check, the error message and the documentation come from there.
 """
 
+import contextlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,10 +126,12 @@ class _DType:
 
     def convert(self, owner: str, name: str, x) -> str:
         """The dtype's name; anything else raises."""
-        try:
-            return jnp.dtype(x).name
-        except TypeError:
-            raise TypeError(f"{owner}: {name} must be a dtype; got {code(x)}") from None
+        with warnings.catch_warnings(), contextlib.suppress(TypeError):
+            warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's, of names for bytes
+            dtype = jnp.dtype(x)
+            if dtype.kind not in "SUO":
+                return dtype.name
+        raise TypeError(f"{owner}: {name} must be a dtype; got {code(x)}")
 
 
 DType = Annotated[Any, _DType()]

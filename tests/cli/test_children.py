@@ -147,7 +147,7 @@ def gone(processes, within=20.0):
 def test_no_process_is_left_behind(tmp_path, sent):
     """SIGKILL and Ctrl-C of the command end its processes, and SIGTERM ends one of them."""
     out = tmp_path / "out"
-    command = [*WORDS, *SMALL, "--out", str(out), "--processes", "2"]
+    command = [*WORDS, *SMALL, "--out", str(out), "--processes", "2", "--epochs", "1000"]
     environment = os.environ | {"XLA_FLAGS": ""}
     parent = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment,

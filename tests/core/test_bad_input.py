@@ -252,6 +252,8 @@ def test_arguments_that_do_not_exist_or_are_missing():
         gx.sgd(0.1, 0.9, True, None, 5)
     with pytest.raises(TypeError, match=r"adam: mu_dtype must be a dtype; got \[1\]"):
         gx.adam(0.1, mu_dtype=[1])
+    with pytest.raises(TypeError, match=r"adam: mu_dtype must be a dtype; got 'a'"):
+        gx.adam(0.1, mu_dtype="a")  # bytes, to NumPy
     with pytest.raises(TypeError, match=r"adam: nesterov must be True or False; got \[1\]"):
         gx.adam(0.1, nesterov=[1])
 
