@@ -12,3 +12,10 @@ def shard_map(f, mesh, in_specs, out_specs):
         return jax.shard_map(f, **specs, check_vma=False)
     older = importlib.import_module("jax.experimental.shard_map")  # before 0.6.1
     return older.shard_map(f, **specs, check_rep=False)
+
+
+def enable_x64(on: bool = True):
+    """`jax.enable_x64`: double precision within a `with`, or without it."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(on)
+    return importlib.import_module("jax.experimental").enable_x64(on)  # before it moved

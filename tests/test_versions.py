@@ -1,8 +1,14 @@
 """The lowest versions: those that pyproject.toml states are those that .ci/run tests."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
+
+import jax
+import numpy as np
+
+from gradxform import versions
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -33,3 +39,12 @@ def test_they_are_no_downloads():
     text = (ROOT / ".ci/lowest.txt").read_text()
     assert "http" not in text
     assert "hash" not in text
+
+
+def test_double_precision_has_another_home_in_older_versions(monkeypatch):
+    home = importlib.import_module("jax.experimental")
+    monkeypatch.setattr(home, "enable_x64", jax.enable_x64, raising=False)
+    monkeypatch.delattr(jax, "enable_x64")
+    with versions.enable_x64():
+        assert jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    assert jax.dtypes.canonicalize_dtype(np.float64) == np.float32

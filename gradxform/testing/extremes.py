@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradxform.testing.samples import assert_close, gradients_of, step, train, tree
+from gradxform.versions import enable_x64
 
 LAST = 2**31 - 1
 
@@ -56,7 +57,7 @@ def magnitudes_change_nothing(tx, extra):
     it is not much longer, and of tiny gradients it has the same sign.
     """
     single, state = _updates(tx, extra, np.float32)
-    with jax.enable_x64(True):
+    with enable_x64():
         double, _ = _updates(tx, extra, np.float64)
     for path, x in jax.tree_util.tree_leaves_with_path(state):
         if jnp.issubdtype(x.dtype, jnp.inexact):
