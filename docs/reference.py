@@ -50,9 +50,12 @@ PAGES = {
             "rules.signs",
             "rules.layerwise",
             "rules.factored",
-            "wrappers.galore",
             "rules.curvature",
         ],
+    ),
+    "matrices": (
+        "A rate for each matrix",
+        ["matrices.declaration", "matrices.matrixwise", "matrices.*", "optimizers.matrix"],
     ),
     "step_size": (
         "Step size",

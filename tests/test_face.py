@@ -30,7 +30,7 @@ BEFORE = {
 
 
 def test_completion_is_short():
-    assert len(dir(gx)) <= 240
+    assert len(dir(gx)) <= 300
     assert dir(gx) == sorted({*dir(gx)})
 
 

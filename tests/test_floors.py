@@ -23,24 +23,24 @@ FLOORS = {
     "core": 1,
     "schedules": 2,
     "rules": 2,
-    "matrices": 2,
     "train": 2,
     "plot": 2,
     "wrappers": 3,
     "sweep": 3,
-    "optimizers": 4,
-    "state": 4,
-    "sharding": 4,
-    "interop": 5,
-    "hyper": 6,
-    "tree": 6,
-    "tree_utils": 6,
-    "losses": 6,
-    "__init__": 7,
-    "testing": 8,
-    "contrib": 8,
-    "transforms": 8,
-    "cli": 8,
+    "matrices": 4,
+    "optimizers": 5,
+    "state": 5,
+    "sharding": 5,
+    "interop": 6,
+    "hyper": 7,
+    "tree": 7,
+    "tree_utils": 7,
+    "losses": 7,
+    "__init__": 8,
+    "testing": 9,
+    "contrib": 9,
+    "transforms": 9,
+    "cli": 9,
 }
 EDGES = {
     "plot",
@@ -145,7 +145,7 @@ def test_the_files_are_found():
 
 def test_the_house_is_small():
     assert len(list(PACKAGE.glob("*.py"))) <= 12
-    assert len(set(FLOORS.values())) <= 9
+    assert len(set(FLOORS.values())) <= 10
 
 
 BAD = {
@@ -153,7 +153,7 @@ BAD = {
     "a new folder": ({"novel/a.py": ""}, "novel/a.py: has no floor"),
     "upwards": (
         {"numerics.py": "from gradxform.optimizers import adam"},
-        "numerics.py:1: numerics on floor 0 imports optimizers of floor 4",
+        "numerics.py:1: numerics on floor 0 imports optimizers of floor 5",
     ),
     "along a floor": (
         {"rules/a.py": "import gradxform.train"},
@@ -161,11 +161,11 @@ BAD = {
     ),
     "upwards by the package": (
         {"core/a.py": "import gradxform as gx"},
-        "core/a.py:1: core on floor 1 imports __init__ of floor 7",
+        "core/a.py:1: core on floor 1 imports __init__ of floor 8",
     ),
     "upwards from the package": (
         {"core/a.py": "from gradxform import adam"},
-        "core/a.py:1: core on floor 1 imports __init__ of floor 7",
+        "core/a.py:1: core on floor 1 imports __init__ of floor 8",
     ),
     "upwards in a function": (
         {"numerics.py": "def f():\n    import gradxform.core"},

@@ -64,7 +64,7 @@ QUESTIONS = {
     "Which parameters do I evaluate?": ("wrappers.averaging", "wrappers.schedule_free"),
     "What else goes around an optimizer?": ("wrappers", "state"),
     "What is my own method made of?": (
-        *("rules", "optimizers.products", "wrappers.sophia", "wrappers.galore", "core"),
+        *("rules", "optimizers.products", "wrappers.sophia", "matrices.galore", "core"),
     ),
 }
 

@@ -115,7 +115,7 @@ class Leafwise(Run):
             for path, (_, leaf) in zip(paths, flat, strict=True)
         ]
         step = jnp.zeros((), jnp.int32)
-        numbers = _Numbers(self, step, lambda: trees.paths(params), leaves)
+        numbers = Numbers(self, step, lambda: trees.paths(params), leaves)
         slots = {
             name: treedef.unflatten(
                 None if p is None else make(p, **numbers.shared(make), **numbers.own(make, i))
@@ -131,10 +131,10 @@ class Leafwise(Run):
         return RuleState(step, slots)
 
 
-class _Numbers:
+class Numbers:
     """The hyperparameters of one rule at one step."""
 
-    def __init__(self, part: Leafwise, step, paths: Callable[[], list[str]], leaves: list[Any]):
+    def __init__(self, part, step, paths: Callable[[], list[str]], leaves: list[Any]):
         self.owner = part.name
         found = {k: at_step(x, step) for k, x in part.hypers.items()}
         tables = {k: x for k, x in found.items() if isinstance(x, ByPath)}
@@ -268,7 +268,7 @@ class _Running(NamedTuple):
 
     path: tuple[str, ...]
     part: Leafwise
-    numbers: _Numbers
+    numbers: Numbers
     t: jax.Array
     scalars: Any  # what its measure returned
     flat: list[list[Any]]  # the leaves of each slot
@@ -281,7 +281,7 @@ class _Running(NamedTuple):
         return Rule(self.part.rule, self.part.name, self.part.direction, static)
 
 
-def _arrays(numbers: dict[str, Any]) -> dict[str, Any]:
+def arrays(numbers: dict[str, Any]) -> dict[str, Any]:
     return {k: x for k, x in numbers.items() if not isinstance(x, float | int)}
 
 
@@ -346,7 +346,7 @@ class _Pass:
     def _measured(self, path, part: Leafwise, state: RuleState) -> _Running:
         """The rule, its numbers at this step, and what it measures of the whole tree."""
         leaves = self.u if self.p is None else self.p
-        numbers = _Numbers(part, state.step, self.paths, leaves)
+        numbers = Numbers(part, state.step, self.paths, leaves)
         t = increment(state.step)
         kept, scalars = dict(state.slots), None
         if part.measure:
@@ -381,13 +381,13 @@ class _Pass:
                 numbers = [rule.numbers.own(rule.part.rule, i) for rule in rules]
                 static = tuple(r.rule(mine) for r, mine in zip(rules, numbers, strict=True))
                 own = tuple(
-                    Inputs(_arrays(mine), rule.scalars.values[i] if alone else None)
+                    Inputs(arrays(mine), rule.scalars.values[i] if alone else None)
                     for rule, mine, alone in zip(rules, numbers, scattered, strict=True)
                 )
             keys.append((keep, static))
             rows.append((self.u[i], self.g and self.g[i], self.p and self.p[i], slots[i], own))
         common = tuple(
-            Inputs(_arrays(rule.numbers.shared(rule.part.rule)), None if alone else rule.scalars)
+            Inputs(arrays(rule.numbers.shared(rule.part.rule)), None if alone else rule.scalars)
             for rule, alone in zip(rules, scattered, strict=True)
         )
         return keys, rows, (common, tuple(rule.t for rule in rules))

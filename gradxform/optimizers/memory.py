@@ -13,6 +13,7 @@ from gradxform.core.hyper import (
     Momentum,
     NonNegative,
 )
+from gradxform.matrices.galore import Dimensions, scale_by_galore
 from gradxform.optimizers.products import descent
 from gradxform.rules.clipping import clip_by_block_rms
 from gradxform.rules.directions import ema
@@ -30,7 +31,6 @@ from gradxform.rules.factored import (
 )
 from gradxform.rules.step_size import scale, scale_by_learning_rate
 from gradxform.rules.weight_decay import add_decayed_weights
-from gradxform.wrappers.galore import Dimensions, scale_by_galore
 
 __all__ = ["adafactor", "adam_mini", "came", "galore"]
 

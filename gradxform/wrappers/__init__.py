@@ -6,7 +6,6 @@ from gradxform.wrappers.accumulation import *
 from gradxform.wrappers.averaging import *
 from gradxform.wrappers.cautious import *
 from gradxform.wrappers.conditional import *
-from gradxform.wrappers.galore import *
 from gradxform.wrappers.masking import *
 from gradxform.wrappers.master_weights import *
 from gradxform.wrappers.mechanic import *

@@ -14,21 +14,13 @@ from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
 from gradxform.core.states import answers
 from gradxform.display.code import code
+from gradxform.matrices.declaration import GaLoreDimensionNumbers
 from gradxform.numerics import increment, wide_dtype
 from gradxform.rules.directions import ema
 from gradxform.rules.preconditioners import scale_by_rms
 from gradxform.wrappers.wrapper import Wrapper, counter, is_multiple
 
-__all__ = ["GaLoreDimensionNumbers", "scale_by_galore"]
-
-
-class GaLoreDimensionNumbers(NamedTuple):
-    """Which axes of an array are the rows, `reduction_axis`, and which the columns, `output_axis`,
-    of a matrix.
-    """
-
-    reduction_axis: int | Sequence[int] = 0
-    output_axis: int | Sequence[int] = 1
+__all__ = ["scale_by_galore"]
 
 
 class _ByLeaf(tuple):

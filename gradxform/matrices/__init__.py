@@ -1,0 +1,13 @@
+"""A rate for each matrix: which parameters are matrices, how those of one shape run together, and
+the equations on one matrix.
+
+declaration    which axes are rows and columns
+placement      how matrices of one shape are run
+matrixwise     the transformation of a rule on one matrix
+galore         gradients in a subspace
+"""
+
+from gradxform.matrices.declaration import *
+from gradxform.matrices.galore import *
+
+__all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

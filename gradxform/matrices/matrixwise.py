@@ -1,0 +1,267 @@
+"""A matrix rule is an equation on one matrix; `matrixwise` lifts it to a tree.
+
+Every parameter falls into matrices as its declaration says; tall ones are transposed, so that rows
+are the short side. Matrices of one shape run one program: called for each of them, or once on their
+stack (`placement` chooses).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.core import leaves as trees
+from gradxform.core.call import pytree
+from gradxform.core.leaf import Inputs, Rule, Site, run_leaf
+from gradxform.core.leafwise import Numbers, arrays
+from gradxform.core.states import RuleState
+from gradxform.core.transform import Transform, check_updates
+from gradxform.display.code import code
+from gradxform.matrices.declaration import View, views
+from gradxform.matrices.placement import run_alike
+from gradxform.numerics import increment, real_dtype, wide_dtype
+
+__all__ = ["MatrixSlot", "Matrixwise", "Oriented", "matrixwise", "oriented"]
+
+
+class Oriented(NamedTuple):
+    """How a leaf falls into matrices, and whether these are transposed to have no more rows than
+    columns.
+    """
+
+    view: View
+    flipped: bool
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrices that a rule is given."""
+        return self.view.columns if self.flipped else self.view.rows
+
+    @property
+    def columns(self) -> int:
+        """And their columns."""
+        return self.view.rows if self.flipped else self.view.columns
+
+    @property
+    def many(self) -> int:
+        """How many matrices there are."""
+        out = 1
+        for n in self.view.batch:
+            out *= n
+        return out
+
+    def apart(self, x):
+        """[many, rows, columns], or [rows, columns] for a leaf that is one matrix."""
+        x = self.view.apart(x)
+        x = x.swapaxes(-2, -1) if self.flipped else x
+        return x.reshape(self.many, self.rows, self.columns) if self.view.batch else x[...]
+
+    def together(self, x):
+        """The leaf of which these are the matrices."""
+        x = x.reshape(*self.view.batch, self.rows, self.columns)
+        return self.view.together(x.swapaxes(-2, -1) if self.flipped else x)
+
+
+def oriented(view: View, keep_sides: bool = False) -> Oriented:
+    """A view whose tall matrices are transposed, unless their sides are to be kept."""
+    return Oriented(view, view.rows > view.columns and not keep_sides)
+
+
+@dataclass(frozen=True)
+class MatrixSlot:
+    """What a matrix rule remembers of each matrix: an array with these axes.
+
+    Attributes:
+        axes: "rows", "columns", or a length (at most that of the short side): `("rows", "rows")` is
+            the left factor, `("columns",)` a number for each column, `()` one for the matrix. None
+            is an array like the parameter itself, which the rule sees as its matrices.
+        fill: "zeros", "ones", or "eye" for an identity.
+        real: whether it stays real where the parameter is complex.
+    """
+
+    axes: tuple[Any, ...] | None = None
+    fill: str = "zeros"
+    real: bool = False
+
+    def make(self, p, seen: Oriented):
+        """The array at the beginning."""
+        dtype = wide_dtype(p.dtype)
+        dtype = real_dtype(dtype) if self.real else dtype
+        if self.axes is None:
+            return jnp.full_like(p, self.fill == "ones", dtype=dtype)
+        long = {"rows": seen.rows, "columns": seen.columns}
+        sides = [long[a] if isinstance(a, str) else min(a, seen.rows) for a in self.axes]
+        one = jnp.eye(*sides, dtype=dtype) if self.fill == "eye" else jnp.ones(sides, dtype)
+        one = jnp.zeros_like(one) if self.fill == "zeros" else one
+        return jnp.broadcast_to(one, (*seen.view.batch, *sides)) + jnp.zeros((), dtype)
+
+    def apart(self, x, seen: Oriented):
+        """As the rule sees it, with one axis of matrices in front where there are many."""
+        if self.axes is None:
+            return seen.apart(x)
+        return x.reshape(seen.many, *x.shape[len(seen.view.batch) :]) if seen.view.batch else x
+
+    def together(self, x, seen: Oriented):
+        """As the state holds it."""
+        if self.axes is None:
+            return seen.together(x)
+        return x.reshape(*seen.view.batch, *x.shape[1:]) if seen.view.batch else x
+
+
+class MatrixSite(Site):
+    """What a matrix rule sees: as of every rule, and of which side is which.
+
+    Attributes:
+        fans: (inputs, outputs) of the layer: the rows and columns as declared.
+        flipped: whether the rule sees the transposed matrix, whose rows are the outputs.
+    """
+
+    __slots__ = ("fans", "flipped")
+
+
+@dataclass(frozen=True)
+class _OnMatrices:
+    """A matrix rule on a matrix, or on a batch of them one after another."""
+
+    rule: Callable[..., Any]
+    fans: tuple[int, int] | None
+    flipped: bool | None
+
+    def __call__(self, u, at, *slots, **numbers):
+        given = u, at.g, at.given_p, slots
+        if u.ndim == 2:
+            return self.one(at, *given, **numbers)
+        out = jax.lax.map(lambda row: self.one(at, *row, **numbers), given)
+        return out if isinstance(out, tuple) else (out,)
+
+    def one(self, at, u, g, p, slots, **numbers):
+        """The rule on one matrix."""
+        site = MatrixSite(at.owner, g, p, at.t, at.scalars, at.extra)
+        site.fans, site.flipped = self.fans, self.flipped
+        return self.rule(u, site, *slots, **numbers)
+
+
+@pytree(static=("name", "rule", "slots", "matrices", "direction", "keep_sides", "sided"))
+class Matrixwise(Transform):
+    """A rule on one matrix, lifted to a tree. Built by `matrixwise`."""
+
+    name: str
+    rule: Callable[..., Any]
+    slots: tuple[tuple[str, MatrixSlot], ...]
+    hypers: dict[str, Any]
+    matrices: Any = None
+    direction: bool = False
+    keep_sides: bool = False
+    sided: bool = False
+
+    def __repr__(self):
+        shown = [code(self.rule), *(f"{k}={code(v)}" for k, v in self.hypers.items())]
+        return f"matrixwise({', '.join(shown)})"
+
+    def reads_gradient(self) -> bool:
+        function = getattr(self.rule, "__code__", None) or type(self.rule).__call__.__code__
+        return "g" in function.co_names
+
+    def renamed(self, name: str) -> "Matrixwise":
+        """The same under another name."""
+        return replace(self, name=name)
+
+    def seen(self, tree) -> list[Oriented | None]:
+        """How the rule sees each leaf; None for an absent one. One that is no matrix raises."""
+        found = views(self.name, self.matrices, tree)
+        leaves = jax.tree.leaves(tree, is_leaf=trees.is_none)
+        for i, (view, leaf) in enumerate(zip(found, leaves, strict=True)):
+            if view is None and leaf is not None:
+                what = (
+                    f"{self.name}: {trees.paths(tree)[i]!r} of shape {[*leaf.shape]} is no matrix"
+                )
+                give = "partition({'matrix': ..., 'rest': adamw(1e-3)}, matrix_labels())"
+                raise ValueError(f"{what}; give it to another transformation: {give}")
+        return [view and oriented(view, self.keep_sides) for view in found]
+
+    def init(self, params):
+        leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
+        seen = self.seen(params)
+        for look in filter(None, [getattr(self.rule, "look", None)]):
+            look(self.name, trees.paths(params), seen)
+        pairs = [*zip(leaves, seen, strict=True)]
+        slots = {
+            name: structure.unflatten(how and slot.make(x, how) for x, how in pairs)
+            for name, slot in self.slots
+        }
+        return RuleState(jnp.zeros((), jnp.int32), slots)
+
+    def check_state(self, state):
+        """Raise when the state is not this rule's."""
+        names = [name for name, _ in self.slots]
+        have = sorted(state.slots) if isinstance(state, RuleState) else type(state).__name__
+        if have != sorted(names):
+            what = f"{self.name}: this state belongs to another transformation"
+            raise ValueError(f"{what}: expected slots {names}, got {have}")
+
+    def update(self, updates, state, params=None, *, gradient=None, **extra):
+        self.check_state(state)
+        u, p, structure = check_updates(self.name, updates, params)
+        g = gradient
+        if g is not None:
+            g = trees.align(structure, g, self.name, "the gradients", "the updates")
+        seen = self.seen(structure.unflatten(u))
+        present = [i for i, x in enumerate(u) if x is not None]
+        numbers = Numbers(self, state.step, lambda: trees.paths(updates), u if p is None else p)
+        flat = [
+            trees.align(structure, state.slots[k], self.name, f"the slot {k!r}", "the updates")
+            for k, _ in self.slots
+        ]
+        shared = arrays(numbers.shared(self.rule))
+        keys, rows = [], []
+        for i in present:
+            how: Any = seen[i]
+            own = numbers.own(self.rule, i)
+            keys.append((False, (self._rule(how, numbers.shared(self.rule) | own),)))
+            slots = [slot.apart(x[i], how) for (_, slot), x in zip(self.slots, flat, strict=True)]
+            leaves = (None if x is None else how.apart(x[i]) for x in (u, g, p))
+            rows.append((*leaves, (tuple(slots),), (Inputs(arrays(own)),)))
+        t = increment(state.step)
+        results = run_alike(run_leaf, keys, rows, ((Inputs(shared),), (t,)))
+        out = list(u)
+        for i, (new, _, (slots,)) in zip(present, results, strict=True):
+            how = seen[i]
+            out[i] = how.together(new)
+            for (_, slot), x, new_slot in zip(self.slots, flat, slots, strict=True):
+                x[i] = slot.together(new_slot, how)
+        names = (name for name, _ in self.slots)
+        kept = {k: structure.unflatten(x) for k, x in zip(names, flat, strict=True)}
+        return structure.unflatten(out), RuleState(t, kept)
+
+    def _rule(self, how: Oriented, numbers) -> Rule:
+        """What a program is traced for: matrices that differ in none of it share one."""
+        fans = (how.view.rows, how.view.columns) if self.sided else None
+        flipped = how.flipped if self.sided else None
+        static = tuple((k, type(x), x) for k, x in numbers.items() if isinstance(x, float | int))
+        return Rule(_OnMatrices(self.rule, fans, flipped), self.name, self.direction, static)
+
+
+def matrixwise(
+    rule, *, slots=None, matrices=None, direction=False, keep_sides=False, sided=False, name=None,
+    **hypers,
+) -> Matrixwise:  # fmt: skip
+    """Lift a rule, an equation on one matrix, to a transformation of trees.
+
+    Args:
+        rule: `rule(u, at, *slots, **hypers) -> (u, *slots)`, or just `u` for a rule without slots:
+            u [rows, columns] with no more rows than columns, float32 or wider, `at` a
+            `MatrixSite`, whose `g` and `p` are matrices as well.
+        slots: what it remembers of each matrix: `{name: MatrixSlot(...)}`.
+        matrices: the declaration of rows and columns.
+        direction: whether it changes where we step rather than what the gradient is.
+        keep_sides: whether rows stay what is declared as rows, and tall matrices tall.
+        sided: whether the rule asks `at.fans` or `at.flipped`; then only parameters that agree in
+            these share a program.
+        name: the name of its state in a chain; by default that of the rule.
+        **hypers: numbers, arrays, schedules or tables by path.
+    """
+    own = tuple((slots or {}).items())
+    name = name or getattr(rule, "__name__", type(rule).__name__).strip("_")
+    return Matrixwise(name, rule, own, dict(hypers), matrices, direction, keep_sides, sided)
