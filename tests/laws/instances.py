@@ -19,6 +19,7 @@ import numpy as np
 import gradxform as gx
 from gradxform.core.frozen import trained
 from gradxform.core.transform import Transform
+from gradxform.testing.samples import tree
 from gradxform.testing.tools import constructors, representative
 
 
@@ -398,7 +399,18 @@ def _made(constructor, given: dict[str, Any]):
     """The instance, whose weights decay where they can."""
     decays = "weight_decay" in inspect.signature(constructor).parameters
     known = ARGUMENTS.get(constructor.__name__, {})
-    return representative(constructor, **({"weight_decay": 0.1} if decays else {}) | known | given)
+    tx = representative(constructor, **({"weight_decay": 0.1} if decays else {}) | known | given)
+    return _of_matrices(tx) if "matrices" in inspect.signature(constructor).parameters else tx
+
+
+def _of_matrices(tx):
+    """What takes matrices alone, for the matrices; the rest passes by."""
+    try:
+        jax.eval_shape(tx.init, tree())
+    except ValueError as error:
+        assert "is no matrix" in str(error), error
+        return gx.partition({"matrix": tx, "rest": gx.identity()}, gx.matrix_labels())
+    return tx
 
 
 def _entry(constructor, name: str, given: dict[str, Any]) -> Entry:
