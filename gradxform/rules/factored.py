@@ -30,8 +30,8 @@ class Factoring:
     ("last"), if both are long enough.
     """
 
-    factored: bool = True
-    min_size: int = 128
+    factored: bool
+    min_size: int
     which: str = "largest"
 
     def axes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:

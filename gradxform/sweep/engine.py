@@ -66,8 +66,8 @@ class MemberTrace(NamedTuple):
 
     @property
     def draws(self) -> bool:
-        """Whether a step draws by a program of its own."""
-        return bool(self.steps and jax.tree.leaves(self.draw.out))
+        """Whether a step of one that has steps draws by a program of its own."""
+        return bool(jax.tree.leaves(self.draw.out))
 
     @property
     def params(self):
