@@ -215,7 +215,7 @@ def evolve(
     k = max(1, int(share * n))
     draw, *keys = jax.random.split(key, 1 + len(jax.tree.leaves(numbers)))
     goodness = jnp.where(jnp.isnan(goodness), -jnp.inf, goodness)
-    order = jnp.argsort(goodness, stable=True, descending=True)
+    order = jnp.argsort(goodness, descending=True)
     parents = jnp.arange(n, dtype=jnp.int32)
     chosen = order[jax.random.randint(draw, (k,), 0, k)].astype(jnp.int32)
     parents = parents.at[order[n - k :]].set(chosen)
