@@ -115,9 +115,14 @@ def test_rendering_is_the_same_each_time_and_goes_stale_with_its_source(run, nbf
         ("import warnings; warnings.warn('beware')", 300, "beware"),
         ("import os; os._exit(1)", 300, "its kernel died in the cell"),
         (
-            "import time; time.sleep(300)",
+            "while True: pass",
             4,
-            r"had not ended after 4 s; the longest cell took \d+ s",
+            r"after \d s of processor time, of which it may use 4; the longest cell took \d+ s",
+        ),
+        (
+            "import time; time.sleep(300)",
+            2,
+            r"after \d s of processor time, of which it may use 2; the longest cell took \d+ s",
         ),
     ],
 )
@@ -126,6 +131,25 @@ def test_notebook_fails_and_leaves_no_rendering(run, tmp_path, cell, limit, says
     with pytest.raises(run.Failed, match=says):
         asyncio.run(run.run(source, writing=True, limit=limit))
     assert not source.with_suffix(".ipynb").exists()
+
+
+def test_a_notebook_that_fails_in_its_own_way_does_not_lose_the_others(
+    run, tmp_path, capsys, monkeypatch
+):
+    first, second = _source(tmp_path, "x = 1"), tmp_path / "02_other.py"
+    second.write_text(first.read_text())
+
+    async def odd(source, writing, limit):
+        if source == first:
+            raise asyncio.InvalidStateError("a race")
+        return 1.0
+
+    monkeypatch.setattr(run, "run", odd)
+    assert asyncio.run(run.run_all([first, second], 2, writing=True)) == 1
+    told = capsys.readouterr().out
+    assert "01_try: FAILED" in told
+    assert "a race" in told
+    assert "02_other: 1.0 s" in told
 
 
 def test_command_counts_failures(run, tmp_path, capsys):
