@@ -127,8 +127,12 @@ def _skip(app, what, name, obj, skip, options):
 
 
 def _to_mathml(self, node: nodes.Element, block: bool):
-    """Mathematics as MathML, which needs no script and no network."""
-    mathml = convert(node.astext().strip(), display="block" if block else "inline")
+    """Mathematics as MathML, which needs no script and no network. What the converter does not know it
+    would print as it is; here it stops the build."""
+    latex = node.astext().strip().replace("{aligned}", "{align*}")  # the one of the two that it knows
+    mathml = convert(latex, display="block" if block else "inline")
+    if unknown := re.search(r"<m\w+>(&|&amp;|\\\w*)</m", mathml):
+        raise ValueError(f"{node.source}: not converted to MathML: {unknown[1]} in {latex}")
     self.body.append(f'<div class="math">{mathml}</div>' if block else mathml)
     raise nodes.SkipNode
 
