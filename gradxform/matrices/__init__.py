@@ -4,10 +4,12 @@ the equations on one matrix.
 declaration    which axes are rows and columns
 placement      how matrices of one shape are run
 matrixwise     the transformation of a rule on one matrix
+orthogonalize  singular values of 1, or about
 galore         gradients in a subspace
 """
 
 from gradxform.matrices.declaration import *
 from gradxform.matrices.galore import *
+from gradxform.matrices.orthogonalize import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

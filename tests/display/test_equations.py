@@ -11,6 +11,7 @@ import gradxform as gx
 from gradxform.core.leafwise import Leafwise
 from gradxform.display.latex import equations, own_letter
 from gradxform.display.notation import LEFT, SUMS, _tokens, to_latex
+from gradxform.matrices.matrixwise import Matrixwise
 
 GIVEN = "u g p t f i j 𝒩"  # what every rule may name: f is the loss, i and j are axes
 FUNCTIONS = {
@@ -23,11 +24,11 @@ def rules(tx):
     """Every rule of a transformation, those inside wrappers too: its name, its measure and itself,
     and the names of its numbers and slots.
     """
-    if isinstance(tx, Leafwise):
-        functions = [*([tx.measure] if tx.measure else []), tx.rule]
+    if isinstance(tx, Leafwise | Matrixwise):
+        functions = [*filter(None, [getattr(tx, "measure", None)]), tx.rule]
         named = set().union(*map(keywords, functions))
         hypers = [name for name in tx.hypers if name in named]
-        slots = [name for name, _ in tx.slots + tx.memory]
+        slots = [name for name, _ in tx.slots + getattr(tx, "memory", ())]
         yield tx.name, functions, dict.fromkeys([*hypers, *slots])
         return
     if hasattr(tx, "rule"):

@@ -127,6 +127,8 @@ _PROJECTING = {
     "temporary": "the decomposition and the way back from the subspace are products of matrices",
 }
 
+_PRODUCTS = {"temporary": "products of matrices are stored"}
+
 _LENGTH = {
     "temporary": "a step's length is known only when all of it is, so it is stored before it is shortened"
 }
@@ -329,6 +331,7 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     **dict.fromkeys(("adafactor", "came", "mars", "reduce_variance", "scale_by_came"), _LENGTH),
     "reduce_variance_exact": _LENGTH | _WHOLE_TREE_LOSS,
     **dict.fromkeys(("galore", "scale_by_galore"), _PROJECTING),
+    **dict.fromkeys(("orthogonalize",), _PRODUCTS),
     **dict.fromkeys(
         (
             "mechanize",
