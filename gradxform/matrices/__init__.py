@@ -5,6 +5,7 @@ declaration    which axes are rows and columns
 placement      how matrices of one shape are run
 matrixwise     the transformation of a rule on one matrix
 orthogonalize  singular values of 1, or about
+roots          eigendecompositions and powers of symmetric matrices
 galore         gradients in a subspace
 """
 
