@@ -44,6 +44,7 @@ SYMBOLS: dict[str, str] = {
     "reward": "R", "average_params": "a", "slow_params": "s", "last_params": "P", "saved": "n",
     "total": "a", "max_dist": "r", "square_sum": "G", "square_dist": "D", "weighted": "V",
     "estim_lr": "d", "numerator": "r", "barf": "f\u0304", "lb": "l", "weight_sum": "W",
+    "precond_lr": "μ", "precond_probability": "π", "q_left": "Q", "q_right": "R",
     "max_lr": "α_max", "start": "t₀", "mean": "μ", "variance": "v", "found_nan": "nan",
 }  # fmt: skip
 

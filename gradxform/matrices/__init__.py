@@ -7,10 +7,12 @@ matrixwise     the transformation of a rule on one matrix
 orthogonalize  singular values of 1, or about
 roots          eigendecompositions and powers of symmetric matrices
 galore         gradients in a subspace
+kron           whitening by factors that are learned
 """
 
 from gradxform.matrices.declaration import *
 from gradxform.matrices.galore import *
 from gradxform.matrices.orthogonalize import *
+from gradxform.matrices.kron import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]
