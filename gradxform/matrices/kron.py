@@ -1,4 +1,4 @@
-"""PSGD with Kronecker factors: a matrix is whitened from both sides, by factors that are learned."""
+"""PSGD with Kronecker factors: a matrix is whitened from both sides by factors that are learned."""
 
 import math
 from dataclasses import dataclass
@@ -8,9 +8,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from gradxform.core import Fraction, Hyper, RuleState, Transform
+from gradxform.core import Fraction, Hyper, RuleState, Transform, transformation
 from gradxform.core.call import pytree
-from gradxform.core.chain import whole
 from gradxform.core.hyper import Positive, one_number
 from gradxform.matrices.declaration import Matrices
 from gradxform.matrices.matrixwise import MatrixSlot, Matrixwise, matrixwise
@@ -187,7 +186,7 @@ def _normal(key, x):
 FALLING = exponential_decay(1.0, 1000, math.exp(-1), transition_begin=500, end_value=0.03)
 
 
-@whole
+@transformation
 def scale_by_kron(
     precond_probability: Fraction = FALLING, precond_lr: Fraction = 0.1, key: Key = 0,
     *, precond_init_scale: Positive | None = None, max_size_triangular: int = 8192,

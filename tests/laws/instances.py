@@ -146,6 +146,10 @@ _PRIVATE = _DRAWN | {
     "temporary": "the examples' gradients are as many times the parameters, and the random bits are drawn before they are added",
 }
 
+_LEARNING = _DRAWN | {
+    "temporary": "factors are fitted to products of matrices, beside a matrix of random numbers"
+}
+
 _LATE = {
     "temporary": "the step reads the state as it was before this gradient, of which XLA:CPU keeps a copy, as for Optax's"
 }
@@ -332,6 +336,7 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     "reduce_variance_exact": _LENGTH | _WHOLE_TREE_LOSS,
     **dict.fromkeys(("galore", "scale_by_galore"), _PROJECTING),
     **dict.fromkeys(("orthogonalize",), _PRODUCTS),
+    **dict.fromkeys(("kron", "scale_by_kron"), _LEARNING),
     **dict.fromkeys(
         (
             "mechanize",
