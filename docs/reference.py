@@ -49,7 +49,6 @@ PAGES = {
             "rules.differences",
             "rules.signs",
             "rules.layerwise",
-            "rules.factored",
             "rules.curvature",
         ],
     ),

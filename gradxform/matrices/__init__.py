@@ -6,11 +6,14 @@ placement      how matrices of one shape are run
 matrixwise     the transformation of a rule on one matrix
 orthogonalize  singular values of 1, or about
 roots          eigendecompositions and powers of symmetric matrices
+lifted         a rule on one array, run on matrices
+factored       second moments in less memory
 galore         gradients in a subspace
 kron           whitening by factors that are learned
 """
 
 from gradxform.matrices.declaration import *
+from gradxform.matrices.factored import *
 from gradxform.matrices.galore import *
 from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.kron import *

@@ -6,6 +6,8 @@ one leaf; every optimizer ends in p ← p - α u, unless its equation says other
 
 from gradxform.core import Where, chain, leafwise, only, transformation
 from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
+from gradxform.matrices.declaration import Matrices
+from gradxform.matrices.lifted import on_matrices
 from gradxform.optimizers.products import adam_parts, descent
 from gradxform.rules import scale_by_novograd, scale_by_sm3, scale_by_trust_ratio
 from gradxform.rules.directions import correct_bias
@@ -134,15 +136,21 @@ def novograd(
 
 
 @transformation
-def sm3(learning_rate: LearningRate, momentum: Decay = 0.9):
+def sm3(
+    learning_rate: LearningRate, momentum: Decay = 0.9, *, matrices: Matrices | None = None
+):  # fmt: skip
     """SM3: Adagrad in the memory of rows and columns, and momentum.
 
         v(i) = min over the axes r of μᵣ(iᵣ) + g(i)²,  μᵣ(j) ← max of v(i) over the i with iᵣ = j
         m ← β m + (1 - β) g / √(v + 1e-8)
         p ← p - α m                                 another ε than Optax's 1e-8: `scale_by_sm3`
 
+    The axes r are all axes of a parameter; with `matrices` the rows and the columns that these
+    declare, of each matrix by itself.
+
     Memory: 4 bytes per parameter for m, and 4 bytes per row, column, ….
 
     Source: R. Anil et al., Memory-Efficient Adaptive Optimization (2019), algorithm SM3-II.
     """
-    return chain(scale_by_sm3(momentum), scale_by_learning_rate(learning_rate))
+    step = on_matrices(scale_by_sm3(momentum), matrices, scale_by_sm3(momentum))
+    return chain(step, scale_by_learning_rate(learning_rate))

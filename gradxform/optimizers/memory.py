@@ -13,24 +13,22 @@ from gradxform.core.hyper import (
     Momentum,
     NonNegative,
 )
-from gradxform.matrices.galore import Dimensions, scale_by_galore
-from gradxform.optimizers.products import descent
-from gradxform.rules.clipping import clip_by_block_rms
-from gradxform.rules.directions import ema
-from gradxform.rules.factored import (
+from gradxform.matrices.declaration import Matrices
+from gradxform.matrices.factored import (
     Axes,
-    decay_by_rate,
     factored_rms_keras,
     factored_rms_torch,
-    falling_rate,
-    relative_step,
-    relative_step_decayed,
     scale_by_block_rms,
     scale_by_came,
     scale_by_factored_rms,
 )
-from gradxform.rules.step_size import scale, scale_by_learning_rate
-from gradxform.rules.weight_decay import add_decayed_weights
+from gradxform.matrices.galore import Dimensions, scale_by_galore
+from gradxform.optimizers.products import descent
+from gradxform.rules.clipping import clip_by_block_rms
+from gradxform.rules.directions import ema
+from gradxform.rules.layerwise import relative_step, relative_step_decayed
+from gradxform.rules.step_size import falling_rate, scale, scale_by_learning_rate
+from gradxform.rules.weight_decay import add_decayed_weights, decay_by_rate
 
 __all__ = ["adafactor", "adam_mini", "came", "galore"]
 
@@ -49,7 +47,8 @@ def adafactor(
     multiply_by_parameter_scale: bool = True, clipping_threshold: Ceiling | None = 1.0,
     momentum: Momentum | None = None, dtype_momentum: DType | None = None,
     weight_decay_rate: WeightDecay | None = None, eps: Epsilon = 1e-30, factored: bool = True,
-    weight_decay_mask: Where | None = None, *, convention: str = "optax",
+    weight_decay_mask: Where | None = None, *, matrices: Matrices | None = None,
+    convention: str = "optax",
 ):  # fmt: skip
     """Adafactor: RMS scaling with a factored second moment, steps relative to the parameter's own
     size.
@@ -66,7 +65,8 @@ def adafactor(
     `min_dim_size_to_factor`. "paper" and "torch" factor from size 1 on and have min(α, 1/√t) in
     place of α, α = 0.01 by default. "torch" factors the two last axes, bounds the second moment
     from below where the others add ε, and decays by α λ p. "keras" is "paper" on the two last axes
-    with α = 0.001; it decays by α λ p first, and measures p after that.
+    with α = 0.001; it decays by α λ p first, and measures p after that. `matrices` declares which
+    axes are factored in place of these, rows and columns.
 
     Memory: 4 (i + j) bytes for a matrix of i j parameters, 4 bytes per other parameter; with
     momentum 4 more each.
@@ -94,8 +94,9 @@ def adafactor(
     elif weight_decay_rate is not None:
         decay = decay_by_rate(*decays) if torch or keras else add_decayed_weights(*decays[1:])
     size = (factored, decay_rate, decay_offset, min_dim_size_to_factor, eps)
-    precondition = factored_rms_keras(decay_rate, eps) if keras else scale_by_factored_rms(*size)
-    precondition = factored_rms_torch(decay_rate) if torch else precondition
+    precondition = scale_by_factored_rms(*size, matrices=matrices)
+    precondition = factored_rms_keras(decay_rate, eps, matrices) if keras else precondition
+    precondition = factored_rms_torch(decay_rate, matrices) if torch else precondition
     clipped = None if clipping_threshold is None else clip_by_block_rms(clipping_threshold)
     averaged = None if momentum is None else ema(momentum, False, dtype_momentum)
     return chain(precondition, clipped, rate, relative, averaged, decay, scale(-1.0))
@@ -106,6 +107,7 @@ def came(
     learning_rate: LearningRate = 2e-4, b1: Decay = 0.9, b2: Decay = 0.999, b3: Decay = 0.9999,
     eps1: Epsilon = 1e-30, eps2: Epsilon = 1e-16, clipping_threshold: Ceiling = 1.0,
     weight_decay: WeightDecay = 0.0, where: Where | None = None, *, min_dim_size_to_factor: int = 1,
+    matrices: Matrices | None = None,
 ):  # fmt: skip
     """CAME: Adafactor with momentum, short steps where the momentum is not to be trusted.
 
@@ -116,7 +118,7 @@ def came(
 
     Source: Y. Luo et al., CAME (2023), algorithm 2.
     """
-    size = {"min_dim_size_to_factor": min_dim_size_to_factor}
+    size = {"min_dim_size_to_factor": min_dim_size_to_factor, "matrices": matrices}
     step = scale_by_came(b1, b2, b3, eps1, eps2, clipping_threshold, **size)
     return chain(step, *descent(learning_rate, weight_decay, where))
 
@@ -125,6 +127,7 @@ def came(
 def adam_mini(
     learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.999, eps: Epsilon = 1e-8,
     weight_decay: WeightDecay = 0.0, where: Where | None = None, *, blocks: Axes = (),
+    matrices: Matrices | None = None,
 ):  # fmt: skip
     """Adam with one second moment for each block of parameters.
 
@@ -132,14 +135,15 @@ def adam_mini(
         p ← p - α (m̂ / (√v̂ + ε) + λ p)
 
     `blocks` names the axes that tell blocks apart: () makes a leaf one block, (0,) each row its
-    own. The paper has a block for each head of queries and keys, each output of other matrices,
+    own; with `matrices` they are axes of each matrix [rows, columns], (1,) for a block of each
+    output. The paper has a block for each head of queries and keys, each output of other matrices,
     each token of embeddings: see `partition`.
 
     Memory: 4 bytes per parameter and 4 per block.
 
     Source: Y. Zhang et al., Adam-mini: Use Fewer Learning Rates To Gain More (2024), algorithm 1.
     """
-    precondition = scale_by_block_rms(b2, eps, blocks=blocks)
+    precondition = scale_by_block_rms(b2, eps, blocks=blocks, matrices=matrices)
     return chain(ema(b1), precondition, *descent(learning_rate, weight_decay, where))
 
 

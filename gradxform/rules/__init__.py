@@ -7,7 +7,6 @@ from gradxform.rules.differences import *
 from gradxform.rules.directions import *
 from gradxform.rules.distance import *
 from gradxform.rules.dual_averaging import *
-from gradxform.rules.factored import *
 from gradxform.rules.layerwise import *
 from gradxform.rules.noise import *
 from gradxform.rules.normalize import *

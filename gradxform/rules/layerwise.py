@@ -6,7 +6,7 @@ from functools import reduce
 
 import jax.numpy as jnp
 
-from gradxform.core import dtype_name, leafwise, transformation, zeros
+from gradxform.core import dtype_name, leafwise, only, transformation, zeros
 from gradxform.core.hyper import Decay, Epsilon, Fraction, NonNegative, Positive, WeightDecay
 from gradxform.core.slots import reduced_zeros
 from gradxform.numerics import abs_sq, divide_by_root, lerp, real_dtype, safe_divide, wide_dtype
@@ -203,3 +203,22 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: Epsilon = 1e-8):
     Source: R. Anil et al., Memory-Efficient Adaptive Optimization (2019), algorithm SM3-II.
     """
     return leafwise(_sm3, slots={"mu": _per_axis, "m": zeros()}, b1=b1, b2=b2, eps=eps)
+
+
+def _block_rms_decayed(u, at, *, min_scale, rate, weight_decay):
+    """r = √mean(p²)
+    u ← u max((1 - α λ) r, ε₂) + α λ p
+    """
+    shrunk = (1 - rate * weight_decay) * rms(at.p)
+    return u * jnp.maximum(shrunk, min_scale) + rate * weight_decay * at.p
+
+
+def relative_step_decayed(min_scale, learning_rate, weight_decay, where):
+    """Keras' form: decoupled decay first, then a step relative to the size of what is left."""
+    numbers = {"rate": learning_rate, "weight_decay": only(where, weight_decay)}
+    return leafwise(_block_rms_decayed, name="relative_step", min_scale=min_scale, **numbers)
+
+
+def relative_step(min_scale):
+    """u ← u max(rms(p), ε₂): a step relative to the parameter's own size."""
+    return leafwise(_param_block_rms, name="relative_step", min_scale=min_scale)

@@ -4,6 +4,7 @@ improving.
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 
 from gradxform.core import leafwise, transformation
@@ -134,3 +135,13 @@ def reduce_on_plateau(
     numbers |= {"min_scale": min_scale, "sign": 1.0 if mode == "min" else -1.0}
     numbers["spare"] = 1 if convention == "torch" else 0
     return leafwise(times_scalar, measure=_watch, memory=_MEMORY, **numbers)
+
+
+def _falling(u, at, *, learning_rate):
+    """u ← u min(α, 1 / √t)"""
+    return u * jnp.minimum(learning_rate, jax.lax.rsqrt(at.t.astype(jnp.real(u).dtype)))
+
+
+def falling_rate(learning_rate):
+    """u ← u min(α, 1/√t)."""
+    return leafwise(_falling, name="falling_rate", learning_rate=learning_rate)

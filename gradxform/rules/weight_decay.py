@@ -61,3 +61,14 @@ def add_decayed_weights(
     2, "independent" as their ηλ; L. Chen et al., Cautious Weight Decay (2025), algorithm 1.
     """
     return leafwise(_DECAYS[kind], weight_decay=only(mask, weight_decay))
+
+
+def _decay_by_rate(u, at, *, rate, weight_decay):
+    """u ← u + α λ p"""
+    return u + rate * weight_decay * at.p
+
+
+def decay_by_rate(learning_rate, weight_decay, where):
+    """u ← u + α λ p: decoupled decay, for a chain that has its learning rate elsewhere."""
+    numbers = {"rate": learning_rate, "weight_decay": only(where, weight_decay)}
+    return leafwise(_decay_by_rate, name="decay_by_rate", **numbers)

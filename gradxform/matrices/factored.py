@@ -3,7 +3,7 @@ block.
 
 A factored leaf keeps the means of its squared gradients over one of two axes each, and their outer
 product stands in for the whole. Which leaves are factored, and along which axes, is a matter of
-their shape alone.
+their shape alone, or of a declaration of matrices.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.core import leafwise, only, real_zeros, transformation, zeros
+from gradxform.core import leafwise, real_zeros, transformation, zeros
 from gradxform.core.hyper import Ceiling, Decay, Epsilon, NonNegative, Real
 from gradxform.core.slots import reduced_zeros
+from gradxform.matrices.declaration import Matrices
+from gradxform.matrices.lifted import on_matrices
 from gradxform.numerics import abs_sq, debias, divide_by_root, lerp, safe_divide
-from gradxform.rules.layerwise import _param_block_rms
 from gradxform.rules.measures import rms
 
 __all__ = ["scale_by_block_rms", "scale_by_came", "scale_by_factored_rms"]
@@ -150,7 +151,7 @@ class _FactoredRms:
 def scale_by_factored_rms(
     factored: bool = True, decay_rate: NonNegative = 0.8, step_offset: Real = 0.0,
     min_dim_size_to_factor: int = 128, epsilon: Epsilon = 1e-30,
-    decay_rate_fn: Callable[[Any, Any], Any] | None = None,
+    decay_rate_fn: Callable[[Any, Any], Any] | None = None, *, matrices: Matrices | None = None,
 ):  # fmt: skip
     """Divide by the root of a factored average of squared gradients: Adafactor's preconditioner.
 
@@ -161,7 +162,8 @@ def scale_by_factored_rms(
     γ = `decay_rate`, t₀ = `step_offset`, ε = `epsilon`. i and j are the two largest axes of a leaf,
     and other axes stay as they are; where the smaller of the two is shorter than
     `min_dim_size_to_factor`, v ← ρₜ v + (1 - ρₜ) (g² + ε), u ← u / √v. `decay_rate_fn(step,
-    decay_rate)` gives another ρₜ.
+    decay_rate)` gives another ρₜ. With `matrices`, i and j are the rows and columns that these
+    declare, each matrix of a batch is factored by itself, and what is no matrix is not.
 
     Shapes: [.., i, j] has `v_row` [.., i] and `v_col` [.., j]; other leaves have `v`.
     Memory: 4 (i + j) bytes for i j parameters; 4 bytes per parameter that is not factored.
@@ -169,10 +171,16 @@ def scale_by_factored_rms(
     Source: N. Shazeer, M. Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost
     (2018), algorithm 4.
     """
-    factoring = Factoring(bool(factored), int(min_dim_size_to_factor))
-    rule = _FactoredRms(factoring, decay_rate_fn or _power_decay)
     numbers = {"decay_rate": decay_rate, "step_offset": step_offset, "epsilon": epsilon}
-    return leafwise(rule, slots=_slots(factoring), name="scale_by_factored_rms", **numbers)
+
+    def make(factored, which="largest"):
+        factoring = Factoring(bool(factored), int(min_dim_size_to_factor), which)
+        rule = _FactoredRms(factoring, decay_rate_fn or _power_decay)
+        return leafwise(rule, slots=_slots(factoring), name="scale_by_factored_rms", **numbers)
+
+    if matrices is None:
+        return make(factored)
+    return on_matrices(make(factored, "last"), matrices, make(False))
 
 
 @dataclass(frozen=True)
@@ -202,61 +210,29 @@ class _FactoredRmsTorch:
         return divide_by_root(u, jnp.maximum(product, eps * eps), 0.0, 0.0), v_row, v_col, v
 
 
-def factored_rms_torch(decay_rate):
+def factored_rms_torch(decay_rate, matrices=None):
     """torch's form of `scale_by_factored_rms`: the last two axes, nothing added to g², the product
     bounded from below.
     """
-    factoring = Factoring(True, 1, "last")
-    rule, slots = _FactoredRmsTorch(factoring), _slots(factoring)
-    return leafwise(rule, slots=slots, name="factored_rms_torch", decay_rate=decay_rate)
+
+    def make(factored):
+        factoring = Factoring(factored, 1, "last")
+        how = {"slots": _slots(factoring), "name": "factored_rms_torch"}
+        return leafwise(_FactoredRmsTorch(factoring), **how, decay_rate=decay_rate)
+
+    return on_matrices(make(True), matrices, make(False))
 
 
-def factored_rms_keras(decay_rate, epsilon):
+def factored_rms_keras(decay_rate, epsilon, matrices=None):
     """Keras' form of `scale_by_factored_rms`: the last two axes, whatever their size."""
-    factoring = Factoring(True, 1, "last")
-    rule = _FactoredRms(factoring, _power_decay)
-    numbers = {"decay_rate": decay_rate, "step_offset": 0.0, "epsilon": epsilon}
-    return leafwise(rule, slots=_slots(factoring), name="factored_rms_keras", **numbers)
 
+    def make(factored):
+        factoring = Factoring(factored, 1, "last")
+        how = {"slots": _slots(factoring), "name": "factored_rms_keras", "step_offset": 0.0}
+        rule = _FactoredRms(factoring, _power_decay)
+        return leafwise(rule, **how, decay_rate=decay_rate, epsilon=epsilon)
 
-def _block_rms_decayed(u, at, *, min_scale, rate, weight_decay):
-    """r = √mean(p²)
-    u ← u max((1 - α λ) r, ε₂) + α λ p
-    """
-    shrunk = (1 - rate * weight_decay) * rms(at.p)
-    return u * jnp.maximum(shrunk, min_scale) + rate * weight_decay * at.p
-
-
-def relative_step_decayed(min_scale, learning_rate, weight_decay, where):
-    """Keras' form: decoupled decay first, then a step relative to the size of what is left."""
-    numbers = {"rate": learning_rate, "weight_decay": only(where, weight_decay)}
-    return leafwise(_block_rms_decayed, name="relative_step", min_scale=min_scale, **numbers)
-
-
-def relative_step(min_scale):
-    """u ← u max(rms(p), ε₂): a step relative to the parameter's own size."""
-    return leafwise(_param_block_rms, name="relative_step", min_scale=min_scale)
-
-
-def _falling(u, at, *, learning_rate):
-    """u ← u min(α, 1 / √t)"""
-    return u * jnp.minimum(learning_rate, jax.lax.rsqrt(at.t.astype(jnp.real(u).dtype)))
-
-
-def falling_rate(learning_rate):
-    """u ← u min(α, 1/√t)."""
-    return leafwise(_falling, name="falling_rate", learning_rate=learning_rate)
-
-
-def _decay_by_rate(u, at, *, rate, weight_decay):
-    """u ← u + α λ p"""
-    return u + rate * weight_decay * at.p
-
-
-def decay_by_rate(learning_rate, weight_decay, where):
-    """u ← u + α λ p: decoupled decay, for a chain that has its learning rate elsewhere."""
-    numbers = {"rate": learning_rate, "weight_decay": only(where, weight_decay)}
-    return leafwise(_decay_by_rate, name="decay_by_rate", **numbers)
+    return on_matrices(make(True), matrices, make(False))
 
 
 @dataclass(frozen=True)
@@ -295,6 +271,7 @@ class _Came:
 def scale_by_came(
     b1: Decay = 0.9, b2: Decay = 0.999, b3: Decay = 0.9999, eps1: Epsilon = 1e-30,
     eps2: Epsilon = 1e-16, clipping_threshold: Ceiling = 1.0, *, min_dim_size_to_factor: int = 1,
+    matrices: Matrices | None = None,
 ):  # fmt: skip
     """Adafactor with momentum, divided by how far the steps are from their average: the confidence
     of CAME.
@@ -303,7 +280,8 @@ def scale_by_came(
         u ← u / max(1, rms(u) / d),  m ← β₁ m + (1 - β₁) u
         u ← m / √S, S a factored average, β₃, of (u - m)² + ε₂
 
-    d = `clipping_threshold`. The last two axes are factored; leaves that are not step along m.
+    d = `clipping_threshold`. The last two axes are factored, or the rows and columns that
+    `matrices` declares, each matrix by itself; leaves that are not step along m.
 
     Memory: 4 bytes per parameter and 8 (i + j) for i j of them; 8 bytes per parameter that is not
     factored.
@@ -311,11 +289,16 @@ def scale_by_came(
     Source: Y. Luo et al., CAME: Confidence-guided Adaptive Memory Efficient Optimization (2023),
     algorithm 2.
     """
-    factoring = Factoring(True, int(min_dim_size_to_factor), "last")
-    slots = {"m": zeros(), **_slots(factoring), **_slots(factoring, "s_row", "s_col", None)}
     numbers = {"b1": b1, "b2": b2, "b3": b3, "eps1": eps1, "eps2": eps2}
     numbers["clipping_threshold"] = clipping_threshold
-    return leafwise(_Came(factoring), slots=slots, name="scale_by_came", direction=True, **numbers)
+
+    def make(factored):
+        factoring = Factoring(factored, int(min_dim_size_to_factor), "last")
+        slots = {"m": zeros(), **_slots(factoring), **_slots(factoring, "s_row", "s_col", None)}
+        how = {"slots": slots, "name": "scale_by_came", "direction": True}
+        return leafwise(_Came(factoring), **how, **numbers)
+
+    return on_matrices(make(True), matrices, make(False))
 
 
 Axes = tuple[int, ...] | Callable[[Any], tuple[int, ...]]
@@ -351,7 +334,10 @@ class _BlockRms(_Blocks):
 
 
 @transformation
-def scale_by_block_rms(decay: Decay = 0.999, eps: Epsilon = 1e-8, *, blocks: Axes = ()):
+def scale_by_block_rms(
+    decay: Decay = 0.999, eps: Epsilon = 1e-8, *, blocks: Axes = (),
+    matrices: Matrices | None = None,
+):  # fmt: skip
     """Divide each block by the root of an average of its mean squared gradient: Adam-mini's
     preconditioner.
 
@@ -363,10 +349,17 @@ def scale_by_block_rms(decay: Decay = 0.999, eps: Epsilon = 1e-8, *, blocks: Axe
         eps: ε.
         blocks: the axes that tell blocks apart: () makes a leaf one block, (0,) a block of each
             row; or a function of the leaf. `partition` gives leaves different ones.
+        matrices: which axes are rows and columns. Then `blocks` are axes of each matrix [rows,
+            columns]: (1,) makes a block of what leads to each output, () of each matrix, such as
+            each head; what is no matrix is one block.
 
     Memory: 4 bytes per block.
 
     Source: Y. Zhang et al., Adam-mini: Use Fewer Learning Rates To Gain More (2024), algorithm 1.
     """
-    slots = {"v": _BlockZeros(blocks)}
-    return leafwise(_BlockRms(blocks), slots=slots, name="scale_by_block_rms", decay=decay, eps=eps)
+
+    def make(blocks):
+        how = {"slots": {"v": _BlockZeros(blocks)}, "name": "scale_by_block_rms"}
+        return leafwise(_BlockRms(blocks), **how, decay=decay, eps=eps)
+
+    return on_matrices(make(blocks), matrices, make(()))
