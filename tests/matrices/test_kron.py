@@ -1,10 +1,13 @@
 """PSGD-Kron: steps with given random numbers against NumPy, and where it comes to rest without."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_matrices_kron as ref
+from replay import recorded
 
 import gradxform as gx
 from gradxform.matrices import kron, placement
@@ -46,7 +49,7 @@ def walk(tx, gradients, monkeypatch, normals):
             {"max_skew": 1, "precond_init_scale": 0.7},
             {"max_size": 3, "init_scale": 0.7},
         ),
-        (np.complex64, {}, {}),
+        pytest.param(np.complex64, {}, {}, marks=pytest.mark.slow),
     ],
 )
 def test_steps_are_those_of_numpy(monkeypatch, dtype, arguments, numpys):
@@ -84,12 +87,11 @@ def test_it_comes_to_rest_at_the_inverse_root_of_the_covariance():
 
 def test_the_scale_of_the_gradient_changes_nothing(monkeypatch):
     g, v = drawn(1), drawn(2)
-    tx = gx.scale_by_kron(matrices=gx.matrix())
-    expected, _ = walk(tx, g, monkeypatch, v)
-    for scale in (1e-30, 1e30):
-        got, state = walk(tx, g * np.float32(scale), monkeypatch, v)
-        np.testing.assert_allclose(got, expected, rtol=1e-4)
-        assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+    scaled = {"one": g, "tiny": g * np.float32(1e-30), "huge": g * np.float32(1e30)}
+    got, state = walk(gx.scale_by_kron(matrices=gx.matrix()), scaled, monkeypatch, v)
+    for name in ("tiny", "huge"):
+        np.testing.assert_allclose(got[name], got["one"], rtol=1e-4)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
 def test_a_gradient_of_zeros_or_nans_leaves_the_factors(monkeypatch):
@@ -137,16 +139,44 @@ def test_stacks_and_batches_give_what_single_matrices_do(monkeypatch):
         np.testing.assert_allclose(stacked[:, i], alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("convention", ["paper", "momentum"])
-def test_kron_sends_matrices_and_the_rest_apart(monkeypatch, convention):
+def test_kron_sends_matrices_and_the_rest_apart(monkeypatch):
     g, v = {"kernel": drawn(1), "bias": drawn(3, (STEPS, 5))}, drawn(2)
-    got, state = walk(gx.kron(0.1, convention=convention), g, monkeypatch, v)
+    got, state = walk(gx.kron(0.1), g, monkeypatch, v)
     m, t = np.zeros(SHAPE), np.arange(1, STEPS + 1)[:, None, None]
     averaged = np.stack([m := 0.9 * m + 0.1 * x for x in g["kernel"]]) / (1 - 0.9**t)
-    measured = g["kernel"] if convention == "paper" else averaged
-    whitened, _ = ref.kron(averaged, v, measured=measured)
+    whitened, _ = ref.kron(averaged, v, measured=g["kernel"])
     size = np.sqrt(np.mean(whitened**2, axis=(1, 2), keepdims=True))
     expected = -0.1 * whitened * np.minimum(1, 1.1 / size)
     np.testing.assert_allclose(got["kernel"], expected, rtol=2e-4, atol=1e-6)
     assert state["partition"]["rest"].slots["v"]["bias"].shape == (5,)
     assert state["partition"]["rest"].slots["v"]["kernel"] is None
+
+
+GOLDEN = recorded("matrices_kron")
+ARGUMENTS = {"lr": "learning_rate", "momentum": "b1"}
+
+
+@pytest.mark.parametrize("case", json.loads(str(GOLDEN["meta"])))
+def test_kron_follows_what_pytorch_optimizer_computed(monkeypatch, case):
+    given = json.loads(str(GOLDEN["meta"]))[case]
+    convention = "pytorch_optimizer"
+    if not given.pop("momentum_into_precondition_update", True):
+        given |= {"convention": "paper", "precond_init_scale": 1.0}
+    given = {"convention": convention} | {ARGUMENTS.get(k, k): x for k, x in given.items()}
+    tx = gx.kron(precond_probability=1.0, matrices=gx.matrix(), **given)
+    turned = {
+        k: GOLDEN[k].swapaxes(-2, -1).astype(np.float32) for k in ("start", "grads", "normals")
+    }
+    params, state = jnp.asarray(turned["start"]), tx.init(jnp.asarray(turned["start"]))
+
+    @jax.jit
+    def step(g, v, params, state):
+        monkeypatch.setattr(kron, "_normal", lambda key, x: v)
+        updates, state = tx.update(g, state, params)
+        return gx.apply_updates(params, updates), state
+
+    for g, v, expected in zip(
+        turned["grads"], turned["normals"], GOLDEN[f"path/{case}"], strict=True
+    ):
+        params, state = step(g, v, params, state)
+        np.testing.assert_allclose(params.T, expected, rtol=1e-4, atol=1e-5)
