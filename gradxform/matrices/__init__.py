@@ -15,7 +15,7 @@ kron           whitening by factors that are learned
 from gradxform.matrices.declaration import *
 from gradxform.matrices.factored import *
 from gradxform.matrices.galore import *
-from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.kron import *
+from gradxform.matrices.orthogonalize import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]
