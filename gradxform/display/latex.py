@@ -46,6 +46,7 @@ SYMBOLS: dict[str, str] = {
     "estim_lr": "d", "numerator": "r", "barf": "f\u0304", "lb": "l", "weight_sum": "W",
     "precond_lr": "μ", "precond_probability": "π", "q_left": "Q", "q_right": "R",
     "max_lr": "α_max", "start": "t₀", "mean": "μ", "variance": "v", "found_nan": "nan",
+    "consistent_rms": "c",
 }  # fmt: skip
 
 SPARE = "wzyxhk"  # letters for a slot whose own letter another rule has taken

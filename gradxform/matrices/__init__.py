@@ -8,6 +8,7 @@ orthogonalize  singular values of 1, or about
 roots          eigendecompositions and powers of symmetric matrices
 lifted         a rule on one array, run on matrices
 factored       second moments in less memory
+muon           Muon's parts: averages, orthogonalisation, how long a step is
 galore         gradients in a subspace
 kron           whitening by factors that are learned
 """
@@ -16,6 +17,7 @@ from gradxform.matrices.declaration import *
 from gradxform.matrices.factored import *
 from gradxform.matrices.galore import *
 from gradxform.matrices.kron import *
+from gradxform.matrices.muon import *
 from gradxform.matrices.orthogonalize import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

@@ -202,6 +202,7 @@ class _Matrices:
     """Which axes of which parameters are rows and columns."""
 
     static = True
+    synonyms = ("matrices", "weight_dimension_numbers", "muon_weight_dimension_numbers")
     text = (
         "which axes of which parameters are rows and columns: a `by_path` table from patterns to "
         "`matrix(...)`, None for what is no matrix, or the name of a preset; or one of these for "

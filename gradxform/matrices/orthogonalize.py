@@ -4,6 +4,7 @@ Newton-Schulz takes a few odd polynomials, one after another, of the singular va
 matrices alone; the tables of their coefficients stand here with their sources.
 """
 
+import warnings
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Annotated, Any, Literal, NamedTuple
@@ -25,17 +26,15 @@ Triple = tuple[float, float, float]
 
 
 class Table(NamedTuple):
-    """Coefficients a, b, c for each step, and how they are to be used.
+    """Coefficients a, b, c for each step.
 
     Attributes:
         steps: the triples.
         margin: by how much the norm is widened, so that no singular value exceeds 1.
-        shorter: of fewer steps the "first" or the "last" of them, or neither.
     """
 
     steps: tuple[Triple, ...]
     margin: float = 1.0
-    shorter: str = "last"
 
 
 _JORDAN = (3.4445, -4.7750, 2.0315)
@@ -55,10 +54,9 @@ TABLES = {
             (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
         ),
         margin=1.02,
-        shorter="first",
     ),
     # DeepSeek-AI (2026): eight of Jordan's steps, then two that converge to 1
-    "deepseek": Table((_JORDAN,) * 8 + ((2.0, -1.5, 0.5),) * 2, shorter="neither"),
+    "deepseek": Table((_JORDAN,) * 8 + ((2.0, -1.5, 0.5),) * 2),
     # K. Ahn et al., Dion (2025), as Optax has them
     "dion": Table(
         (
@@ -109,23 +107,14 @@ Coefficients = Annotated[Any, _Coefficients()]
 Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
 
 
-def table_of(owner: str, ns_coeffs, ns_steps: int | None) -> Table:
-    """The coefficients for each of so many steps."""
+def table_of(owner: str, ns_coeffs, ns_steps: int = 5) -> Table:
+    """The coefficients for each step."""
     named = TABLES[ns_coeffs] if isinstance(ns_coeffs, str) else ns_coeffs
+    if ns_steps < 1:
+        raise ValueError(f"{owner}: ns_steps must lie in [1, inf); got {ns_steps}")
     if isinstance(named[0], float):
-        steps = 5 if ns_steps is None else ns_steps
-        if steps < 1:
-            raise ValueError(f"{owner}: ns_steps must lie in [1, inf); got {steps}")
-        return Table((named,) * steps)
-    table = named if isinstance(named, Table) else Table(named)
-    many = len(table.steps)
-    steps = many if ns_steps is None else ns_steps
-    least = many if table.shorter == "neither" else 1
-    if not least <= steps <= many:
-        of = code(ns_coeffs) if isinstance(ns_coeffs, str) else "this table of ns_coeffs"
-        raise ValueError(f"{owner}: {of} has {many} steps: write ns_steps={many}; got {steps}")
-    cut = slice(steps) if table.shorter == "first" else slice(many - steps, many)
-    return table._replace(steps=table.steps[cut])
+        return Table((named,) * ns_steps)
+    return named if isinstance(named, Table) else Table(named)
 
 
 def _times(x, y, low=None, precision=None):
@@ -157,6 +146,7 @@ class NewtonSchulz:
     preconditioning: str = "frobenius"
     gram: bool | None = None
     dtype: str | None = None
+    dual: bool = False
 
     @property
     def equation(self) -> str:
@@ -166,6 +156,7 @@ class NewtonSchulz:
             "spectral": "X = u / (‖u‖₂ + ε)",
             "aol": "X = u / √(max(∑|u uᵀ|, ε))",
             "schatten": "X = u / √(max(‖u uᵀ‖, ε))",
+            "floored": "X = u / max(‖u‖, ε)",
         }[self.preconditioning]
         lines = [
             first if self.table.margin == 1 else first.replace("(", f"({self.table.margin:g} ")
@@ -173,10 +164,20 @@ class NewtonSchulz:
         for (a, b, c), same in groupby(self.table.steps):
             step = f"X ← {a:.5g} X - {-b:.5g} X Xᵀ X + {c:.5g} X Xᵀ X Xᵀ X".replace("- -", "+ ")
             lines.append(f"{step.replace('+ -', '- ')}      {len([*same])} times")
-        return "\n".join([*lines, "u ← X"]).replace("      1 times", "")
+        lines.append("u ← ⟨u, X⟩ X" if self.dual else "u ← X")
+        return "\n".join(lines).replace("      1 times", "")
 
     def __call__(self, u, at, *, eps):
-        return self.orthogonal(u, eps)
+        x = self.orthogonal(u, eps)
+        return jnp.sum(u.conj() * x) * x if self.dual else x
+
+    def look(self, owner: str, paths: list[str], seen: list) -> None:
+        """Warn of what has the shape of an embedding."""
+        for path, how in zip(paths, seen, strict=True):
+            if how and how.columns >= max(1024, 8 * how.rows):
+                what = f"{owner}: {path!r} has the shape of an embedding, {how.view}"
+                give = f"by_path({{{path!r}: None, '**': 'names'}})"
+                warnings.warn(f"{what}; if it is one: matrices={give}", stacklevel=2)
 
     def blocks(self, rows: int, columns: int) -> list[tuple[Triple, ...]]:
         """The steps that run on one Gram matrix before the next is formed: as told, or as many as
@@ -210,10 +211,11 @@ class NewtonSchulz:
     def _start(self, u, eps, low):
         """X₀, and X₀ X₀ᵀ where it is known by then."""
         x, scale, norm = frobenius(u)
-        if self.preconditioning in ("frobenius", "spectral"):
+        if self.preconditioning in ("frobenius", "spectral", "floored"):
             if self.preconditioning == "spectral":
                 norm = jnp.linalg.norm(x, 2)
-            size = self.table.margin * norm + eps / scale
+            norm, eps = self.table.margin * norm, eps / scale
+            size = jnp.maximum(norm, eps) if self.preconditioning == "floored" else norm + eps
             return x / jnp.where(size > 0, size, jnp.ones_like(size)), None
         gram = _times(x, x, low)
         if self.preconditioning == "aol":
@@ -312,7 +314,7 @@ class Polar:
 
 @transformation
 def orthogonalize(
-    ns_coeffs: Coefficients = "quintic", ns_steps: int | None = None, eps: Epsilon = 1e-8, *,
+    ns_coeffs: Coefficients = "quintic", ns_steps: int = 5, eps: Epsilon = 1e-8, *,
     preconditioning: Preconditioning = "frobenius",
     method: Literal["newton_schulz", "svd"] = "newton_schulz", gram: bool | None = None,
     compute_dtype: DType | None = None, matrices: Matrices | None = None,
@@ -323,13 +325,12 @@ def orthogonalize(
         X ← a X + b X Xᵀ X + c X Xᵀ X Xᵀ X      k steps
         u ← X
 
-    The tables, and where singular values in [0.01, 1] of ‖u‖ end: "quintic" (5 steps by default,
+    The tables, and where singular values in [0.01, 1] of ‖u‖ end: "quintic" (5 steps,
     about 0.7 to 1.2; "standard" is Optax's name), "polar_express" (5, its norm widened by 1.02),
     "deepseek" (8 of "quintic" and 2 that converge, to 1), "dion" (5).
 
     Args:
-        ns_steps: k: of a triple 5 by default; of a table as many as it has, or its last k, of
-            "polar_express" its first k.
+        ns_steps: k, of a triple; a table has its own number of steps.
         preconditioning: what u is divided by: "frobenius" or "spectral", its norms; "aol", the
             roots of the sums of |u uᵀ| along its rows; "schatten", the root of ‖u uᵀ‖.
         method: "svd" takes the decomposition itself, for reference.
@@ -344,7 +345,7 @@ def orthogonalize(
     Memory: none.
 
     Raises:
-        ValueError: a parameter that is no matrix; more steps than a table has.
+        ValueError: a parameter that is no matrix; an unknown table; ns_steps below 1.
         TypeError: coefficients that are no triples.
 
     Source: K. Jordan et al., Muon (2024); N. Amsel et al., The Polar Express (2025), algorithm 1;

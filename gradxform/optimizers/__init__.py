@@ -5,6 +5,7 @@ from gradxform.optimizers.descent import *
 from gradxform.optimizers.layerwise import *
 from gradxform.optimizers.matrix import *
 from gradxform.optimizers.memory import *
+from gradxform.optimizers.orthogonal import *
 from gradxform.optimizers.products import *
 from gradxform.optimizers.relatives import *
 from gradxform.optimizers.signs import *

@@ -16,6 +16,7 @@ from gradxform.matrices.matrixwise import Matrixwise
 GIVEN = "u g p t f i j 𝒩"  # what every rule may name: f is the loss, i and j are axes
 FUNCTIONS = {
     "max", "min", "sign", "mean", "size", "atan2", "tanh", "any", "isnan", "decay_rate_fn", "value",
+    "inputs", "outputs",
 }  # fmt: skip
 RANDOM = {"key"}  # what only draws has no letter
 

@@ -335,8 +335,10 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     **dict.fromkeys(("adafactor", "came", "mars", "reduce_variance", "scale_by_came"), _LENGTH),
     "reduce_variance_exact": _LENGTH | _WHOLE_TREE_LOSS,
     **dict.fromkeys(("galore", "scale_by_galore"), _PROJECTING),
-    **dict.fromkeys(("orthogonalize",), _PRODUCTS),
     **dict.fromkeys(("kron", "scale_by_kron"), _LEARNING),
+    **dict.fromkeys(
+        ("orthogonalize", "scale_by_adamuon", "scale_by_muon", "scale_by_normuon"), _PRODUCTS
+    ),
     **dict.fromkeys(
         (
             "mechanize",
@@ -408,7 +410,8 @@ def _made(constructor, given: dict[str, Any]):
     decays = "weight_decay" in inspect.signature(constructor).parameters
     known = ARGUMENTS.get(constructor.__name__, {})
     tx = representative(constructor, **({"weight_decay": 0.1} if decays else {}) | known | given)
-    return _of_matrices(tx) if "matrices" in inspect.signature(constructor).parameters else tx
+    known = {*inspect.signature(constructor).parameters, *constructor.synonyms}
+    return _of_matrices(tx) if "matrices" in known else tx
 
 
 def _of_matrices(tx):

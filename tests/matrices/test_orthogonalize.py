@@ -28,7 +28,7 @@ def by_hand(x, table, eps=1e-8):
 @pytest.mark.parametrize("name", TABLES)
 def test_each_table_gives_the_polynomials_of_the_singular_values(name, gram):
     """To 1e-4 of the largest, whether on X or on X Xᵀ, at a condition of 10⁴."""
-    table = table_of("test", name, None)
+    table = table_of("test", name)
     x = conditioned(12, 40)
     expected, sizes = by_hand(x, table)
     got = NewtonSchulz(table, gram=gram).orthogonal(jnp.asarray(x, jnp.float32), 1e-8)
@@ -47,7 +47,7 @@ def test_each_table_gives_the_polynomials_of_the_singular_values(name, gram):
     ],
 )
 def test_singular_values_come_out_near_one(name, low, high):
-    _, sizes = by_hand(conditioned(12, 40, 0.02), table_of("test", name, None))
+    _, sizes = by_hand(conditioned(12, 40, 0.02), table_of("test", name))
     assert low < sizes.min(), sizes
     assert sizes.max() < high, sizes
 

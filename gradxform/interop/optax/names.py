@@ -8,6 +8,7 @@ for what differs stand in `HOW`. What is not ours is Optax's own, resolved when 
 
 import collections.abc
 import difflib
+import functools
 import inspect
 import types
 import typing
@@ -188,7 +189,7 @@ def rows(package) -> Iterator[Row]:
             if (full, theirs) in seen or (short == "microbatching" and hasattr(optax, name)):
                 continue
             seen.append((full, theirs))
-            ours = _ours(package, full)
+            ours = _ours(package, f"contrib.{full}" if short == "contrib" else full)
             yield Row(path, full, *_entry(full, theirs, ours), theirs, ours)
 
 
@@ -326,6 +327,21 @@ def loss(name: str):
         near = nearest(name, public(losses))
         raise AttributeError(f"gradxform.losses has no {name!r}{near}", name=name)
     return getattr(losses, name)
+
+
+def as_optax(constructor: Callable) -> Callable:
+    """A constructor in its convention "optax", with the signature that this has."""
+    changed = constructor.conventions["optax"]
+    signature = inspect.signature(constructor)
+    kept = [p for p in signature.parameters.values() if p.name != "convention"]
+    kept = [p.replace(default=changed.get(p.name, p.default)) for p in kept]
+
+    @functools.wraps(constructor)
+    def construct(*args, **kwargs):
+        return constructor(*args, **kwargs, convention="optax")
+
+    construct.__dict__["__signature__"] = signature.replace(parameters=kept)
+    return construct
 
 
 def namespace(package, module: str) -> tuple[Callable, Callable[[], list[str]]]:
