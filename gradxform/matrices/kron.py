@@ -111,7 +111,7 @@ class _Factor(MatrixSlot):
 
     def make(self, p, seen):
         """Zeros, for none yet."""
-        (side,) = self.axes or ()
+        side = (self.axes or ("rows",))[0]
         other = seen.rows + seen.columns - (size := getattr(seen, side))
         full = size <= self.longest and (self.skew is None or size <= self.skew * other)
         return MatrixSlot((side, side) if full else (side,)).make(p, seen)

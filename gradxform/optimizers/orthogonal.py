@@ -105,9 +105,9 @@ def muon(
     matrices = muon_weight_dimension_numbers
     if matrices is None and convention == "optax":
         matrices = two_dimensional
-    if torch and preconditioning == "frobenius":
-        preconditioning = "floored"
-    how = {"preconditioning": preconditioning, "dtype": compute_dtype, "dual": adaptive}
+    floored = torch and preconditioning == "frobenius"
+    divisor = "floored" if floored else preconditioning
+    how = {"preconditioning": divisor, "dtype": compute_dtype, "dual": adaptive}
     parts = (
         ema(beta, not torch, mu_dtype, nesterov=nesterov),
         newton_schulz("muon", ns_coeffs, ns_steps, eps, matrices, **how),

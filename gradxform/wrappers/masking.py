@@ -130,7 +130,7 @@ class _Transforms:
         return {label: as_inner.convert(owner, f"{name}[{label!r}]", tx) for label, tx in x.items()}
 
 
-Transforms = Annotated[Mapping[Hashable, Any], _Transforms()]
+Transforms = Annotated[Mapping[Any, Any], _Transforms()]
 
 
 @transformation

@@ -16,7 +16,10 @@ def instances_of():
     found = {}
     for entry in TRANSFORMATIONS.values():
         tx = entry.make()
-        for part in (tx, *(tx.items.values() if isinstance(tx, Chain) else ())):
+        parts = tx.items if isinstance(tx, Chain) else {}
+        if isinstance(tx, Named):  # what takes matrices alone runs in a partition
+            parts = tx.arguments.get("transforms", {})
+        for part in (tx, *parts.values()):
             if isinstance(part, Named):
                 seen = found.setdefault(part._function, set())
                 seen.add(part.arguments.get("convention"))
