@@ -37,9 +37,10 @@ def legend(where, theme: Theme, **how) -> None:
     where.legend(frameon=False, labelcolor=theme.ink, **how)
 
 
-def head(axis, title: str, theme: Theme) -> None:
-    """The title of a panel."""
-    axis.set_title(title, fontsize=9.5, color=theme.ink, loc="left", pad=4, y=1.0)
+def head(axis, title: str, theme: Theme, side: str = "left", **how) -> None:
+    """The title of a panel, or what stands above it at the right."""
+    how = {"fontsize": 9.5, "color": theme.ink, "pad": 4, "y": 1.0} | how
+    axis.set_title(title, loc=side, **how)
 
 
 def suits_logarithm(result: SweepResult, values: np.ndarray) -> bool:

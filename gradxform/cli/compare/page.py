@@ -1,6 +1,5 @@
 """The report of `gradxform compare` as one page that opens offline."""
 
-import math
 from html import escape
 from pathlib import Path
 
@@ -25,7 +24,13 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
         f"<h1>{escape(title)}</h1>",
         _warnings(context),
         html.answer(wording.answers(context)),
-        _winner(context),
+        _code(context),
+        html.figure(
+            pictures["summary"],
+            "A row for each method: the learning rates that work, and the test "
+            f"{wording.NAMES[goal.metric]} with an interval.",
+            wording.summary_caption(context),
+        ),
         "<h2>Table</h2>",
         html.table(
             wording.headings(goal), [wording.cells(goal, context.rows, row) for row in context.rows]
@@ -34,20 +39,20 @@ def page(context: Context, pictures: dict[str, dict[tuple[str, str], bytes]]) ->
         "<h2>How much the learning rate matters</h2>",
         html.figure(
             pictures["sensitivity"],
-            f"Validation {wording.NAMES[goal.metric]} against learning rate, one panel for each "
-            "method.",
-            "Each panel is one method; the grey lines behind are the others. Line: mean over the "
-            "seeds; dots: each seed. Diamond: the chosen learning rate. Shaded: the rates that "
-            "work. Cross: a seed diverged at this rate. Look for "
-            f"{'high' if goal.accuracy else 'low'} and wide.",
+            "Validation error against learning rate, one panel for each method.",
+            "Each panel is one method, with its rank and its result at the chosen rate; the grey "
+            "lines behind are the others. Line: mean over the seeds; dots: each seed. Diamond: the "
+            "chosen learning rate. Shaded: the rates that work. Cross: a seed diverged at this "
+            "rate. Look for low and wide.",
         ),
         "<h2>How fast it learns</h2>",
         html.figure(
             pictures["curves"],
             "Training and validation loss against epoch, one panel for each method.",
-            "Each method at its chosen learning rate. Solid with circles: validation loss. Dashed "
+            "Each method at its chosen learning rate, with its rank and its last validation loss. "
+            "Solid with circles: validation loss. Dashed "
             "with squares: training loss, the mean over the batches of an epoch while the "
-            "parameters moved (so it lags, and includes dropout); it may leave the picture. Bands: "
+            "parameters moved (so it lags, and includes dropout). Bands: "
             "from the lowest to the highest seed. Training that falls on while validation rises is "
             "overfitting." + (" A line ends where its first seed stopped." if patience else ""),
         ),
@@ -76,9 +81,9 @@ def _warnings(context: Context) -> str:
     return "".join(f'<p class="warning">{escape(line)}</p>' for line in lines)
 
 
-def _winner(context: Context) -> str:
-    alive = math.isfinite(context.rows[0].validation)
-    return f"<pre>{escape(wording.winner_code(context))}</pre>" if alive else ""
+def _code(context: Context) -> str:
+    code = wording.safe_code(context)
+    return f'<p class="faint">The safe choice:</p><pre>{escape(code)}</pre>' if code else ""
 
 
 def _method(context: Context, name: str) -> str:

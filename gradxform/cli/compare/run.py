@@ -137,6 +137,7 @@ def result_of(experiment: Experiment, method, found: SweepResult) -> Result:
         best=best,
         seconds=sum(found.spent),
         compile_seconds=found.spent[1],
+        updates=experiment.updates // experiment.settings.epochs,
     )
 
 
@@ -182,7 +183,7 @@ def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) 
                 progress.failed(failed[name])
                 continue
             results[name] = result
-            updates = result.epochs.sum() * experiment.updates / experiment.settings.epochs
+            updates = result.epochs.sum() * result.updates
             progress.ended(result, updates / max(result.seconds - result.compile_seconds, 1e-9))
     except KeyboardInterrupt:
         interrupted = True

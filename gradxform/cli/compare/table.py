@@ -11,9 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from gradxform.cli.files import to_csv
+from gradxform.sweep.verdict import judge
 
-# A rate works within 2 points of accuracy, or 5 % of loss, of the best.
+# A rate works within 2 points of accuracy, or 5 % of loss, of the best; beyond 10 points, or half
+# of the loss more, there is a cliff.
 ACCURACY_TOLERANCE, LOSS_TOLERANCE = 0.02, 1.05
+ACCURACY_CLIFF, LOSS_CLIFF = 0.1, 1.5
 TARGET_SHARE, TARGET_LOSS = (
     0.97,
     1.10,
@@ -37,6 +40,7 @@ class Result(NamedTuple):
     )  # [L, S] index of the epoch whose parameters were kept: last, or best (--patience)
     seconds: float
     compile_seconds: float
+    updates: int  # in an epoch
 
     def final(self, name: str) -> np.ndarray:
         """A metric of each member [L, S] with the parameters that were kept."""
@@ -70,6 +74,12 @@ class Goal(NamedTuple):
         with np.errstate(invalid="ignore"):
             return meets(values, self.target)
 
+    def least(self, best: float, points: float, factor: float) -> float:
+        """The goodness that is so many points of accuracy, or so many times the loss, from the
+        best.
+        """
+        return best - points if self.accuracy else factor * best
+
 
 def epochs_to_target(goal: Goal, result: Result, chosen: int) -> np.ndarray:
     """The first epoch (from 1) at which each seed meets the target [S]; nan where it never does."""
@@ -96,10 +106,28 @@ class Row(NamedTuple):
     works_to: float
     diverged: int  # members, over all rates and seeds
     members: int
-    tied: bool  # not told apart from the first row by the test data
+    cliff: float  # the rate next to the chosen one where results fall off; nan if none does
+    difference: float  # of the test result to the first row's
+    margin: float  # half its interval; nan where one seed, or none that is finite, says nothing
+    microseconds: float  # per update of one member, compilation apart
     seconds: float
     compile_seconds: float
     chosen: int  # index of the learning rate
+
+    @property
+    def alive(self) -> bool:
+        """Whether some rate did not diverge."""
+        return math.isfinite(self.validation)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the data cannot tell it from the first row."""
+        return self.alive and not abs(self.difference) > self.margin
+
+    @property
+    def middle(self) -> float:
+        """The middle of the rates that work, in the logarithm."""
+        return math.sqrt(self.works_from * self.works_to)
 
 
 def goal_for(
@@ -133,15 +161,36 @@ def working_range(goal: Goal, result: Result, chosen: int) -> tuple[int, int]:
     tolerance.
     """
     goodness = goal.goodness(result).mean(axis=1)
-    best = goodness[chosen]
-    least = best - ACCURACY_TOLERANCE if goal.accuracy else LOSS_TOLERANCE * best
-    works = goodness >= least
+    works = goodness >= goal.least(goodness[chosen], ACCURACY_TOLERANCE, LOSS_TOLERANCE)
     low = high = chosen
     while low > 0 and works[low - 1]:
         low -= 1
     while high + 1 < len(works) and works[high + 1]:
         high += 1
     return low, high
+
+
+def cliff(goal: Goal, result: Result, chosen: int) -> float:
+    """The rate tried next to the chosen one, larger before smaller, at which a seed diverged or the
+    result falls off; nan if there is none.
+    """
+    goodness = goal.goodness(result).mean(axis=1)
+    least = goal.least(goodness[chosen], ACCURACY_CLIFF, LOSS_CLIFF)
+    for beside in (chosen + 1, chosen - 1):
+        if 0 <= beside < len(goodness) and goodness[beside] < least:
+            return float(result.rates[beside])
+    return math.nan
+
+
+def safe_choice(goal: Goal, rows: list[Row]) -> Row | None:
+    """Of the methods that cannot be told from the first, and whose validation result is within what
+    counts as working, the one with the widest range of rates that work; None if all diverged.
+    """
+    sign = 1 if goal.accuracy else -1
+    least = goal.least(sign * rows[0].validation, ACCURACY_TOLERANCE, LOSS_TOLERANCE)
+    good = [row for row in rows if row.alike and sign * row.validation >= least]
+    spans = [round(math.log(row.works_to / row.works_from), 6) for row in good]
+    return good[spans.index(max(spans))] if good else None  # the first of equals: by validation
 
 
 def summarise(goal: Goal, results: list[Result]) -> list[Row]:
@@ -155,8 +204,13 @@ def summarise(goal: Goal, results: list[Result]) -> list[Row]:
         return sign * row.validation if math.isfinite(row.validation) else math.inf, row.test_loss
 
     rows = sorted((_row(goal, result) for result in results), key=place)
-    best = by_name[rows[0].method]
-    return [row._replace(tied=_tied(best, rows[0], by_name[row.method], row)) for row in rows]
+    finals = [by_name[row.method].rows[row.chosen] for row in rows]  # each [S, N]
+    found = judge([x if row.alive else np.nan * x for row, x in zip(rows, finals, strict=True)])
+    apart = found.difference(0) * -sign, found.margin(0)
+    return [
+        row._replace(difference=float(difference), margin=float(margin))
+        for row, difference, margin in zip(rows, *apart, strict=True)
+    ]
 
 
 def _row(goal: Goal, result: Result) -> Row:
@@ -177,28 +231,15 @@ def _row(goal: Goal, result: Result) -> Row:
     soonest = float(epochs[got].mean()) if got.any() else math.nan
     works = (math.nan, math.nan) if dead else (low, high)
     lost, members = int(result.diverged.sum()), result.diverged.size
-    spent = result.seconds, result.compile_seconds
+    updates = result.epochs.sum() * result.updates
+    each = 1e6 * (result.seconds - result.compile_seconds) / max(1, updates)
+    spent = each, result.seconds, result.compile_seconds
+    near = math.nan if dead else cliff(goal, result, at)
     reached = soonest, int(got.sum()), len(got)
     rate = float(result.rates[at])
     return Row(
-        result.method, rate, edge, *means, *reached, *works, lost, members, False, *spent, at
+        result.method, rate, edge, *means, *reached, *works, lost, members, near, math.nan, math.nan, *spent, at
     )
-
-
-def _tied(first: Result, first_row: Row, other: Result, row: Row) -> bool:
-    """Whether the mean difference on the test data is within two standard errors, over rows and
-    over seeds.
-
-    Seeds are shared (the same initial parameters and order of batches), so differences are taken in
-    pairs.
-    """
-    if not (math.isfinite(row.test) and math.isfinite(first_row.test)):
-        return False
-    difference = first.rows[first_row.chosen].astype(np.float64) - other.rows[row.chosen]  # [S, N]
-    by_row, by_seed = difference.mean(axis=0), difference.mean(axis=1)
-    pairs = max(1, len(by_seed) - 1)
-    error = math.hypot(by_row.std() / math.sqrt(len(by_row)), by_seed.std() / math.sqrt(pairs))
-    return abs(float(difference.mean())) <= 2 * error
 
 
 def table_csv(goal: Goal, rows: list[Row]) -> bytes:
@@ -207,14 +248,14 @@ def table_csv(goal: Goal, rows: list[Row]) -> bytes:
         f"{k}{end}": f"{k}_{goal.metric}{end}"
         for k in ("validation", "test")
         for end in ("", "_spread")
-    }
+    } | {"difference": "test_difference", "margin": "test_difference_margin",
+         "cliff": "cliff_at", "microseconds": "microseconds_per_step"}  # fmt: skip
     lines = [{"rank": i, **row._asdict()} for i, row in enumerate(rows, 1)]
     lines = [{named.get(k, k): x for k, x in line.items() if k != "chosen"} for line in lines]
     order = ["rank", "method", "learning_rate", named["test"], named["test_spread"]]
-    order += [k for k in lines[0] if k not in [*order, *named.values()]] + [
-        named["validation"],
-        named["validation_spread"],
-    ]
+    order += [named["difference"], named["margin"]]
+    last = [named["validation"], named["validation_spread"]]
+    order += [k for k in lines[0] if k not in [*order, *last]] + last
     return to_csv([{name: line[name] for name in order} for line in lines])
 
 

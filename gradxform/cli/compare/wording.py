@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 from gradxform.cli.compare.run import Outcome
 from gradxform.cli.compare.table import (
+    ACCURACY_CLIFF,
     ACCURACY_TOLERANCE,
+    LOSS_CLIFF,
     LOSS_TOLERANCE,
     TARGET_LOSS,
     TARGET_SHARE,
     Goal,
     Row,
+    safe_choice,
 )
 from gradxform.cli.experiment import Experiment
 from gradxform.cli.files import code_of
@@ -39,13 +42,14 @@ def headings(goal: Goal) -> list[str]:
     """The columns of the table."""
     result = "accuracy,\u00a0%" if goal.accuracy else "squared error"
     results = f"test {result}", "vs first", f"validation {result}", *["test loss"] * goal.accuracy
-    return ["method", "learning rate", *results, "epochs to target", "rates that work", "diverged"]
+    costs = "epochs to target", "µs per step"
+    return ["method", "learning rate", *results, *costs, "rates that work", "diverged"]
 
 
 def cells(goal: Goal, rows: list[Row], row: Row) -> list[str]:
     """One row of the table."""
     lost = "" if not row.diverged else f"{row.diverged} of {row.members}"
-    if not math.isfinite(row.validation):
+    if not row.alive:
         return [row.method, "none", *["–"] * (len(headings(goal)) - 3), lost]
     loss = [_spread(row.test_loss, row.test_loss_spread, 1.0, 3)] * goal.accuracy
     scale, digits = (100.0, 1) if goal.accuracy else (1.0, 3)
@@ -53,53 +57,80 @@ def cells(goal: Goal, rows: list[Row], row: Row) -> list[str]:
         row.method,
         f"{row.learning_rate:.3g}{EDGE[row.edge]}",
         _spread(row.test, row.test_spread, scale, digits),
-        _against(goal, rows[0], row, scale, digits),
+        _against(rows[0], row, scale, digits),
         _fixed(scale * row.validation, digits),
         *loss,
         _epochs(row),
+        f"{row.microseconds:.3g}",
         _range(row),
         lost,
     ]
 
 
 def answers(context: Context) -> list[str]:
-    """The answer in up to four sentences: the first method, its equals, the fastest, the most
-    forgiving.
+    """The answer in up to five sentences: who cannot be told apart, a safe choice, the best of
+    validation, the fastest, the most forgiving.
     """
     goal, rows, experiment = context.goal, context.rows, context.experiment
-    first = rows[0]
-    if not math.isfinite(first.validation):
+    first, seeds = rows[0], experiment.settings.seeds
+    if not first.alive:
         return [
             "Every method diverged at every learning rate. Try smaller ones with --learning-rates."
         ]
     scale, digits, unit = (100.0, 1, " %") if goal.accuracy else (1.0, 3, "")
-    seeds = experiment.settings.seeds
     over = "one seed" if seeds == 1 else f"the mean over {seeds} seeds"
-    where = f"{experiment.data.name} with {experiment.model.name}"
-    value = f"test {NAMES[goal.metric]} {scale * first.test:.{digits}f}{unit}, {over}"
+    value = f"test {NAMES[goal.metric]} {_fixed(scale * first.test, digits)}{unit}, {over}"
     rate = f"learning rate {first.learning_rate:.3g}"
-    if len(rows) == 1:
-        return [f"{first.method} does best at {rate} on {where}: {value}."]
-    best = f"has the best validation result of {len(rows)} methods"
-    found = [f"{first.method} at {rate} {best} on {where}: {value}."]
-    tied = [row.method for row in rows[1:] if row.tied]
-    equals = _list(tied) if len(tied) <= 4 else f"{len(tied)} of the other {len(rows) - 1} methods"
-    cannot = f"The test data cannot tell {equals} apart from it."
-    found.append(cannot if tied else "The test data tell every other method apart from it.")
-    alive = [row for row in rows if math.isfinite(row.validation)]
+    found = [_group(context)] if len(rows) > 1 else []
+    safe, beside = safe_choice(goal, rows), _beside(first)
+    assert safe is not None  # the first one at least
+    tried = len(experiment.settings.rates(context.methods[safe.method]))
+    works = "the only rate tried"
+    if tried > 1:
+        works = f"the only one of {tried} rates tried that works"
+    if safe.works_to > safe.works_from:
+        span = f"{safe.works_from:.2g} to {safe.works_to:.2g}"
+        works = f"the middle of those that work, {span}"
+    found.append(f"A safe choice: {safe.method} at learning rate {safe.middle:.3g}, {works}.")
+    what = "Best on validation data" if len(rows) > 1 else "Best"
+    found.append(f"{what}: {first.method} at {rate}, {value}{f'; {beside}' if beside else ''}.")
+    alive = [row for row in rows if row.alive]
     arrived = [row for row in alive if row.seeds_at_target == row.seeds]
-    if arrived:
+    if arrived and len(rows) > 1:
         soonest = min(row.epochs_to_target for row in arrived)
         names = [row.method for row in arrived if row.epochs_to_target == soonest]
         epochs = f"{soonest:.3g} epoch{'' if soonest == 1 else 's'}"
         found.append(f"Soonest at the target: {_list(names)}, after {epochs}.")
     spans = {row.method: round(row.works_to / row.works_from, 2) for row in alive}
-    if any(row.works_to > row.works_from for row in alive):
+    if max(spans.values()) > 1 and len(rows) > 1:
         widest = max(spans.values())
         names = _list([name for name, span in spans.items() if span == widest])
         rates = f"with learning rates that work over a factor of {widest:.3g}"
         found.append(f"Most forgiving: {names}, {rates}.")
     return found
+
+
+def _group(context: Context) -> str:
+    """Which methods cannot be told from the first."""
+    rows, experiment = context.rows, context.experiment
+    where, many = f"on {experiment.data.name} with {experiment.model.name}", len(rows)
+    if experiment.settings.seeds == 1:
+        seed = "One seed of each cannot tell methods apart"
+        return f"{seed}, so nothing is claimed of these {many} {where}: use --seeds 5."
+    names = [row.method for row in rows if row.alike]
+    if len(names) == many:
+        return f"The {many} methods cannot be told apart {where}."
+    if len(names) > 1:
+        return f"{len(names)} of {many} methods cannot be told apart {where}: {_list(names)}."
+    return f"{names[0]} is told apart from all others, {many - 1} of {many} methods, {where}."
+
+
+def _beside(row: Row) -> str:
+    """That a row's learning rate stands next to a cliff."""
+    if math.isnan(row.cliff):
+        return ""
+    way = "larger" if row.cliff > row.learning_rate else "smaller"
+    return f"next to a cliff at the next {way} rate, {row.cliff:.3g}"
 
 
 def notes(context: Context) -> list[str]:
@@ -109,11 +140,16 @@ def notes(context: Context) -> list[str]:
     found = []
     if seeds > 1:
         text = f"±: standard deviation over {seeds} seeds"
-        point = f"; one row of test data is {100 / test:.2g} points of accuracy."
+        if len(rows) > 1:
+            text += "; under “vs first”, half of the interval that holds the true difference"
+        point = f". One row of test data is {100 / test:.2g} points of accuracy."
         unit = "Squared errors are in units of the target's variance"
         error = f". {unit}: 1 is what predicting the mean costs."
         found.append(text + (point if goal.accuracy else error))
     found.append(target_text(context))
+    cliffs = [f"{row.method} at {row.cliff:.3g}" for row in rows if math.isfinite(row.cliff)]
+    if cliffs:
+        found.append(f"Next to the chosen rate there is a cliff for {_list(cliffs)}.")
     for end, mark, way in (("high", "▲", "larger"), ("low", "▼", "smaller")):
         names = [row.method for row in rows if row.edge == end]
         if names:
@@ -144,6 +180,7 @@ def definitions(context: Context) -> list[tuple[str, str]]:
     train, validation, test = (len(part["y"]) for part in split[:3])
     points = f"{100 * ACCURACY_TOLERANCE:g} points of accuracy"
     close = points if accuracy else f"{100 * (LOSS_TOLERANCE - 1):.0f} % of the error"
+    far = f"{100 * ACCURACY_CLIFF:g} points" if accuracy else f"{100 * (LOSS_CLIFF - 1):.0f} %"
     kept = "the best epoch (early stopping)" if experiment.settings.patience else "the last epoch"
     shown = "the share of rows classified rightly"
     if not accuracy:
@@ -166,17 +203,36 @@ def definitions(context: Context) -> list[tuple[str, str]]:
         "test data.",
         f"test {name}": f"On the test rows, {shown}; mean ± standard deviation over the seeds.",
         **({"test loss": loss} if accuracy else {}),
-        "vs first": "The difference in the test result from the first row. “tied”: the difference "
-        "is less than two standard errors, over the rows of test data and over the seeds, taken in "
-        "pairs.",
+        "vs first": "The difference of the test result to the first row's, and half the width of "
+        "its interval. In 95 of 100 such experiments the intervals of all pairs of methods hold "
+        "the true differences, all at once, so it does not matter which method came first. They "
+        "take in that other rows of test data and other seeds would have given other results, both "
+        "shared by all methods. Methods whose interval holds 0 cannot be told from the first."
+        + (" Of one seed no interval can be had." if experiment.settings.seeds == 1 else ""),
         "epochs to target": f"{target_text(context)} The number is the first epoch that meets it, "
         "averaged over the seeds that do; “(2 of 3)” says how many seeds do if not all.",
+        "µs per step": "Microseconds of one update of one member, members side by side as they "
+        "were trained, evaluation included, compiling not: on this machine, as busy as it was.",
         "rates that work": "The run of learning rates around the chosen one whose validation "
         f"{name} is within {close} of its, and how many times the largest is the smallest. A wide "
-        "range is a forgiving method.",
+        "range is a forgiving method, and its middle, in the logarithm, a safe choice. There is a "
+        f"cliff where the rate next to the chosen one loses more than {far}, or diverges.",
         "diverged": "Members, of all learning rates and seeds, whose loss stopped being a number.",
     }
     return list(found.items())
+
+
+def summary_caption(context: Context) -> str:
+    """What the summary picture shows."""
+    left = "Left: the learning rates that work, and the chosen one as a diamond. Right: the test "
+    right = f"{left}{NAMES[context.goal.metric]} at the chosen rate"
+    if context.experiment.settings.seeds == 1 or len(context.rows) == 1:
+        return f"{right}."
+    return (
+        f"{right}, with the interval of its difference to the first row, whose result is the line. "
+        "All intervals hold at once in 95 of 100 experiments; those that cross the line, with "
+        "circles, cannot be told from the first; squares can."
+    )
 
 
 def facts(context: Context) -> list[tuple[str, str]]:
@@ -210,21 +266,28 @@ def facts(context: Context) -> list[tuple[str, str]]:
     ]
 
 
-def winner_code(context: Context) -> str:
-    """The code that builds the first optimizer of the table, imports included."""
-    first = context.rows[0]
-    rate = float(f"{first.learning_rate:.4g}")
+def safe_code(context: Context) -> str:
+    """The code that builds the safe choice, imports included; empty if every method diverged."""
+    safe = safe_choice(context.goal, context.rows)
+    if safe is None:
+        return ""
     settings, updates = context.experiment.settings, context.experiment.updates
-    return code_of(settings.transformation(context.methods[first.method], rate, updates))
+    rate = float(f"{safe.middle:.3g}")
+    return code_of(settings.transformation(context.methods[safe.method], rate, updates))
 
 
-def _against(goal: Goal, first: Row, row: Row, scale: float, digits: int) -> str:
+def _against(first: Row, row: Row, scale: float, digits: int) -> str:
     if row.method == first.method:
         return "first"
-    better = (row.test - first.test) * (1 if goal.accuracy else -1)
-    if row.tied:
-        return "tied"
-    return f"{scale * abs(better):.{digits}f} {'better' if better > 0 else 'worse'}"
+    text = f"{_signed(scale * row.difference, digits)}"
+    if math.isnan(row.margin):
+        return f"{text} ± ?"
+    return f"{text} ± {_fixed(scale * row.margin, digits)}"
+
+
+def _signed(value: float, digits: int) -> str:
+    text = _fixed(abs(value), digits)
+    return f"{'−' if value < 0 else '+'}{text}" if float(text) else text
 
 
 def _fixed(value: float, digits: int) -> str:

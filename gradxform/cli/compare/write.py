@@ -1,4 +1,4 @@
-"""Write the report of a comparison: five files in its folder, and the table on the terminal."""
+"""Write the report of a comparison: six files in its folder, and the table on the terminal."""
 
 from pathlib import Path
 
@@ -10,23 +10,26 @@ from gradxform.cli.compare.wording import Context
 from gradxform.cli.experiment import Experiment
 from gradxform.cli.files import drawn, say, show_table, versions, write_files
 
-FILES = "report.html", "table.csv", "members.csv", "sensitivity.png", "curves.png"
-LEAST = ("test loss", "diverged", "validation", "rates that work", "epochs", "vs first")
+PICTURES = {
+    "summary": plots.summary,
+    "sensitivity": plots.sensitivity,
+    "curves": plots.curves,
+}
+FILES = "report.html", "table.csv", "members.csv", *(f"{name}.png" for name in PICTURES)
+LEAST = ("test loss", "diverged", "µs", "validation", "rates that work", "epochs", "vs first")
 
 
 def write(
     experiment: Experiment, outcome: Outcome, methods: dict, folder: Path, command: str
 ) -> Context:
-    """Write table.csv, members.csv, curves.png, sensitivity.png and report.html; return what they
-    show.
-    """
+    """Write table.csv, members.csv, the pictures and report.html; return what they show."""
     given = experiment.settings.target_accuracy, experiment.settings.target_loss
     goal = goal_for(outcome.results, *given)
     rows = summarise(goal, outcome.results)
     asked = given != (None, None)
     context = Context(experiment, outcome, goal, rows, methods, command, versions(), asked)
-    draws = {"sensitivity": plots.sensitivity, "curves": plots.curves}
-    pictures = {name: drawn(draw, goal, rows, outcome.results) for name, draw in draws.items()}
+    shown = {name: outcome.results for name in PICTURES} | {"summary": wording.answers(context)[0]}
+    pictures = {name: drawn(PICTURES[name], goal, rows, x) for name, x in shown.items()}
     files = {
         "table.csv": table_csv(goal, rows),
         "members.csv": members_csv(goal, outcome.results),
