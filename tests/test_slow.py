@@ -23,7 +23,7 @@ def test_compare_with_its_defaults(tmp_path):
     assert min(float(row["test_accuracy"]) for row in rows) > 0.9, (
         "every textbook method learns the digits"
     )
-    for name in ("report.html", "curves.png", "sensitivity.png", "members.csv"):
+    for name in ("report.html", "summary.png", "curves.png", "sensitivity.png", "members.csv"):
         assert (tmp_path / "run" / name).stat().st_size > 1000
 
 

@@ -22,6 +22,7 @@ FILES = {
     "members.csv",
     "curves.png",
     "sensitivity.png",
+    "summary.png",
     "report.html",
     "settings.json",
     "results",
@@ -51,7 +52,7 @@ def trained(experiment, name):
 def test_it_writes_everything(run):
     assert {path.name for path in run.folder.iterdir()} == FILES
     assert {path.name for path in (run.folder / "results").iterdir()} == {"sgd", "adam"}
-    for name in ("curves.png", "sensitivity.png"):
+    for name in ("summary.png", "curves.png", "sensitivity.png"):
         assert (run.folder / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -89,7 +90,10 @@ def test_it_prints_the_table_and_the_answer(run):
         "Written to",
     ):
         assert text in run.out
-    assert "best validation result of 2 methods on wine" in " ".join(run.out.split())
+    said = " ".join(run.out.split())
+    assert "on wine with mlp 8" in said
+    assert "A safe choice:" in said
+    assert "Best on validation data:" in said
     assert "[2/2] adam: best validation" in run.err
 
 

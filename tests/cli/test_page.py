@@ -71,12 +71,13 @@ def test_it_says_what_was_done_and_how_to_read_it(run, source):
         "Target: validation accuracy",
         "jax 0.",
         "gradxform compare --data wine",
-        "two standard errors",
+        "95 of 100 such experiments",
+        "A safe choice",
         "from gradxform import",
     ):
         assert part in page.text
     assert page.tags.count("table") == 1
-    assert page.tags.count("figure") == 2
+    assert page.tags.count("figure") == 3
     assert all(attributes.get("alt") for tag, attributes in page.attributes if tag == "img")
     assert ("html", {"lang": "en"}) in page.attributes
 
@@ -89,7 +90,7 @@ def test_it_suits_dark_and_narrow_screens(source):
     assert 'name="viewport"' in source
 
 
-def test_the_code_it_gives_builds_the_winner(run, source):
+def test_the_code_it_gives_builds_the_safe_choice(run, source):
     code = (
         re.search(r"<pre>(from gradxform.*?)</pre>", source, re.S).group(1).replace("&#x27;", "'")
     )
