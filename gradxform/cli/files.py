@@ -15,6 +15,8 @@ from gradxform.cli.problems import need
 from gradxform.plot.style import THEMES
 from gradxform.sweep.store import write_atomically
 
+MODULE = r"([A-Za-z_][\w.]*)\.\w+\("  # of a function that is called by its full name
+KNOWN = {"jnp", "jax", "jax.random"}
 Pictures = dict[tuple[str, str], bytes]  # by theme (light, dark) and shape (wide, narrow)
 
 
@@ -61,7 +63,8 @@ def code_of(tx) -> str:
     """The code that builds an optimizer, imports included."""
     text = re.sub(r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.6g}", repr(tx))
     names = sorted({name for name in re.findall(r"\b[a-z]\w*(?=\()", text) if hasattr(gx, name)})
-    lines = [f"from gradxform import {', '.join(names)}"]
+    lines = [f"from gradxform import {', '.join(names)}"] if names else []
+    lines += [f"import {module}" for module in sorted(set(re.findall(MODULE, text)) - KNOWN)]
     if "is_kernel" in text:
         lines.append("from gradxform.cli.settings import is_kernel")
     return "\n".join([*lines, "", f"tx = {text}"])

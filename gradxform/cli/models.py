@@ -5,10 +5,7 @@ A model is a Flax linen module called as `module(x, train)` with a batch of rows
 outputs].
 """
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from gradxform.cli.data import Dataset
+from gradxform.cli.own import attribute
 from gradxform.cli.problems import Problem, need
 
 need("flax")
@@ -91,25 +89,15 @@ def build(spec: str, data: Dataset, hidden: tuple | None, init: str, dropout: fl
 
 
 def _from_factory(spec: str, outputs: int) -> nn.Module:
-    where, _, attribute = spec.partition(":")
-    if not where or not attribute:
-        raise Problem(f"--model {spec}: expected {', '.join(BUILT_IN)} or module:factory")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        factory = getattr(importlib.import_module(where), attribute)
-    except AttributeError as error:
-        raise Problem(f"--model {spec}: {error}") from error
-    except (Exception, SystemExit) as error:  # the user's module may do anything when imported
-        what = f"cannot import {where}: {type(error).__name__}: {error}"
-        raise Problem(f"--model {spec}: {what}") from error
+    name = spec.partition(":")[2]
+    factory = attribute(f"--model {spec}", spec, f"{', '.join(BUILT_IN)} or module:factory")
     try:
         module = factory(outputs=outputs)
     except (Exception, SystemExit) as error:
-        what = f"{attribute}(outputs={outputs}) failed: {type(error).__name__}: {error}"
+        what = f"{name}(outputs={outputs}) failed: {type(error).__name__}: {error}"
         raise Problem(f"--model {spec}: {what}") from error
     if not isinstance(module, nn.Module):
-        what = f"{attribute} returned {type(module).__name__}; expected a flax.linen.Module"
+        what = f"{name} returned {type(module).__name__}; expected a flax.linen.Module"
         raise Problem(f"--model {spec}: {what}")
     return module
 

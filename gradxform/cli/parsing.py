@@ -115,6 +115,16 @@ def parse_axis(name: str, x, drawn: bool) -> list | Distribution:
     return choice(values) if drawn else values
 
 
+def axis_text(x: list | Distribution) -> str:
+    """The text of which `parse_axis` makes these values again."""
+    if isinstance(x, Distribution):
+        if x.name.startswith("choice of "):
+            return axis_text(x.points(int(x.name.removeprefix("choice of "))))
+        low, high = x.points(2)
+        return f"{'lin:' * x.name.startswith('uniform')}{low!r}:{high!r}"
+    return ",".join("x".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in x)
+
+
 def _value(name: str, x):
     if name == "hidden":
         try:

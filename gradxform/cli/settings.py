@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import inspect
 import math
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -21,9 +22,11 @@ from typing import Any
 import numpy as np
 
 import gradxform as gx
-from gradxform.cli.methods import METHODS, RACED, UNRACED
+from gradxform.cli.methods import METHODS
+from gradxform.cli.own import method_of
 from gradxform.cli.parsing import (
     MOST,
+    axis_text,
     is_float32,
     parse_axes,
     parse_hidden,
@@ -62,6 +65,7 @@ SCHEDULES: dict[str, tuple[Callable, str]] = {
 
 COUNT = {"kind": int, "holds": (lambda x: x >= 1, "must be at least 1")}
 DECAY = lambda x: x >= 0 and is_float32(x), "must be finite and not negative, in float32"
+TOLD = "methods", "axes", "random", "target_accuracy", "target_loss", "rungs"  # beside the facts
 KINDS = {int: "a number, a whole one", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -133,8 +137,9 @@ class Settings:
         **COUNT, commands=COMPARE)  # fmt: skip
     # what is tried
     methods: tuple[str, ...] = _tried("LIST",
-        "comma-separated names, see `gradxform list`, or all, the textbook's (default: all; in a "
-        "sweep, adam)",
+        "comma-separated: names, see `gradxform list`; all, the textbook's; module:factory, a "
+        "function of the learning rate that returns a transformation or an Optax pair (default: "
+        "all; in a sweep, adam)",
         tuple(METHODS), parse=parse_methods, fact=False)  # fmt: skip
     learning_rates: tuple[float, ...] | None = _tried("RATES",
         "low:high:count, evenly spaced in the logarithm, or a comma-separated list, for all "
@@ -151,8 +156,8 @@ class Settings:
         kind=int, holds=(lambda n: 1 <= n <= MOST, f"must be at least 1 and at most {MOST:,}"),
         commands=SWEEP, fact=False)  # fmt: skip
     seeds: int = _tried("N",
-        "initial parameters and batch orders to average over (default: 3; in a sweep, 1)",
-        3, **COUNT)  # fmt: skip
+        "initial parameters and batch orders to average over (default: 5; in a sweep, 1)",
+        5, **COUNT)  # fmt: skip
     target_accuracy: float | None = _tried("A",
         "for `epochs to target`, from 0 to 1; by default 97 %% of the best method's",
         kind=float, holds=(lambda a: 0 < a <= 1, "must lie in (0, 1]"),
@@ -219,10 +224,7 @@ class Settings:
         if not self.methods:
             raise Problem("--methods is empty")
         for name in self.methods:
-            if name in UNRACED:
-                raise Problem(f"--methods {name}: it {UNRACED[name]}")
-            if name not in RACED:
-                raise unknown("method", name, RACED)
+            method_of(name)
         if None not in (self.target_accuracy, self.target_loss):
             raise Problem("argument --target-loss: not allowed with argument --target-accuracy")
         if self.hidden is not None and self.model not in ("mlp", "cnn"):
@@ -232,6 +234,23 @@ class Settings:
             many = f"{members} members per method are more than {MAX_MEMBERS}"
             raise Problem(f"{many}; use fewer --seeds or --learning-rates")
         return self
+
+    def command(self, name: str) -> str:
+        """The command that these settings amount to, from scratch, without what a run's folder and
+        display are.
+        """
+        words, default = ["gradxform", name], Settings.of(name, {})
+        for about in fields(self):
+            value, more = getattr(self, about.name), about.metadata
+            told = more["fact"] or about.name in TOLD
+            if not told or name not in more["commands"] or value == getattr(default, about.name):
+                continue
+            if more["kind"] is list:
+                words += [w for k, x in value.items() for w in (flag(about), f"{k}={axis_text(x)}")]
+                continue
+            many = isinstance(value, tuple)
+            words += [flag(about), ",".join(map(str, value)) if many else str(value)]
+        return shlex.join(words)
 
     @property
     def share(self) -> tuple[int, int]:

@@ -3,12 +3,16 @@
 COMPARE = (
     """Train every method at a range of learning rates with several seeds, choose each method's
 learning rate on validation data, and report test data: a table here, and table.csv,
-members.csv, two pictures and report.html in a folder.""",
+members.csv, three pictures and report.html in a folder. What the data cannot tell apart is
+said to be so.""",
     """examples:
   gradxform compare
   gradxform compare --data breast_cancer --methods sgd,momentum,adam --epochs 30
   gradxform compare --data mine.csv --target price --hidden 128,128 --dropout 0.1 --schedule cosine
-  gradxform compare --data images.npz --model cnn --learning-rates 1e-4:1e-1:7 --seeds 5
+  gradxform compare --data images.npz --model cnn --learning-rates 1e-4:1e-1:7 --seeds 10
+  gradxform compare --methods adam,lion,mine:clipped     a method of your own, in mine.py:
+      def clipped(learning_rate):
+          return optax.chain(optax.clip(1.0), optax.adam(learning_rate))
   gradxform compare --data mine.npz --model mymodels:resnet --out runs/resnet
   gradxform compare --out runs/resnet --resume ...    go on after an interruption, or add methods
 

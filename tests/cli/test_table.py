@@ -183,12 +183,12 @@ def test_the_safe_choice_is_the_widest_of_those_that_cannot_be_told_apart():
     ("accuracy", "diverged", "at"),
     [
         ((0.5, 0.9, 0.7, 0.2), [], 0.1),
-        ((0.5, 0.9, 0.88, 0.2), [], 0.001),
-        ((0.85, 0.9, 0.88, 0.2), [], None),
+        ((0.5, 0.9, 0.88, 0.2), [], None),
+        ((0.5, 0.8, 0.88, 0.9), [], None),
         ((0.85, 0.9, 0.88, 0.2), [(2, 0)], 0.1),
     ],
 )
-def test_a_cliff_is_a_rate_beside_the_chosen_one_that_falls_off(accuracy, diverged, at):
+def test_a_cliff_is_a_fall_at_the_next_larger_rate(accuracy, diverged, at):
     result = made(accuracy=accuracy, diverged=diverged)
     (row,) = summarise(goal_of(result), [result])
     assert row.cliff == pytest.approx(at) if at else np.isnan(row.cliff)

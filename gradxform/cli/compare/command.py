@@ -8,7 +8,7 @@ from gradxform.cli import live
 from gradxform.cli.compare.run import open_folder, run
 from gradxform.cli.compare.write import FILES, print_table, write
 from gradxform.cli.experiment import Experiment
-from gradxform.cli.methods import RACED
+from gradxform.cli.own import method_of
 from gradxform.cli.running import claim, holds, resumed, shared_out
 from gradxform.cli.settings import Settings
 
@@ -16,7 +16,7 @@ from gradxform.cli.settings import Settings
 def compare(settings: Settings, path: Path, command: str, by_hand: bool) -> int:
     """Train what is missing, write the report, and print the table."""
     experiment = Experiment.of(settings)
-    methods = {name: RACED[name] for name in settings.methods}
+    methods = {name: method_of(name) for name in settings.methods}
     claim(path, "compare", settings, FILES)
     if not settings.process:  # the others find what it made
         open_folder(path, settings.facts(experiment.data.digest()), holds(path, "compare"))
@@ -33,7 +33,7 @@ def compare(settings: Settings, path: Path, command: str, by_hand: bool) -> int:
         reason = early if outcome.interrupted else failures
         print(f"gradxform: {reason}; {go_on}", file=sys.stderr)
         return 130 if outcome.interrupted else 1
-    print_table(write(experiment, outcome, methods, path, command))
+    print_table(write(experiment, outcome, methods, path, settings.command("compare")))
     print(f"\nWritten to {path}{os.sep}: {', '.join(FILES)}")
     if outcome.interrupted:
         print(f"gradxform: interrupted; what finished is kept: {go_on}", file=sys.stderr)

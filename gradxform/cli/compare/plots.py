@@ -2,9 +2,10 @@
 every other method in grey behind it.
 
 Fourteen coloured lines in one frame cannot be told apart by anyone; one dark line before thirteen
-grey ones can. Errors are on logarithmic axes: from 2 % to 3 % is as much as from 20 % to 30 %. Roles have a colour and a marker each (validation blue circles, training orange
-squares, the chosen rate a black diamond, divergence a vermilion cross), from the colour-blind-safe
-palette of Okabe and Ito.
+grey ones can. Errors are on logarithmic axes: from 2 % to 3 % is as much as from 20 % to 30 %.
+Roles have a colour and a marker each (validation blue circles, training orange squares, the chosen
+rate a black diamond, divergence a vermilion cross), from the colour-blind-safe palette of Okabe and
+Ito.
 """
 
 import math
@@ -27,14 +28,12 @@ from gradxform.plot.style import (
 )
 
 
-def summary(
-    goal: Goal, rows: list[Row], title: str, theme: Theme = LIGHT, narrow=False
-) -> bytes:
+def summary(goal: Goal, rows: list[Row], title: str, theme: Theme = LIGHT, narrow=False) -> bytes:
     """PNG: a row per method, ordered as the table: the rates that work, and the test result with
     the interval of its difference to the first; the answer above.
     """
     title = textwrap.fill(title, 58 if narrow else 105)
-    above = 0.72 + 0.19 * (title.count("\n") + 1)
+    above = 0.62 + 0.19 * (title.count("\n") + 1)
     size = 4.6 if narrow else 9.0, above + 0.4 + 0.24 * len(rows)
     figure = need("matplotlib.figure").Figure(figsize=size)
     figure.patch.set_facecolor(theme.page)
@@ -45,7 +44,9 @@ def summary(
     low, high = _test_limits(scale, alive)
     for at, row in enumerate(rows):
         if not row.alive:
-            rates.plot([0.5], [at], "x", color=theme.diverged, ms=5, transform=rates.get_yaxis_transform())
+            rates.plot(
+                [0.5], [at], "x", color=theme.diverged, ms=5, transform=rates.get_yaxis_transform()
+            )
             continue
         rates.plot((row.works_from, row.works_to), (at, at), color=theme.works, lw=7, alpha=0.35,
                    solid_capstyle="round")  # fmt: skip
@@ -59,7 +60,7 @@ def summary(
         marker = marker if low <= value <= high else beyond
         tests.plot([np.clip(value, low, high)], [at], marker, color=color, ms=5.5, clip_on=False)
         where = {"transform": tests.get_yaxis_transform(), "ha": "right", "va": "center"}
-        tests.text(1.13, at, f"{value:.{digits}f}", fontsize=8, color=theme.ink, **where)
+        tests.text(1.25 if narrow else 1.13, at, f"{value:.{digits}f}", fontsize=8, color=theme.ink, **where)
     if alive:
         rates.set_xscale("log")
         tests.axvline(first, color=theme.faint, lw=0.9, zorder=0)
@@ -67,13 +68,13 @@ def summary(
     rates.xaxis.set_minor_locator(need("matplotlib.ticker").NullLocator())
     rates.set_ylim(len(rows) - 0.4, -0.6)
     rates.set_yticks(range(len(rows)), [row.method for row in rows])
-    names = "learning rates that work", f"test {'accuracy (%)' if goal.accuracy else _error(goal)}"
+    names = "learning rates that work"[9 * narrow :], f"test {'accuracy (%)' if goal.accuracy else _error(goal)}"
     for axis, name in zip((rates, tests), names, strict=True):
         dress(axis, theme)
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0, labelcolor=theme.ink)
         axis.grid(False, axis="y")
-        head(axis, name, theme)
+        head(axis, name, theme, fontsize=8.5 if narrow else 9.5)
     entries = [
         entry(theme.ink, "chosen rate", marker="D", ls="", ms=4.5),
         entry(theme.validation, "not told from the first", marker="o", lw=3, ms=5),
@@ -83,7 +84,7 @@ def summary(
     width, height = figure.get_size_inches()
     edges = {"left": 1.32 / width, "right": 1 - 0.5 / width, "bottom": 0.3 / height}
     figure.subplots_adjust(**edges, top=1 - above / height, wspace=0.1)
-    how = {"bbox_to_anchor": (0, 1 - (above - 0.62) / height), "ncols": 3}
+    how = {"bbox_to_anchor": (0, 1 - (above - 0.56) / height), "ncols": 3}
     legend(figure, theme, handles=entries, loc="upper left", fontsize=7 if narrow else 8.5, **how)
     place = {"x": 0.12 / width, "y": 1 - 0.09 / height, "ha": "left", "va": "top"}
     figure.suptitle(title, fontsize=8.2 if narrow else 10, color=theme.ink, **place)
@@ -96,7 +97,9 @@ def _test_limits(scale: float, rows: list[Row]) -> tuple[float, float]:
         return 0.0, 1.0
     first = rows[0].test
     reach = max([2 * x.margin for x in rows if math.isfinite(x.margin)] + [0.05 * abs(first), 1e-9])
-    ends = [x.test + side * (0 if math.isnan(x.margin) else x.margin) for x in rows for side in (-1, 1)]
+    ends = [
+        x.test + side * (0 if math.isnan(x.margin) else x.margin) for x in rows for side in (-1, 1)
+    ]
     low, high = max(min(ends), first - 2 * reach), min(max(ends), first + 2 * reach)
     room = 0.06 * (high - low) or 0.05
     return scale * (low - room), scale * (high + room)
@@ -139,7 +142,15 @@ def sensitivity(
         axis.plot(rates, mean, "-o", color=theme.validation, lw=1.4, ms=3, zorder=3)
         crosses(axis, rates[by_name[row.method].diverged.any(axis=1)], 0.94, theme.diverged)
         if row.alive:
-            axis.plot([row.learning_rate], [mean[row.chosen]], "D", color=theme.ink, ms=5, zorder=5, clip_on=False)
+            axis.plot(
+                [row.learning_rate],
+                [mean[row.chosen]],
+                "D",
+                color=theme.ink,
+                ms=5,
+                zorder=5,
+                clip_on=False,
+            )
     axes[0].set_xscale("log")  # the panels share their axes
     axes[0].xaxis.set_minor_locator(need("matplotlib.ticker").NullLocator())
     _error_axis(axes[0], low / 1.2, high)
@@ -191,8 +202,8 @@ def curves(
 
 def _in_one(lines: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Lines as one with gaps: to draw fifteen in each of fifteen panels takes long."""
-    x, y = zip(*lines, strict=True)
-    return tuple(np.concatenate([np.append(part, np.nan) for part in parts]) for parts in (x, y))
+    x, y = (np.concatenate([np.append(line[i], np.nan) for line in lines]) for i in (0, 1))
+    return x, y
 
 
 def _error(goal: Goal) -> str:

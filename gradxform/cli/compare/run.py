@@ -38,6 +38,11 @@ class Outcome(NamedTuple):
     interrupted: bool
 
 
+def file_of(method: str) -> str:
+    """The name of a method's folder: `module:factory` is no name of a file everywhere."""
+    return method.replace(":", ".")
+
+
 def open_folder(path: Path, facts: dict, resume: bool) -> None:
     """Begin a comparison in its folder, or go on with one that holds results of these settings."""
     settings, facts = path / "settings.json", {"format": FORMAT, **facts}
@@ -157,13 +162,13 @@ def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) 
 
     def begin(name: str) -> Future:
         if name not in sweeps:
-            given = experiment, methods[name], kept / name, progress
+            given = experiment, methods[name], kept / file_of(name), progress
             sweeps[name] = tracer.submit(lambda: prepared(train(), *given))
         return sweeps[name]
 
     try:
         for name in names:  # before anything is trained, all that is kept must be sound
-            if (kept / name / "sweep.json").exists() and begin(name).result().complete():
+            if (kept / file_of(name) / "sweep.json").exists() and begin(name).result().complete():
                 found = sweeps[name].result().finish()
                 results[name] = result_of(experiment, methods[name], found)
         for at, name in enumerate(names):
@@ -179,7 +184,7 @@ def run(experiment: Experiment, methods: dict, folder: Path, progress: Methods) 
                 raise
             except Exception as error:  # one that cannot train must not lose the others
                 failed[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-                (folder / f"{name}.error.txt").write_text(traceback.format_exc())
+                (folder / f"{file_of(name)}.error.txt").write_text(traceback.format_exc())
                 progress.failed(failed[name])
                 continue
             results[name] = result

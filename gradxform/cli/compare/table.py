@@ -106,7 +106,7 @@ class Row(NamedTuple):
     works_to: float
     diverged: int  # members, over all rates and seeds
     members: int
-    cliff: float  # the rate next to the chosen one where results fall off; nan if none does
+    cliff: float  # the next larger rate, where results fall off; nan if they do not
     difference: float  # of the test result to the first row's
     margin: float  # half its interval; nan where one seed, or none that is finite, says nothing
     microseconds: float  # per update of one member, compilation apart
@@ -171,15 +171,13 @@ def working_range(goal: Goal, result: Result, chosen: int) -> tuple[int, int]:
 
 
 def cliff(goal: Goal, result: Result, chosen: int) -> float:
-    """The rate tried next to the chosen one, larger before smaller, at which a seed diverged or the
-    result falls off; nan if there is none.
+    """The rate tried next above the chosen one, if a seed diverged there or the result falls off;
+    else nan.
     """
-    goodness = goal.goodness(result).mean(axis=1)
+    goodness, above = goal.goodness(result).mean(axis=1), chosen + 1
     least = goal.least(goodness[chosen], ACCURACY_CLIFF, LOSS_CLIFF)
-    for beside in (chosen + 1, chosen - 1):
-        if 0 <= beside < len(goodness) and goodness[beside] < least:
-            return float(result.rates[beside])
-    return math.nan
+    falls = above < len(goodness) and goodness[above] < least
+    return float(result.rates[above]) if falls else math.nan
 
 
 def safe_choice(goal: Goal, rows: list[Row]) -> Row | None:
@@ -238,7 +236,19 @@ def _row(goal: Goal, result: Result) -> Row:
     reached = soonest, int(got.sum()), len(got)
     rate = float(result.rates[at])
     return Row(
-        result.method, rate, edge, *means, *reached, *works, lost, members, near, math.nan, math.nan, *spent, at
+        result.method,
+        rate,
+        edge,
+        *means,
+        *reached,
+        *works,
+        lost,
+        members,
+        near,
+        math.nan,
+        math.nan,
+        *spent,
+        at,
     )
 
 

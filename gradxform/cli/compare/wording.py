@@ -18,6 +18,7 @@ from gradxform.cli.compare.table import (
 from gradxform.cli.experiment import Experiment
 from gradxform.cli.files import code_of
 from gradxform.cli.settings import RATES, SCHEDULES
+from gradxform.cli.words import SCALES, count, difference, fixed, listed, spread
 
 NAMES = {"accuracy": "accuracy", "loss": "squared error"}
 
@@ -51,14 +52,14 @@ def cells(goal: Goal, rows: list[Row], row: Row) -> list[str]:
     lost = "" if not row.diverged else f"{row.diverged} of {row.members}"
     if not row.alive:
         return [row.method, "none", *["–"] * (len(headings(goal)) - 3), lost]
-    loss = [_spread(row.test_loss, row.test_loss_spread, 1.0, 3)] * goal.accuracy
-    scale, digits = (100.0, 1) if goal.accuracy else (1.0, 3)
+    loss = [spread(row.test_loss, row.test_loss_spread, 1.0, 3)] * goal.accuracy
+    scale, digits = SCALES[goal.accuracy]
     return [
         row.method,
         f"{row.learning_rate:.3g}{EDGE[row.edge]}",
-        _spread(row.test, row.test_spread, scale, digits),
+        spread(row.test, row.test_spread, scale, digits),
         _against(rows[0], row, scale, digits),
-        _fixed(scale * row.validation, digits),
+        fixed(scale * row.validation, digits),
         *loss,
         _epochs(row),
         f"{row.microseconds:.3g}",
@@ -77,9 +78,9 @@ def answers(context: Context) -> list[str]:
         return [
             "Every method diverged at every learning rate. Try smaller ones with --learning-rates."
         ]
-    scale, digits, unit = (100.0, 1, " %") if goal.accuracy else (1.0, 3, "")
+    (scale, digits), unit = SCALES[goal.accuracy], " %" * goal.accuracy
     over = "one seed" if seeds == 1 else f"the mean over {seeds} seeds"
-    value = f"test {NAMES[goal.metric]} {_fixed(scale * first.test, digits)}{unit}, {over}"
+    value = f"test {NAMES[goal.metric]} {fixed(scale * first.test, digits)}{unit}, {over}"
     rate = f"learning rate {first.learning_rate:.3g}"
     found = [_group(context)] if len(rows) > 1 else []
     safe, beside = safe_choice(goal, rows), _beside(first)
@@ -100,11 +101,11 @@ def answers(context: Context) -> list[str]:
         soonest = min(row.epochs_to_target for row in arrived)
         names = [row.method for row in arrived if row.epochs_to_target == soonest]
         epochs = f"{soonest:.3g} epoch{'' if soonest == 1 else 's'}"
-        found.append(f"Soonest at the target: {_list(names)}, after {epochs}.")
+        found.append(f"Soonest at the target: {listed(names)}, after {epochs}.")
     spans = {row.method: round(row.works_to / row.works_from, 2) for row in alive}
     if max(spans.values()) > 1 and len(rows) > 1:
         widest = max(spans.values())
-        names = _list([name for name, span in spans.items() if span == widest])
+        names = listed([name for name, span in spans.items() if span == widest])
         rates = f"with learning rates that work over a factor of {widest:.3g}"
         found.append(f"Most forgiving: {names}, {rates}.")
     return found
@@ -121,7 +122,7 @@ def _group(context: Context) -> str:
     if len(names) == many:
         return f"The {many} methods cannot be told apart {where}."
     if len(names) > 1:
-        return f"{len(names)} of {many} methods cannot be told apart {where}: {_list(names)}."
+        return f"{len(names)} of {many} methods cannot be told apart {where}: {listed(names)}."
     return f"{names[0]} is told apart from all others, {many - 1} of {many} methods, {where}."
 
 
@@ -129,8 +130,7 @@ def _beside(row: Row) -> str:
     """That a row's learning rate stands next to a cliff."""
     if math.isnan(row.cliff):
         return ""
-    way = "larger" if row.cliff > row.learning_rate else "smaller"
-    return f"next to a cliff at the next {way} rate, {row.cliff:.3g}"
+    return f"next to a cliff at the next larger rate, {row.cliff:.3g}"
 
 
 def notes(context: Context) -> list[str]:
@@ -149,12 +149,12 @@ def notes(context: Context) -> list[str]:
     found.append(target_text(context))
     cliffs = [f"{row.method} at {row.cliff:.3g}" for row in rows if math.isfinite(row.cliff)]
     if cliffs:
-        found.append(f"Next to the chosen rate there is a cliff for {_list(cliffs)}.")
+        found.append(f"There is a cliff at the next larger rate for {listed(cliffs)}.")
     for end, mark, way in (("high", "▲", "larger"), ("low", "▼", "smaller")):
         names = [row.method for row in rows if row.edge == end]
         if names:
             found.append(
-                f"{mark} The best learning rate of {_list(names)} is the {end}est one tried: {way} "
+                f"{mark} The best learning rate of {listed(names)} is the {end}est one tried: {way} "
                 "ones may be better. Widen the range with --learning-rates."
             )
     failed = context.outcome.failed.items()
@@ -216,7 +216,7 @@ def definitions(context: Context) -> list[tuple[str, str]]:
         "rates that work": "The run of learning rates around the chosen one whose validation "
         f"{name} is within {close} of its, and how many times the largest is the smallest. A wide "
         "range is a forgiving method, and its middle, in the logarithm, a safe choice. There is a "
-        f"cliff where the rate next to the chosen one loses more than {far}, or diverges.",
+        f"cliff where the next larger rate than the chosen one loses more than {far}, or diverges.",
         "diverged": "Members, of all learning rates and seeds, whose loss stopped being a number.",
     }
     return list(found.items())
@@ -248,7 +248,7 @@ def facts(context: Context) -> list[tuple[str, str]]:
     changes = f"{schedule}: {SCHEDULES[schedule][1]}"
     decays = [f"decoupled weight decay {settings.weight_decay:g}"] * bool(settings.weight_decay)
     decays += [f"L2 {settings.l2:g}"] * bool(settings.l2)
-    rates = f"{_count(RATES, 'rate')} of each method's own grid"
+    rates = f"{count(RATES, 'rate')} of each method's own grid"
     if settings.learning_rates is not None:
         rates = f"the rates {', '.join(f'{rate:.3g}' for rate in settings.learning_rates)}"
     seconds, compiling = (
@@ -261,7 +261,7 @@ def facts(context: Context) -> list[tuple[str, str]]:
         ("training", f"{batches}: {experiment.updates} updates{most}"),
         ("schedule", constant if schedule == "none" else changes),
         ("decay", ", ".join(decays) or "none but a method's own"),
-        ("members", f"{_count(settings.seeds, 'seed')} × {rates}"),
+        ("members", f"{count(settings.seeds, 'seed')} × {rates}"),
         ("time", f"{seconds:.0f} s, of which {compiling:.0f} s compiling"),
     ]
 
@@ -279,24 +279,7 @@ def safe_code(context: Context) -> str:
 def _against(first: Row, row: Row, scale: float, digits: int) -> str:
     if row.method == first.method:
         return "first"
-    text = f"{_signed(scale * row.difference, digits)}"
-    if math.isnan(row.margin):
-        return f"{text} ± ?"
-    return f"{text} ± {_fixed(scale * row.margin, digits)}"
-
-
-def _signed(value: float, digits: int) -> str:
-    text = _fixed(abs(value), digits)
-    return f"{'−' if value < 0 else '+'}{text}" if float(text) else text
-
-
-def _fixed(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.2g}"
-
-
-def _spread(mean: float, spread: float, scale: float, digits: int) -> str:
-    text = _fixed(scale * mean, digits)
-    return text if math.isnan(spread) else f"{text} ± {_fixed(scale * spread, digits)}"
+    return difference(row.difference, row.margin, scale, digits)
 
 
 def _epochs(row: Row) -> str:
@@ -310,11 +293,3 @@ def _range(row: Row) -> str:
     if row.works_from == row.works_to:
         return f"{row.works_from:.2g} only"
     return f"{row.works_from:.2g} – {row.works_to:.2g} (×{row.works_to / row.works_from:.3g})"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _list(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

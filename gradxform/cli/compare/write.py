@@ -10,11 +10,7 @@ from gradxform.cli.compare.wording import Context
 from gradxform.cli.experiment import Experiment
 from gradxform.cli.files import drawn, say, show_table, versions, write_files
 
-PICTURES = {
-    "summary": plots.summary,
-    "sensitivity": plots.sensitivity,
-    "curves": plots.curves,
-}
+PICTURES = {"summary": plots.summary, "sensitivity": plots.sensitivity, "curves": plots.curves}
 FILES = "report.html", "table.csv", "members.csv", *(f"{name}.png" for name in PICTURES)
 LEAST = ("test loss", "diverged", "µs", "validation", "rates that work", "epochs", "vs first")
 
@@ -28,7 +24,7 @@ def write(
     rows = summarise(goal, outcome.results)
     asked = given != (None, None)
     context = Context(experiment, outcome, goal, rows, methods, command, versions(), asked)
-    shown = {name: outcome.results for name in PICTURES} | {"summary": wording.answers(context)[0]}
+    shown = dict.fromkeys(PICTURES, outcome.results) | {"summary": wording.answers(context)[0]}
     pictures = {name: drawn(PICTURES[name], goal, rows, x) for name, x in shown.items()}
     files = {
         "table.csv": table_csv(goal, rows),

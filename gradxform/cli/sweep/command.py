@@ -54,7 +54,7 @@ def _sweep(swept: Swept, path: Path, command: str, by_hand: bool) -> int:
         ("training", f"{batches}, schedule {settings.schedule}"),
     ]
     title = f"Which numbers of {', '.join(settings.methods)} for {Path(settings.data).stem}?"
-    write(result, path, title, command, facts, test)
+    write(result, path, title, settings.command("sweep"), facts, test)
     print_table(result, test)
     print(f"\nWritten to {path}{os.sep}: {', '.join(FILES)}")
     return 0

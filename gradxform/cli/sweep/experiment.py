@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradxform.cli.experiment import Experiment, evaluate, row_losses
-from gradxform.cli.methods import RACED
+from gradxform.cli.own import method_of
 from gradxform.cli.parsing import MOST, NUMBERS, is_float32
 from gradxform.cli.problems import Problem
 from gradxform.cli.settings import COUNT, DECAY, RATES, is_kernel
@@ -94,7 +94,7 @@ class Swept:
 
     def optimizer(self, name: str):
         """A method at the middle of its range, with the schedule and the decay asked for."""
-        method = RACED[name]
+        method = method_of(name)
         rate = float(np.sqrt(method.grid[0] * method.grid[1]))
         settings = dataclasses.replace(self.settings, l2=0.0)  # which is a number of the loss here
         return settings.transformation(method, rate, self.base.updates)
@@ -109,15 +109,16 @@ class Swept:
             raise Problem(f"--axis: these are more than {MOST:,} members; use fewer values")
         for name in settings.methods:  # the learning rate of a schedule is its peak
             scheduled = RATE_IN.get(settings.schedule, "init_value")
-            rate = RACED[name].rate if settings.schedule == "none" else scheduled
+            method = method_of(name)
+            rate = method.rate if settings.schedule == "none" else scheduled
             axes = {rate if k == "learning_rate" else k: x for k, x in settings.axes.items()}
             if not {rate, "tx"} & set(axes):
-                span = log_uniform(*RACED[name].grid)
+                span = log_uniform(*method.grid)
                 values = [float(f"{x:.4g}") for x in span.points(RATES)]
                 axes = {rate: span if settings.random else values} | axes
             drawn = random(settings.random, 0, axes) if settings.random else grid(axes)
-            method = {"tx": {name: self.optimizer(name)}} if len(settings.methods) > 1 else {}
-            found = found + grid(method, drawn)
+            which = {"tx": {name: self.optimizer(name)}} if len(settings.methods) > 1 else {}
+            found = found + grid(which, drawn)
         found = self.checked(found)
         return grid(found, seed=range(settings.seeds)) if settings.seeds > 1 else found
 
