@@ -272,8 +272,8 @@ as_matrices = _Matrices()
 Matrices = Annotated[Any, as_matrices]
 
 
-def views(owner: str, matrices, tree) -> list[View | None]:
-    """How each leaf of a tree falls into matrices; None for one that is absent or is no matrix."""
+def declared(owner: str, matrices, tree) -> list[Matrix | None]:
+    """What each leaf of a tree is declared to be; None for one that is absent or is no matrix."""
     matrices = as_matrices.convert(owner, "matrices", matrices)
     leaves, paths = jax.tree.leaves(tree, is_leaf=trees.is_none), trees.paths(tree)
     if isinstance(matrices, _Same):
@@ -283,7 +283,7 @@ def views(owner: str, matrices, tree) -> list[View | None]:
         said = given.rows(owner, paths, leaves)
     else:
         said = label_leaves(owner, matrices, tree, False)
-    found: list[View | None] = []
+    found: list[Matrix | None] = []
     for path, leaf, what in zip(paths, leaves, said, strict=True):
         if leaf is None or what is None:
             found.append(None)
@@ -294,8 +294,19 @@ def views(owner: str, matrices, tree) -> list[View | None]:
         if isinstance(what, str):
             say = "say which with matrices=by_path({...: matrix(...), '**': 'names'})"
             raise ValueError(f"{owner}: {path!r} of shape {[*np.shape(leaf)]} {what}; {say}")
-        found.append(what and what.view(owner, path, np.shape(leaf)))
+        found.append(what)
     return found
+
+
+def views(owner: str, matrices, tree) -> list[View | None]:
+    """How each leaf of a tree falls into matrices; None for one that is absent or is no matrix."""
+    rows = zip(
+        trees.paths(tree),
+        jax.tree.leaves(tree, is_leaf=trees.is_none),
+        declared(owner, matrices, tree),
+        strict=True,
+    )
+    return [what and what.view(owner, path, np.shape(leaf)) for path, leaf, what in rows]
 
 
 @dataclass(frozen=True)

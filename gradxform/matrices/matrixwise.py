@@ -77,12 +77,13 @@ class MatrixSlot:
         axes: "rows", "columns", or a length (at most that of the short side): `("rows", "rows")` is
             the left factor, `("columns",)` a number for each column, `()` one for the matrix. None
             is an array like the parameter itself, which the rule sees as its matrices.
-        fill: "zeros", "ones", or "eye" for an identity.
+        fill: "zeros", "ones", or "eye" for an identity; or a function that makes it of the matrices
+            [*many, rows, columns] at the beginning, whatever `axes` are but None.
         real: whether it stays real where the parameter is complex.
     """
 
     axes: tuple[Any, ...] | None = None
-    fill: str = "zeros"
+    fill: str | Callable[..., Any] = "zeros"
     real: bool = False
 
     def make(self, p, seen: Oriented):
@@ -91,6 +92,8 @@ class MatrixSlot:
         dtype = real_dtype(dtype) if self.real else dtype
         if self.axes is None:
             return jnp.full_like(p, self.fill == "ones", dtype=dtype)
+        if callable(self.fill):
+            return self.together(self.fill(seen.apart(p)), seen).astype(dtype)
         long = {"rows": seen.rows, "columns": seen.columns}
         sides = [long[a] if isinstance(a, str) else min(a, seen.rows) for a in self.axes]
         one = jnp.eye(*sides, dtype=dtype) if self.fill == "eye" else jnp.ones(sides, dtype)
