@@ -15,9 +15,18 @@ kron           whitening by factors that are learned
 
 from gradxform.matrices.declaration import *
 from gradxform.matrices.factored import *
+norms          the norm of a matrix under control
+dion           orthonormal steps of low rank
+lmo            the steepest step within a ball of a norm of one's choice
+"""
+
+from gradxform.matrices.declaration import *
+from gradxform.matrices.dion import *
 from gradxform.matrices.galore import *
 from gradxform.matrices.kron import *
 from gradxform.matrices.muon import *
 from gradxform.matrices.orthogonalize import *
+from gradxform.matrices.lmo import *
+from gradxform.matrices.norms import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

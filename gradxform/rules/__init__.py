@@ -12,6 +12,7 @@ from gradxform.rules.noise import *
 from gradxform.rules.normalize import *
 from gradxform.rules.polyak import *
 from gradxform.rules.preconditioners import *
+from gradxform.rules.qk_clip import *
 from gradxform.rules.rms_variants import *
 from gradxform.rules.signs import *
 from gradxform.rules.step_size import *
