@@ -40,13 +40,14 @@ SYMBOLS: dict[str, str] = {
     "transition_steps": "steps", "transition_begin": "begin", "total_steps": "T", "value": "value",
     "m1": "m₁", "m2": "m₂", "v_max": "w", "e_g": "E_g", "e_x": "E_x", "product": "Πₜ",
     "previous": "p₋₁ g₋₁ u₋₁ h", "last": "g₋₁", "s_row": "R'", "s_col": "C'", "v_row": "R",
-    "v_col": "C", "mu": "μᵣ", "x0": "p₀", "squares": "v", "bets": "θ", "absolute": "G",
+    "v_col": "C", "mu": "μᵣ μ", "x0": "p₀", "squares": "v", "bets": "θ", "absolute": "G",
     "reward": "R", "average_params": "a", "slow_params": "s", "last_params": "P", "saved": "n",
     "total": "a", "max_dist": "r", "square_sum": "G", "square_dist": "D", "weighted": "V",
     "estim_lr": "d", "numerator": "r", "barf": "f\u0304", "lb": "l", "weight_sum": "W",
     "precond_lr": "μ", "precond_probability": "π", "q_left": "Q", "q_right": "R",
     "max_lr": "α_max", "start": "t₀", "mean": "μ", "variance": "v", "found_nan": "nan",
     "consistent_rms": "c",
+    "tau": "τ", "floor": "c", "outward": "a", "inward": "b", "radius": "R ρ", "q": "Q",
 }  # fmt: skip
 
 SPARE = "wzyxhk"  # letters for a slot whose own letter another rule has taken

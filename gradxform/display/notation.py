@@ -49,7 +49,7 @@ _HIGH, _PLAIN = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵃᵇᶜᵈᵉʰⁱʲ�
 HIGH = dict(zip(_HIGH, _PLAIN, strict=True))
 
 
-HIGH |= {"ᵞ": r"\gamma", "ᵝ": r"\beta", "′": r"\prime"}
+HIGH |= {"ᵅ": r"\alpha", "ᵞ": r"\gamma", "ᵝ": r"\beta", "′": r"\prime"}
 
 
 LOW = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₜᵢⱼₖᵣₙₛ", "0123456789+-tijkrns", strict=True))

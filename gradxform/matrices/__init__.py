@@ -16,6 +16,7 @@ kron           whitening by factors that are learned
 from gradxform.matrices.declaration import *
 from gradxform.matrices.factored import *
 norms          the norm of a matrix under control
+spectral       its singular values within a bound
 dion           orthonormal steps of low rank
 lmo            the steepest step within a ball of a norm of one's choice
 """
@@ -28,5 +29,7 @@ from gradxform.matrices.muon import *
 from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.lmo import *
 from gradxform.matrices.norms import *
+from gradxform.matrices.orthogonalize import *
+from gradxform.matrices.spectral import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

@@ -31,7 +31,7 @@ from gradxform.matrices.matrixwise import matrixwise
 from gradxform.matrices.norms import lengths
 from gradxform.matrices.orthogonalize import Coefficients, orthogonalize
 from gradxform.numerics import safe_divide
-from gradxform.wrappers.masking import partition
+from gradxform.wrappers.masking import Partition
 
 __all__ = ["scale_by_lmo"]
 
@@ -81,7 +81,9 @@ class _Sides:
         leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
         said = declared("scale_by_lmo", self.matrices, params)
         rows = zip(said, trees.paths(params), leaves, strict=True)
-        return structure.unflatten(x and (m or _side(path, x)) for m, path, x in rows)
+        return structure.unflatten(
+            None if x is None else m or _side(path, x) for m, path, x in rows
+        )
 
 
 def _side(path: str, x) -> Matrix:
@@ -108,7 +110,8 @@ class _Labels:
         kinds = declared("scale_by_lmo", self.matrices, params)
         rows = zip(said, kinds, trees.paths(params), leaves, strict=True)
         return structure.unflatten(
-            _by_kind(kind, path, x) if norm == "auto" else norm for norm, kind, path, x in rows
+            _by_kind(kind, path, x) if norm == "auto" and x is not None else norm
+            for norm, kind, path, x in rows
         )
 
 
@@ -173,12 +176,12 @@ def oracle(label: str, matrices, ns_coeffs, ns_steps):
 
 
 def oracles(norms, matrices, make):
-    """`partition` of `make(label)` by the norms of the parameters."""
+    """A `partition` of `make(label)` by the norms of the parameters."""
     norms = _Norms().convert("scale_by_lmo", "norms", norms)
     matrices = as_matrices.convert("scale_by_lmo", "matrices", matrices)
     given = {v for _, v in norms.entries} if isinstance(norms, Table) else {norms}
     used = (given - {"auto"}) | (set(AUTO) if "auto" in given else set())
-    return partition({label: make(label) for label in sorted(used)}, _Labels(norms, matrices))
+    return Partition({label: make(label) for label in sorted(used)}, _Labels(norms, matrices))
 
 
 @transformation

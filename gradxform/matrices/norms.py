@@ -16,7 +16,7 @@ from gradxform.core.hyper import Fraction
 from gradxform.matrices.declaration import Matrices, matrix_labels
 from gradxform.matrices.matrixwise import MatrixSlot, matrixwise
 from gradxform.numerics import abs_sq, safe_divide, safe_sqrt
-from gradxform.wrappers.masking import partition
+from gradxform.wrappers.masking import Partition
 
 __all__ = ["hyperball", "radial_brake", "update_floor"]
 
@@ -30,7 +30,7 @@ def lengths(x, axes: int | tuple[int, ...] = (-2, -1)):
 
 def on_matrices(tx, matrices):
     """The transformation for the matrices; all other parameters pass."""
-    return partition({"matrix": tx, "rest": identity()}, matrix_labels(matrices))
+    return Partition({"matrix": tx, "rest": identity()}, matrix_labels(matrices))
 
 
 def _radius(x):
@@ -116,7 +116,9 @@ def update_floor(
     floor: NonNegative = 0.35, *, per: Literal["matrix", "output", "input"] = "matrix",
     matrices: Matrices | None = None,
 ):  # fmt: skip
-    """Lengthen what is shorter than a share of the parameter: u ← u max(1, c ‖p‖ / ‖u‖).
+    """Lengthen what is shorter than a share of the parameter.
+
+        u ← u max(1, c ‖p‖ / ‖u‖)
 
     It comes before the learning rate: `chain(orthogonalize(), update_floor(),
     scale_by_learning_rate(0.04))`. Where u or p is 0, u stays.
@@ -162,7 +164,9 @@ def radial_brake(
     """Take back a part of what a step adds to the norm of a matrix.
 
         w = p + u
-        p ← w [‖p‖ + s (‖w‖ - ‖p‖)] / ‖w‖      s = a where ‖w‖ > ‖p‖, else b
+        d = ‖w‖ - ‖p‖
+        s = a      b where d < 0
+        p ← w [‖p‖ + s d] / ‖w‖
 
     To first order the part of the step along p is multiplied by s, what is across it stays. It
     comes last, after any optimizer: `chain(adamw(1e-3), radial_brake())`.
