@@ -4,13 +4,11 @@ waits in the momentum.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from gradxform.core import Momentum, transformation
-from gradxform.display.code import code
 from gradxform.matrices.declaration import Matrices
 from gradxform.matrices.matrixwise import MatrixSlot, matrixwise
 from gradxform.matrices.norms import lengths
@@ -19,39 +17,17 @@ from gradxform.numerics import safe_divide
 __all__ = ["scale_by_dion"]
 
 
-class _Share:
-    """A share that shapes depend on."""
-
-    static = True
-    text = "r as a share of the shorter side of each matrix, rounded up, in (0, 1]"
-
-    def __repr__(self):
-        return "(0, 1]"
-
-    def convert(self, owner: str, name: str, x) -> float:
-        try:
-            share = float(x)
-        except (TypeError, ValueError):
-            raise TypeError(f"{owner}: {name} must be a number known now; got {code(x)}") from None
-        if not 0 < share <= 1:
-            raise ValueError(f"{owner}: {name} must lie in (0, 1]; got {code(x)}")
-        return share
-
-
-Share = Annotated[Any, _Share()]
-
-
 @dataclass(frozen=True)
 class _Drawn:
     """Gaussian columns to begin with, the same for all matrices of one shape."""
 
-    rank_fraction: float
+    rank: int
 
     def __call__(self, x):
         *many, rows, columns = x.shape
-        rank = math.ceil(self.rank_fraction * rows - 1e-9)
-        drawn = jax.random.normal(jax.random.key(0), (columns, rank), jnp.float32)
-        return jnp.broadcast_to(drawn, (*many, columns, rank))
+        shape = columns, min(self.rank, rows)
+        drawn = jax.random.normal(jax.random.key(0), shape, jnp.float32)
+        return jnp.broadcast_to(drawn, (*many, *shape))
 
 
 def _dion(u, at, m, q, *, mu):
@@ -72,9 +48,7 @@ def _dion(u, at, m, q, *, mu):
 
 
 @transformation
-def scale_by_dion(
-    mu: Momentum = 0.95, rank_fraction: Share = 0.25, *, matrices: Matrices | None = None
-):
+def scale_by_dion(mu: Momentum = 0.95, rank: int = 128, *, matrices: Matrices | None = None):
     """Orthonormal steps of rank r; of the momentum only what a step took fades.
 
         B = m + g
@@ -86,17 +60,23 @@ def scale_by_dion(
 
     Q begins with Gaussian columns, the same for all matrices of one shape.
 
+    Args:
+        mu: μ.
+        rank: r, at most the shorter side of a matrix.
+
     Shapes: B [rows, columns], with as many columns as rows or more (what is tall is transposed), P
     [rows, r], R and Q [columns, r].
     Memory: 4 bytes per parameter for m, and 4 r bytes per column for Q.
     A meta-gradient takes P for a constant.
 
     Raises:
-        ValueError: a parameter that is no matrix; a rank_fraction outside (0, 1].
+        ValueError: a parameter that is no matrix; a rank below 1.
 
     Source: K. Ahn et al., Dion: Distributed Orthonormalized Updates (2025), algorithm 1.
     """
-    slots = {"m": MatrixSlot(), "q": MatrixSlot(("columns", "rank"), _Drawn(rank_fraction))}
+    if rank < 1:
+        raise ValueError(f"scale_by_dion: rank must lie in [1, inf); got {rank}")
+    slots = {"m": MatrixSlot(), "q": MatrixSlot(("columns", rank), _Drawn(rank))}
     return matrixwise(
         _dion, slots=slots, matrices=matrices, sided=True, name="scale_by_dion", mu=mu
     )

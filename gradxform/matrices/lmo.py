@@ -17,7 +17,7 @@ import numpy as np
 from gradxform.core import transformation
 from gradxform.core import leaves as trees
 from gradxform.core.chain import chain
-from gradxform.core.labels import ByPath, Table, label_leaves
+from gradxform.core.labels import ByPath, Labels, Table, label_leaves
 from gradxform.display.code import code
 from gradxform.matrices.declaration import (
     _EMBEDDING,
@@ -78,12 +78,9 @@ class _Sides:
     matrices: Any
 
     def __call__(self, params):
-        leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
-        said = declared("scale_by_lmo", self.matrices, params)
-        rows = zip(said, trees.paths(params), leaves, strict=True)
-        return structure.unflatten(
-            None if x is None else m or _side(path, x) for m, path, x in rows
-        )
+        leaves, paths = jax.tree.leaves(params, is_leaf=trees.is_none), trees.paths(params)
+        rows = zip(paths, leaves, declared("scale_by_lmo", self.matrices, params), strict=True)
+        return Labels((path, x is not None and (m or _side(path, x)) or None) for path, x, m in rows)
 
 
 def _side(path: str, x) -> Matrix:

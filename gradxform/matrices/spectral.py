@@ -27,17 +27,18 @@ def _msign(x, method: str):
 def hardcap(x, bound, method: str):
     """U min(S, c) Vᵀ of x = U S Vᵀ [rows, columns], rows ≤ columns.
 
-    2 min(σ, c) = c + σ - |c - σ|, and |y| = y sign(y): with O = U Vᵀ, of which O xᵀ = U S Uᵀ, it is
-    [c O + x - sign(c I - O xᵀ) (c O - x)] / 2.
+    With O = U Vᵀ, of which O xᵀ = U S Uᵀ, it is c O where S > c and x where not: c O + P (x - c O)
+    with the projector P = [I + sign(c I - O xᵀ)] / 2. Where c is small, of what is left of x above
+    it P P leaves less than P.
     """
     unit, scale, norm = frobenius(x)
     norm = jnp.where(norm > 0, norm, jnp.ones_like(norm))
     unit, size = unit / norm, scale * norm
     c = jnp.minimum(bound / size, 1).astype(norm.dtype)
-    o = _msign(unit, method)
-    eye = jnp.eye(len(x), dtype=x.dtype)
-    below = _msign(c * eye - o @ unit.conj().T, method)
-    capped = (c * o + unit - below @ (c * o - unit)) / 2
+    o, eye = _msign(unit, method), jnp.eye(len(x), dtype=x.dtype)
+    below = (eye + _msign(c * eye - o @ unit.conj().T, method)) / 2
+    capped = c * o + below @ (below @ (unit - c * o))
+    capped = jnp.where(c < 10 * jnp.finfo(c.dtype).eps, c * o, capped)
     return jnp.where(size <= bound, x, size * capped)
 
 
@@ -78,8 +79,7 @@ def spectral_clip(
         max_norm: c, a spectral norm.
         of: which singular values.
         method: "newton_schulz" takes two orthogonalisations of nine steps in place of a
-            decomposition: U min(S, c) Vᵀ = [c O + u - sign(c I - O uᵀ) (c O - u)] / 2 with O = U
-            Vᵀ. Singular values within about a thousandth of ‖u‖ from c are out by less than that.
+            decomposition: that of u, O, and that of c I - O uᵀ, which tells what is below c. Singular values within about a thousandth of ‖u‖ from c are out by less than that.
             "svd" is exact.
 
     Memory: none.
@@ -88,8 +88,7 @@ def spectral_clip(
         ValueError: update() without params, for of="params".
 
     Source: F. Cesista, Fast, Numerically Stable, and Auto-Differentiable Spectral Clipping via
-    Newton-Schulz Iteration (2025): its spectral hardcap; J. Su, Higher-order muP: spectral clipping
-    by msign (2025).
+    Newton-Schulz Iteration (2025): its spectral hardcap.
 
     Not: `clip_by_leaf_norm`, which shortens all singular values alike.
     """

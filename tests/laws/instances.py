@@ -211,6 +211,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "clip_threshold": 100.0,
         "update_interval": 2,
     },
+    "qk_clip": {"tau": 0.25, "queries": "**", "keys": None, "heads": ()},
     "schedule_free": {"base_optimizer": gx.sgd(0.1)},
     "schedule_free_adamw": {"learning_rate": 0.1, "warmup_steps": 2},
     "schedule_free_sgd": {"learning_rate": 0.1, "warmup_steps": 2},
@@ -294,6 +295,7 @@ EXTRA: dict[str, dict[str, Any]] = {
         ("hutchinson_estimator_diag_hessian", "reduce_variance_exact", "scale_by_sophia", "sophia"),
         _LOSS,
     ),
+    "qk_clip": {"max_logits": np.float32(1.0)},
     "sam_opaque": {"grad_fn": _slope},
 }
 
@@ -333,12 +335,14 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     "monitor": _WHOLE_TREE_TABLE,
     "reduce_on_plateau": _WATCHING,
     **dict.fromkeys(("adafactor", "came", "mars", "reduce_variance", "scale_by_came"), _LENGTH),
+    **dict.fromkeys(("hyperball", "radial_brake"), _LENGTH),
     "reduce_variance_exact": _LENGTH | _WHOLE_TREE_LOSS,
     **dict.fromkeys(("galore", "scale_by_galore"), _PROJECTING),
     **dict.fromkeys(("kron", "scale_by_kron"), _LEARNING),
     **dict.fromkeys(
         ("orthogonalize", "scale_by_adamuon", "scale_by_muon", "scale_by_normuon"), _PRODUCTS
     ),
+    **dict.fromkeys(("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"), _PRODUCTS),
     **dict.fromkeys(
         (
             "mechanize",
