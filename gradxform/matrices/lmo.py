@@ -178,7 +178,8 @@ def oracles(norms, matrices, make):
     matrices = as_matrices.convert("scale_by_lmo", "matrices", matrices)
     given = {v for _, v in norms.entries} if isinstance(norms, Table) else {norms}
     used = (given - {"auto"}) | (set(AUTO) if "auto" in given else set())
-    return Partition({label: make(label) for label in sorted(used)}, _Labels(norms, matrices))
+    groups = {label: make(label) for label in sorted(used)}
+    return Partition(groups, _Labels(norms, matrices), called="lmo")
 
 
 @transformation
