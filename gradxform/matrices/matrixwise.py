@@ -21,7 +21,7 @@ from gradxform.core.transform import Transform, check_updates
 from gradxform.display.code import code
 from gradxform.matrices.declaration import View, views
 from gradxform.matrices.placement import run_alike
-from gradxform.numerics import increment, real_dtype, wide_dtype
+from gradxform.numerics import increment, mixed, real_dtype, wide_dtype
 
 __all__ = ["MatrixSlot", "Matrixwise", "Oriented", "matrixwise", "oriented"]
 
@@ -93,7 +93,9 @@ class MatrixSlot:
         if self.axes is None:
             return jnp.full_like(p, self.fill == "ones", dtype=dtype)
         if callable(self.fill):
-            return self.together(self.fill(seen.apart(p)), seen).astype(dtype)
+            with mixed(p):
+                made = self.fill(seen.apart(p.astype(wide_dtype(p.dtype))))
+            return self.together(made, seen).astype(dtype)
         long = {"rows": seen.rows, "columns": seen.columns}
         sides = [long[a] if isinstance(a, str) else min(a, seen.rows) for a in self.axes]
         one = jnp.eye(*sides, dtype=dtype) if self.fill == "eye" else jnp.ones(sides, dtype)
