@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradxform.core import transformation
 from gradxform.core import leaves as trees
+from gradxform.core import transformation
 from gradxform.core.chain import chain
 from gradxform.core.labels import ByPath, Labels, Table, label_leaves
 from gradxform.display.code import code
@@ -80,7 +80,9 @@ class _Sides:
     def __call__(self, params):
         leaves, paths = jax.tree.leaves(params, is_leaf=trees.is_none), trees.paths(params)
         rows = zip(paths, leaves, declared("scale_by_lmo", self.matrices, params), strict=True)
-        return Labels((path, x is not None and (m or _side(path, x)) or None) for path, x, m in rows)
+        return Labels(
+            (path, (x is not None and (m or _side(path, x))) or None) for path, x, m in rows
+        )
 
 
 def _side(path: str, x) -> Matrix:
@@ -178,7 +180,7 @@ def oracles(norms, matrices, make):
     matrices = as_matrices.convert("scale_by_lmo", "matrices", matrices)
     given = {v for _, v in norms.entries} if isinstance(norms, Table) else {norms}
     used = (given - {"auto"}) | (set(AUTO) if "auto" in given else set())
-    groups = {label: make(label) for label in sorted(used)}
+    groups: dict[Any, Any] = {label: make(label) for label in sorted(used)}
     return Partition(groups, _Labels(norms, matrices), called="lmo")
 
 

@@ -79,7 +79,8 @@ def spectral_clip(
         max_norm: c, a spectral norm.
         of: which singular values.
         method: "newton_schulz" takes two orthogonalisations of nine steps in place of a
-            decomposition: that of u, O, and that of c I - O uᵀ, which tells what is below c. Singular values within about a thousandth of ‖u‖ from c are out by less than that.
+            decomposition: that of u, O, and that of c I - O uᵀ, which tells what is below c.
+            Singular values within about a thousandth of ‖u‖ from c are out by less than that.
             "svd" is exact.
 
     Memory: none.
@@ -92,7 +93,5 @@ def spectral_clip(
 
     Not: `clip_by_leaf_norm`, which shortens all singular values alike.
     """
-    rule = matrixwise(
-        _Clip(of, method), matrices=matrices, name="spectral_clip", max_norm=max_norm
-    )
+    rule = matrixwise(_Clip(of, method), matrices=matrices, name="spectral_clip", max_norm=max_norm)
     return on_matrices(rule, matrices)

@@ -3,15 +3,10 @@
 Notation: g gradient, p parameter, m momentum, α learning rate, λ weight decay; P, Q, R matrices.
 """
 
+from typing import Any
+
 from gradxform.core import Where, chain, transformation
-from gradxform.core.hyper import (
-    Decay,
-    Epsilon,
-    LearningRate,
-    Momentum,
-    NonNegative,
-    WeightDecay,
-)
+from gradxform.core.hyper import Decay, Epsilon, LearningRate, Momentum, NonNegative, WeightDecay
 from gradxform.matrices.declaration import Matrices, matrix_labels
 from gradxform.matrices.dion import scale_by_dion
 from gradxform.matrices.lmo import Norms, oracle, oracles
@@ -110,7 +105,7 @@ def dion(
     rate = learning_rate if adam_learning_rate is None else adam_learning_rate
     rest_decay = weight_decay if adam_weight_decay is None else adam_weight_decay
     hidden = scale_by_dion(mu, rank, matrices=matrices)
-    groups = {
+    groups: dict[Any, Any] = {
         "dion": chain(hidden, *descent(learning_rate, weight_decay, mask)),
         "adam": adamw(rate, adam_b1, adam_b2, adam_eps, weight_decay=rest_decay),
     }

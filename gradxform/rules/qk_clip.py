@@ -157,7 +157,7 @@ class QKClip(Transform):
         both = [p for p, q, k in zip(trees.paths(tree), query, key, strict=True) if q and k]
         if both:
             raise ValueError(f"{self.name}: {both[:8]} are both query and key")
-        return ["query" if q else k and "key" or None for q, k in zip(query, key, strict=True)]
+        return ["query" if q else (k and "key") or None for q, k in zip(query, key, strict=True)]
 
     def update(self, updates, state, params=None, *, gradient=None, **extra):
         require_params(self.name, params)
@@ -165,6 +165,7 @@ class QKClip(Transform):
             what = f"{self.name}: this state belongs to another transformation"
             raise ValueError(f"{what}: got {type(state).__name__}")
         maxima = Site(self.name, None, None, None, extra=extra).need(NAME)
+        p: Any
         u, p, structure = check_updates(self.name, updates, params)
         paths, shares = trees.paths(updates), self._shares(params)
         chosen = [i for i, share in enumerate(shares) if share and u[i] is not None]

@@ -344,6 +344,10 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     ),
     **dict.fromkeys(("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"), _PRODUCTS),
     **dict.fromkeys(
+        ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
+        _PRODUCTS,
+    ),
+    **dict.fromkeys(
         (
             "mechanize",
             "momo",

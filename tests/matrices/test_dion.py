@@ -79,7 +79,9 @@ def test_matrices_of_a_stack_are_apart_and_the_rest_is_adamw():
         alone, _ = tx.update({"kernel": grads["layers"]["kernel"][i]}, tx.init(one), one)
         np.testing.assert_allclose(updates["layers"]["kernel"][i], alone["kernel"], rtol=1e-5)
     adam = gx.adamw(0.01, weight_decay=0.3)
-    expected, _ = adam.update({"b": grads["bias"]}, adam.init({"b": params["bias"]}), {"b": params["bias"]})
+    expected, _ = adam.update(
+        {"b": grads["bias"]}, adam.init({"b": params["bias"]}), {"b": params["bias"]}
+    )
     np.testing.assert_allclose(updates["bias"], expected["b"], rtol=1e-6)
 
 
