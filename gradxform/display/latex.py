@@ -45,6 +45,8 @@ SYMBOLS: dict[str, str] = {
     "total": "a", "max_dist": "r", "square_sum": "G", "square_dist": "D", "weighted": "V",
     "estim_lr": "d", "numerator": "r", "barf": "f\u0304", "lb": "l", "weight_sum": "W",
     "precond_lr": "μ", "precond_probability": "π", "q_left": "Q", "q_right": "R",
+    "exponent": "q", "relative_eps": "ρ", "precondition_frequency": "k", "left": "L", "right": "R",
+    "start_preconditioning_step": "t₀", "left_root": "A", "right_root": "B",
     "max_lr": "α_max", "start": "t₀", "mean": "μ", "variance": "v", "found_nan": "nan",
     "consistent_rms": "c",
     "tau": "τ", "floor": "c", "outward": "a", "inward": "b", "radius": "R ρ", "q": "Q",

@@ -5,6 +5,7 @@ are the short side. Matrices of one shape run one program: called for each of th
 stack (`placement` chooses).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -27,46 +28,70 @@ __all__ = ["MatrixSlot", "Matrixwise", "Oriented", "matrixwise", "oriented"]
 
 
 class Oriented(NamedTuple):
-    """How a leaf falls into matrices, and whether these are transposed to have no more rows than
-    columns.
+    """How a leaf falls into matrices, these perhaps into equal blocks, and whether they are
+    transposed to have no more rows than columns.
     """
 
     view: View
     flipped: bool
+    blocks: tuple[int, int] = (1, 1)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns of a block, as declared."""
+        return -(-self.view.rows // self.blocks[0]), -(-self.view.columns // self.blocks[1])
 
     @property
     def rows(self) -> int:
         """Rows of the matrices that a rule is given."""
-        return self.view.columns if self.flipped else self.view.rows
+        return self.sides[self.flipped]
 
     @property
     def columns(self) -> int:
         """And their columns."""
-        return self.view.rows if self.flipped else self.view.columns
+        return self.sides[not self.flipped]
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """How many matrices there are, by axis."""
+        return self.view.batch + self.blocks * (self.blocks != (1, 1))
 
     @property
     def many(self) -> int:
         """How many matrices there are."""
-        out = 1
-        for n in self.view.batch:
-            out *= n
-        return out
+        return math.prod(self.batch)
 
     def apart(self, x):
         """[many, rows, columns], or [rows, columns] for a leaf that is one matrix."""
         x = self.view.apart(x)
+        if self.blocks != (1, 1):
+            pairs = zip(self.blocks, self.sides, x.shape[-2:], strict=True)
+            room = [(0, n * size - long) for n, size, long in pairs]
+            x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + room)
+            (m, n), (rows, columns) = self.blocks, self.sides
+            x = x.reshape(*x.shape[:-2], m, rows, n, columns).swapaxes(-3, -2)
         x = x.swapaxes(-2, -1) if self.flipped else x
-        return x.reshape(self.many, self.rows, self.columns) if self.view.batch else x[...]
+        return x.reshape(self.many, self.rows, self.columns) if self.batch else x[...]
 
     def together(self, x):
         """The leaf of which these are the matrices."""
-        x = x.reshape(*self.view.batch, self.rows, self.columns)
-        return self.view.together(x.swapaxes(-2, -1) if self.flipped else x)
+        x = x.reshape(*self.batch, self.rows, self.columns)
+        x = x.swapaxes(-2, -1) if self.flipped else x
+        if self.blocks != (1, 1):
+            (m, n), (rows, columns) = self.blocks, self.sides
+            x = x.swapaxes(-3, -2).reshape(*self.view.batch, m * rows, n * columns)
+            x = x[..., : self.view.rows, : self.view.columns]
+        return self.view.together(x)
 
 
-def oriented(view: View, keep_sides: bool = False) -> Oriented:
-    """A view whose tall matrices are transposed, unless their sides are to be kept."""
-    return Oriented(view, view.rows > view.columns and not keep_sides)
+def oriented(view: View, keep_sides: bool = False, block_size: int | None = None) -> Oriented:
+    """A view whose tall matrices are transposed, unless their sides are to be kept; those with
+    longer sides in blocks, as equal as can be, the last ones filled with zeros.
+    """
+    sides = view.rows, view.columns
+    blocks = [max(1, -(-n // block_size)) if block_size else 1 for n in sides]
+    rows, columns = (-(-n // many) for n, many in zip(sides, blocks, strict=True))
+    return Oriented(view, rows > columns and not keep_sides, (blocks[0], blocks[1]))
 
 
 @dataclass(frozen=True)
@@ -100,19 +125,19 @@ class MatrixSlot:
         sides = [long[a] if isinstance(a, str) else min(a, seen.rows) for a in self.axes]
         one = jnp.eye(*sides, dtype=dtype) if self.fill == "eye" else jnp.ones(sides, dtype)
         one = jnp.zeros_like(one) if self.fill == "zeros" else one
-        return jnp.broadcast_to(one, (*seen.view.batch, *sides)) + jnp.zeros((), dtype)
+        return jnp.broadcast_to(one, (*seen.batch, *sides)) + jnp.zeros((), dtype)
 
     def apart(self, x, seen: Oriented):
         """As the rule sees it, with one axis of matrices in front where there are many."""
         if self.axes is None:
             return seen.apart(x)
-        return x.reshape(seen.many, *x.shape[len(seen.view.batch) :]) if seen.view.batch else x
+        return x.reshape(seen.many, *x.shape[len(seen.batch) :]) if seen.batch else x
 
     def together(self, x, seen: Oriented):
         """As the state holds it."""
         if self.axes is None:
             return seen.together(x)
-        return x.reshape(*seen.view.batch, *x.shape[1:]) if seen.view.batch else x
+        return x.reshape(*seen.batch, *x.shape[1:]) if seen.batch else x
 
 
 class MatrixSite(Site):
@@ -148,7 +173,9 @@ class _OnMatrices:
         return self.rule(u, site, *slots, **numbers)
 
 
-@pytree(static=("name", "rule", "slots", "matrices", "direction", "keep_sides", "sided"))
+@pytree(
+    static=("name", "rule", "slots", "matrices", "direction", "keep_sides", "sided", "block_size")
+)
 class Matrixwise(Transform):
     """A rule on one matrix, lifted to a tree. Built by `matrixwise`."""
 
@@ -160,6 +187,7 @@ class Matrixwise(Transform):
     direction: bool = False
     keep_sides: bool = False
     sided: bool = False
+    block_size: int | None = None
 
     def __repr__(self):
         shown = [code(self.rule), *(f"{k}={code(v)}" for k, v in self.hypers.items())]
@@ -184,7 +212,7 @@ class Matrixwise(Transform):
                 )
                 give = "partition({'matrix': ..., 'rest': adamw(1e-3)}, matrix_labels())"
                 raise ValueError(f"{what}; give it to another transformation: {give}")
-        return [view and oriented(view, self.keep_sides) for view in found]
+        return [view and oriented(view, self.keep_sides, self.block_size) for view in found]
 
     def init(self, params):
         leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
@@ -249,8 +277,8 @@ class Matrixwise(Transform):
 
 
 def matrixwise(
-    rule, *, slots=None, matrices=None, direction=False, keep_sides=False, sided=False, name=None,
-    **hypers,
+    rule, *, slots=None, matrices=None, direction=False, keep_sides=False, sided=False,
+    block_size=None, name=None, **hypers,
 ) -> Matrixwise:  # fmt: skip
     """Lift a rule, an equation on one matrix, to a transformation of trees.
 
@@ -264,9 +292,12 @@ def matrixwise(
         keep_sides: whether rows stay what is declared as rows, and tall matrices tall.
         sided: whether the rule asks `at.fans` or `at.flipped`; then only parameters that agree in
             these share a program.
+        block_size: matrices with a longer side fall into blocks, which the rule takes for matrices
+            of their own; None for whole matrices.
         name: the name of its state in a chain; by default that of the rule.
         **hypers: numbers, arrays, schedules or tables by path.
     """
     own = tuple((slots or {}).items())
     name = name or getattr(rule, "__name__", type(rule).__name__).strip("_")
-    return Matrixwise(name, rule, own, dict(hypers), matrices, direction, keep_sides, sided)
+    how = matrices, direction, keep_sides, sided, block_size
+    return Matrixwise(name, rule, own, dict(hypers), *how)
