@@ -10,6 +10,7 @@ lifted         a rule on one array, run on matrices
 factored       second moments in less memory
 muon           Muon's parts: averages, orthogonalisation, how long a step is
 shampoo        second moments of rows and columns, and their roots
+grafting       the steps of one transformation with the lengths of another's
 galore         gradients in a subspace
 kron           whitening by factors that are learned
 """
@@ -32,6 +33,7 @@ from gradxform.matrices.lmo import *
 from gradxform.matrices.norms import *
 from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.spectral import *
+from gradxform.matrices.grafting import *
 from gradxform.matrices.shampoo import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

@@ -67,17 +67,20 @@ def _eigh_jvp(primals, tangents):
 def matrix_power(a, p, *, eps=0.0, relative_eps=0.0):
     """Aᵖ of symmetric matrices that have no negative eigenvalues but by rounding.
 
-        A = V diag(w) Vᵀ,  Aᵖ = V diag((max(w, 0) + ε_rel max(w) + ε)ᵖ) Vᵀ
+        A = V diag(w) Vᵀ,  Aᵖ = V diag((max(w, ε_rel max w) + ε)ᵖ) Vᵀ
 
-    Where nothing is left, w = ε = ε_rel = 0, it is that of the pseudo-inverse: 0 for p < 0, and 0⁰
-    = 1. The derivative is that of Daleckii and Krein, by divided differences of λᵖ and their limit
-    where eigenvalues meet: finite at any rank, and by p and by both ε as well.
+    The relative one is a floor, not an addition: eigenvalues that are rounding alone are all the
+    same then, and others what they are. Where nothing is left, w = ε = ε_rel = 0, it is as for the
+    pseudo-inverse: 0 for p < 0, and 0⁰ = 1. The derivative is that of Daleckii and Krein, by
+    divided differences of λᵖ and their limit where eigenvalues meet: finite at any rank, and by p
+    and by both ε as well.
 
     Args:
         a: [..., n, n].
         p: the exponent, any number, which may be traced.
         eps: ε, added to the eigenvalues in the unit of `a`.
-        relative_eps: ε_rel, added as a share of the largest one; float32 is exact to about 1e-7.
+        relative_eps: ε_rel, a share of the largest one; float32 tells eigenvalues from 0 that are
+            about 1e-6 of it.
 
     Source: Yu. L. Daleckii, S. G. Krein (1965), for the derivative; N. J. Higham, Functions of
     Matrices (2008), theorem 3.11.
@@ -90,14 +93,14 @@ def matrix_power(a, p, *, eps=0.0, relative_eps=0.0):
 
 
 def _spectrum(a, p, relative_eps, eps):
-    """Eigenvalues, eigenvectors, the logarithms of the raised eigenvalues, which of them are
-    there, and their powers.
+    """Eigenvalues and eigenvectors, the eigenvalues as they are raised to a power, and the powers
+    with their logarithms.
     """
     w, v = _eigh(a)
-    raised = jnp.maximum(w, 0) + relative_eps * jnp.maximum(w[..., -1:], 0) + eps
+    raised = jnp.maximum(w, relative_eps * jnp.maximum(w[..., -1:], 0)) + eps
     there = raised > 0
     log = jnp.log(jnp.where(there, raised, jnp.ones_like(raised)))
-    return w, v, log, there, jnp.where(there, _exp(p * log), (p == 0).astype(w.dtype))
+    return w, v, raised, log, jnp.where(there, _exp(p * log), (p == 0).astype(w.dtype))
 
 
 def _exp(x):
@@ -115,20 +118,43 @@ def _power(a, p, relative_eps, eps):
 def _power_jvp(primals, tangents):
     a, p, relative_eps, eps = primals
     da, dp, drelative, deps = tangents
-    w, v, log, there, powers = _spectrum(a, p, relative_eps, eps)
+    w, v, raised, log, powers = _spectrum(a, p, relative_eps, eps)
     inside = adjoint(v) @ da @ v
-    # (λᵢᵖ - λⱼᵖ) / (λᵢ - λⱼ) with no difference of near numbers: for λ = eˡ it is
-    # e^((p - 1)(lᵢ + lⱼ)/2) sinh(p (lᵢ - lⱼ)/2) / sinh((lᵢ - lⱼ)/2)
-    half = (log[..., :, None] - log[..., None, :]) / 2
-    met = half == 0
-    ratio = jnp.sinh(p * half) / jnp.sinh(jnp.where(met, jnp.ones_like(half), half))
-    middle = _exp((p - 1) / 2 * (log[..., :, None] + log[..., None, :]))
-    both = there[..., :, None] & there[..., None, :]
-    slopes = jnp.where(both, middle * jnp.where(met, p, ratio), jnp.zeros_like(half))
     largest = jnp.maximum(w[..., -1:], 0)
+    low = w < relative_eps * largest
+    slopes = _slopes(raised, log, p)
+    own = jnp.diagonal(slopes, axis1=-2, axis2=-1)
     dlargest = jnp.where(largest > 0, inside[..., -1, -1:].real, jnp.zeros_like(largest))
-    raise_by = drelative * largest + relative_eps * dlargest + deps
-    own = jnp.diagonal(slopes, axis1=-2, axis2=-1) * raise_by + powers * log * dp
-    change = slopes.astype(v.dtype) * inside + _diagonal(own).astype(v.dtype)
+    dfloor = drelative * largest + relative_eps * dlargest
+    own = own * (deps + jnp.where(low, dfloor, jnp.zeros_like(own))) + powers * log * dp
+    change = (slopes * _shares(w, raised, low)).astype(v.dtype) * inside
+    change += _diagonal(own).astype(v.dtype)
     out = (v * powers[..., None, :].astype(v.dtype)) @ adjoint(v)
     return out, v @ change @ adjoint(v)
+
+
+def _pairs(x):
+    return x[..., :, None], x[..., None, :]
+
+
+def _slopes(raised, log, p):
+    """(λᵢᵖ - λⱼᵖ) / (λᵢ - λⱼ) with no difference of near numbers: for λ = eˡ it is
+    e^((p - 1)(lᵢ + lⱼ)/2) sinh(p (lᵢ - lⱼ)/2) / sinh((lᵢ - lⱼ)/2).
+    """
+    one, other = _pairs(log)
+    half = (one - other) / 2
+    met = half == 0
+    ratio = jnp.sinh(p * half) / jnp.sinh(jnp.where(met, jnp.ones_like(half), half))
+    slopes = _exp((p - 1) / 2 * (one + other)) * jnp.where(met, p, ratio)
+    one, other = _pairs(raised > 0)
+    return jnp.where(one & other, slopes, jnp.zeros_like(slopes))
+
+
+def _shares(w, raised, low):
+    """(λᵢ - λⱼ) / (wᵢ - wⱼ): 1 where neither lies below the floor, 0 where both do."""
+    (one, other), (low_one, low_other) = _pairs(w), _pairs(low)
+    raised_one, raised_other = _pairs(raised)
+    gap = jnp.where(low_one ^ low_other, one - other, jnp.ones_like(one - other))
+    between = jnp.where(gap == 0, jnp.ones_like(gap), (raised_one - raised_other) / gap)
+    same = (~low_one).astype(w.dtype)
+    return jnp.where(low_one ^ low_other, between, same)

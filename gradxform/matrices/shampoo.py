@@ -15,7 +15,7 @@ from gradxform.core.hyper import Count, Decay, Epsilon, Real
 from gradxform.matrices.declaration import Matrices
 from gradxform.matrices.matrixwise import MatrixSlot, matrixwise
 from gradxform.matrices.roots import adjoint, matrix_power
-from gradxform.numerics import abs_sq, clip_parts, debias, lerp, real_dtype, safe_sqrt
+from gradxform.numerics import abs_sq, debias, lerp, real_dtype, safe_sqrt
 
 __all__ = ["scale_by_kl_shampoo", "scale_by_shampoo"]
 
@@ -29,8 +29,10 @@ def is_due(t, k, start=1):
 
 
 def bounded(x):
-    """x, no entry so large that sums of squares of such are infinite."""
-    return clip_parts(x, float(jnp.finfo(x.dtype).max) ** 0.4)
+    """x, made smaller where it is so large that sums of its squares may be infinite."""
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0)
+    bound = float(jnp.finfo(x.dtype).max) ** 0.4
+    return x * (bound / jnp.maximum(largest, bound))
 
 
 LETTERS = {"left": ("L", "A", "g gᵀ"), "right": ("R", "B", "gᵀ g")}

@@ -9,6 +9,7 @@ from gradxform.optimizers.memory import *
 from gradxform.optimizers.orthogonal import *
 from gradxform.optimizers.products import *
 from gradxform.optimizers.relatives import *
+from gradxform.optimizers.shampoo import *
 from gradxform.optimizers.signs import *
 from gradxform.optimizers.step_free import *
 from gradxform.optimizers.textbook import *

@@ -128,6 +128,7 @@ _PROJECTING = {
 }
 
 _PRODUCTS = {"temporary": "products of matrices are stored"}
+_ROOTS = _STOPPING | {"temporary": "second moments and their roots are products of matrices"}
 
 _LENGTH = {
     "temporary": "a step's length is known only when all of it is, so it is stored before it is shortened"
@@ -172,6 +173,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "dadapt_adamw": {"estim_lr0": 0.01},
     "dog": {"init_step": ("heuristic", 0.01)},
     "galore": {"rank": 1, "update_proj_gap": 2},
+    "kl_shampoo": {"precondition_frequency": 2},
     "lawa": {"window": 2},
     "masked": {"inner": gx.chain(gx.ema(0.9), gx.scale_by_rms(0.99))},
     "mechanize": {"base_optimizer": gx.sgd(1.0), "s_init": 0.01},
@@ -198,11 +200,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "scale_by_dowg": {"init_estim_sq_dist": 0.1},
     "scale_by_factored_rms": {"min_dim_size_to_factor": 2},
     "scale_by_galore": {"rank": 1, "update_proj_gap": 2},
+    "scale_by_kl_shampoo": {"precondition_frequency": 2},
     "scale_by_polyak": {"f_min": 0.1, "max_learning_rate": 0.5},
     "scale_by_quasi_hyperbolic_rms": {"nu": 0.8},
     "scale_by_radam": {"threshold": 1.5},
     "scale_by_rectified_rms": {"threshold": 1.5},
     "scale_by_schedule": {"step_size_fn": gx.linear_schedule(1.0, 0.5, 10)},
+    "scale_by_shampoo": {"decay": 0.9, "relative_eps": 0.01, "precondition_frequency": 2},
     "scale_by_simplified_ademamix": {"alpha": 0.5},
     "scale_by_sophia": {
         "b2": 0.5,
@@ -215,6 +219,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "schedule_free": {"base_optimizer": gx.sgd(0.1)},
     "schedule_free_adamw": {"learning_rate": 0.1, "warmup_steps": 2},
     "schedule_free_sgd": {"learning_rate": 0.1, "warmup_steps": 2},
+    "shampoo": {"b2": 0.9, "relative_eps": 0.01, "precondition_frequency": 2},
     "skip_spikes": {"threshold": 1.5, "warmup": 1},
     "sophia": {"eps": 1e-3, "gamma": 1.0, "clip_threshold": 100.0, "update_interval": 2},
     "swa": {"start": 1, "period": 2},
@@ -270,6 +275,14 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
     "scale_by_rss_outside": (
         "scale_by_rss",
         {"initial_accumulator_value": 0.0, "eps": 1e-7, "eps_in_sqrt": False},
+    ),
+    "scale_by_shampoo_blocks": (
+        "scale_by_shampoo",
+        {"block_size": 2, "sides": "short", "precondition_frequency": 1},
+    ),
+    "scale_by_shampoo_sum": (
+        "scale_by_shampoo",
+        {"decay": None, "exponent": -0.5, "sides": "left"},
     ),
     "scale_by_stddev_debiased": ("scale_by_stddev", {"eps": 1.0, "bias_correction": True}),
     "scale_by_trust_ratio_bounded": (
@@ -347,6 +360,10 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
         ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
         _PRODUCTS,
     ),
+    **dict.fromkeys(("orthogonalize",), _PRODUCTS),
+    **dict.fromkeys(("kl_shampoo", "scale_by_kl_shampoo", "scale_by_shampoo", "shampoo"), _ROOTS),
+    "scale_by_shampoo_blocks": {"temporary": _ROOTS["temporary"]},
+    "graft": _LENGTH,
     **dict.fromkeys(
         (
             "mechanize",

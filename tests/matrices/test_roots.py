@@ -37,10 +37,11 @@ def test_powers_and_their_derivatives(name):
     exponents = np.array([-0.25, -1.0, 0.0, 0.5, 1.0])
     powers = jax.jit(jax.vmap(lambda p: root(g, p, 0.2, 0.1)))(exponents)
     for p, found in zip(exponents, powers, strict=True):
-        expected = v * (w + 0.1 * w[-1] + 0.2) ** p @ v.T
+        expected = v * (np.maximum(w, 0.1 * w[-1]) + 0.2) ** p @ v.T
         np.testing.assert_allclose(found, expected, atol=1e-12)
     if name == "distinct":  # elsewhere the largest eigenvalue has no derivative of its own
         assert slope(root, g, -0.25, 0.2, 0.1) < 1e-7
+        assert slope(root, g, -0.25, 0.2, 0.9) < 1e-7
     assert slope(lambda g, p, e: root(g, p, e, 0.0), g, -0.5, 0.2) < 1e-7
 
 
