@@ -184,8 +184,10 @@ def _kl_shampoo(
     """L ← √mean(g²)      and R, as multiples of the identity, at the first gradient that is not 0
     R ← L
     A ← 1 / √L      and B, at that step
-    L ← β L + (1 - β) g B² gᵀ / n
-    R ← β R + (1 - β) gᵀ A² g / m
+    r = size(g)      its rows
+    c = size(g)      its columns
+    L ← β L + (1 - β) g B² gᵀ / c
+    R ← β R + (1 - β) gᵀ A² g / r
     A ← 1 / √(L + ρ ‖L‖ + ε)      every k steps
     B ← 1 / √(R + ρ ‖R‖ + ε)      every k steps
     u ← A u B
