@@ -146,9 +146,10 @@ class MatrixSite(Site):
     Attributes:
         fans: (inputs, outputs) of the layer: the rows and columns as declared.
         flipped: whether the rule sees the transposed matrix, whose rows are the outputs.
+        turn: which of the groups, 0, 1, …, that take turns at what is not done at every step.
     """
 
-    __slots__ = ("fans", "flipped")
+    __slots__ = ("fans", "flipped", "turn")
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class _OnMatrices:
     rule: Callable[..., Any]
     fans: tuple[int, int] | None
     flipped: bool | None
+    turn: int = 0
 
     def __call__(self, u, at, *slots, **numbers):
         given = u, at.g, at.given_p, slots
@@ -169,13 +171,14 @@ class _OnMatrices:
     def one(self, at, u, g, p, slots, **numbers):
         """The rule on one matrix."""
         site = MatrixSite(at.owner, g, p, at.t, at.scalars, at.extra)
-        site.fans, site.flipped = self.fans, self.flipped
+        site.fans, site.flipped, site.turn = self.fans, self.flipped, self.turn
         return self.rule(u, site, *slots, **numbers)
 
 
-@pytree(
-    static=("name", "rule", "slots", "matrices", "direction", "keep_sides", "sided", "block_size")
-)
+STATIC = ("name", "rule", "slots", "matrices", "direction", "keep_sides", "sided")
+
+
+@pytree(static=(*STATIC, "block_size", "turns"))
 class Matrixwise(Transform):
     """A rule on one matrix, lifted to a tree. Built by `matrixwise`."""
 
@@ -188,6 +191,7 @@ class Matrixwise(Transform):
     keep_sides: bool = False
     sided: bool = False
     block_size: int | None = None
+    turns: int = 1
 
     def __repr__(self):
         shown = [code(self.rule), *(f"{k}={code(v)}" for k, v in self.hypers.items())]
@@ -248,11 +252,13 @@ class Matrixwise(Transform):
             for k, _ in self.slots
         ]
         shared = arrays(numbers.shared(self.rule))
-        keys, rows = [], []
+        keys, rows, alike = [], [], {}
         for i in present:
             how: Any = seen[i]
+            turn = alike.setdefault(how, len(alike)) % self.turns
+            alike[how] += 1
             own = numbers.own(self.rule, i)
-            keys.append((False, (self._rule(how, numbers.shared(self.rule) | own),)))
+            keys.append((False, (self._rule(how, numbers.shared(self.rule) | own, turn),)))
             slots = [slot.apart(x[i], how) for (_, slot), x in zip(self.slots, flat, strict=True)]
             leaves = (None if x is None else how.apart(x[i]) for x in (u, g, p))
             rows.append((*leaves, (tuple(slots),), (Inputs(arrays(own)),)))
@@ -268,17 +274,18 @@ class Matrixwise(Transform):
         kept = {k: structure.unflatten(x) for k, x in zip(names, flat, strict=True)}
         return structure.unflatten(out), RuleState(t, kept)
 
-    def _rule(self, how: Oriented, numbers) -> Rule:
+    def _rule(self, how: Oriented, numbers, turn: int) -> Rule:
         """What a program is traced for: matrices that differ in none of it share one."""
         fans = (how.view.rows, how.view.columns) if self.sided else None
         flipped = how.flipped if self.sided else None
         static = tuple((k, type(x), x) for k, x in numbers.items() if isinstance(x, float | int))
-        return Rule(_OnMatrices(self.rule, fans, flipped), self.name, self.direction, static)
+        on_matrices = _OnMatrices(self.rule, fans, flipped, turn)
+        return Rule(on_matrices, self.name, self.direction, static)
 
 
 def matrixwise(
     rule, *, slots=None, matrices=None, direction=False, keep_sides=False, sided=False,
-    block_size=None, name=None, **hypers,
+    block_size=None, turns=1, name=None, **hypers,
 ) -> Matrixwise:  # fmt: skip
     """Lift a rule, an equation on one matrix, to a transformation of trees.
 
@@ -294,10 +301,12 @@ def matrixwise(
             these share a program.
         block_size: matrices with a longer side fall into blocks, which the rule takes for matrices
             of their own; None for whole matrices.
+        turns: into how many groups the matrices of each shape are dealt out, for a rule that asks
+            `at.turn`; those of one shape and group share a program.
         name: the name of its state in a chain; by default that of the rule.
         **hypers: numbers, arrays, schedules or tables by path.
     """
     own = tuple((slots or {}).items())
     name = name or getattr(rule, "__name__", type(rule).__name__).strip("_")
-    how = matrices, direction, keep_sides, sided, block_size
+    how = matrices, direction, keep_sides, sided, block_size, turns
     return Matrixwise(name, rule, own, dict(hypers), *how)

@@ -22,10 +22,13 @@ __all__ = ["scale_by_kl_shampoo", "scale_by_shampoo"]
 Sides = Literal["both", "left", "right", "short"]
 
 
-def is_due(t, k, start=1):
-    """Whether t is `start`, or any number of times k after it."""
-    since = t - jnp.asarray(start).astype(t.dtype)
-    return (since >= 0) & (jnp.mod(since, jnp.asarray(k).astype(t.dtype)) == 0)
+def is_due(at, k, start=1):
+    """Whether t is `start`, where all are due, or any number of times k after it, or as many steps
+    later as the matrix waits for its turn.
+    """
+    k, start = (jnp.asarray(x).astype(at.t.dtype) for x in (k, start))
+    since = at.t - start
+    return (since == 0) | ((since > 0) & (jnp.mod(since - at.turn, k) == 0))
 
 
 def bounded(x):
@@ -67,7 +70,7 @@ class _Shampoo:
             average = debias(x, decay, at.t)
             return matrix_power(average, exponent, eps=eps, relative_eps=relative_eps)
 
-        due = is_due(at.t, precondition_frequency, start_preconditioning_step)
+        due = is_due(at, precondition_frequency, start_preconditioning_step)
         return self.divided(u, factors, slots, due, power)
 
     def grams(self, g):
@@ -107,7 +110,7 @@ class _ShampooSum(_Shampoo):
         def power(x):
             return matrix_power(x, exponent, eps=eps, relative_eps=relative_eps)
 
-        due = is_due(at.t, precondition_frequency, start_preconditioning_step)
+        due = is_due(at, precondition_frequency, start_preconditioning_step)
         return self.divided(u, factors, slots, due, power)
 
 
@@ -118,7 +121,7 @@ SQUARE = {"left": ("rows", "rows"), "right": ("columns", "columns")}
 def scale_by_shampoo(
     decay: Decay | None = 0.999, eps: Epsilon = 1e-12, relative_eps: Epsilon = 1e-6, *,
     exponent: Real | None = None, sides: Sides = "both", block_size: int | None = 1024,
-    precondition_frequency: Count = 10, start_preconditioning_step: Count = 1,
+    precondition_frequency: Count = 10, start_preconditioning_step: Count = 1, spread: int = 1,
     matrices: Matrices | None = None,
 ):  # fmt: skip
     """Divide each matrix by roots of the second moments of its rows and columns.
@@ -143,6 +146,9 @@ def scale_by_shampoo(
             matrices of their own; None for whole matrices.
         precondition_frequency: k; in between no root is found.
         start_preconditioning_step: t₀; before it u passes as it is.
+        spread: into how many groups, at most k, the matrices are dealt out, of which each finds its
+            roots a step after the one before, so that no step but t₀ has all the work. A stack in
+            one parameter stays together.
         matrices: which axes are rows and columns.
 
     Memory: for a matrix of m n parameters, m, n ≤ `block_size`: 8 (m² + n²) bytes, the second
@@ -167,7 +173,7 @@ def scale_by_shampoo(
     rule = _ShampooSum(chosen) if decay is None else _Shampoo(chosen)
     numbers |= {} if decay is None else {"decay": decay}
     how = {"matrices": matrices, "keep_sides": sides in ("left", "right")}
-    how |= {"block_size": block_size, "name": "scale_by_shampoo"}
+    how |= {"block_size": block_size, "turns": spread, "name": "scale_by_shampoo"}
     return matrixwise(rule, slots=slots, **how, **numbers)
 
 
@@ -213,7 +219,7 @@ def _kl_shampoo(
         ridge = {"eps": eps, "relative_eps": relative_eps}
         return matrix_power(left, -0.5, **ridge), matrix_power(right, -0.5, **ridge)
 
-    due = is_due(at.t, precondition_frequency)
+    due = is_due(at, precondition_frequency)
     left_root, right_root = jax.lax.cond(due, fresh, lambda: (left_root, right_root))
     return left_root @ u @ right_root, left, right, left_root, right_root
 
@@ -221,7 +227,7 @@ def _kl_shampoo(
 @transformation
 def scale_by_kl_shampoo(
     decay: Decay = 0.98, eps: Epsilon = 0.0, relative_eps: Epsilon = 1e-6, *,
-    block_size: int | None = None, precondition_frequency: Count = 10,
+    block_size: int | None = None, precondition_frequency: Count = 10, spread: int = 1,
     matrices: Matrices | None = None,
 ):  # fmt: skip
     """Divide each matrix [m, n] by the roots of the two covariances whose product is nearest, in
@@ -242,6 +248,8 @@ def scale_by_kl_shampoo(
         block_size: a matrix with a longer side falls into blocks, as equal as can be; None for
             whole matrices.
         precondition_frequency: k.
+        spread: into how many groups the matrices are dealt out, whose roots are found at different
+            steps, as in `scale_by_shampoo`.
         matrices: which axes are rows and columns.
 
     L and R begin, at the first gradient that is not 0, as √mean(g²) I, so that they hold for
@@ -260,5 +268,6 @@ def scale_by_kl_shampoo(
     slots |= {f"{side}_root": MatrixSlot(axes, "eye") for side, axes in SQUARE.items()}
     numbers = {"decay": decay, "eps": eps, "relative_eps": relative_eps}
     numbers["precondition_frequency"] = precondition_frequency
-    how = {"matrices": matrices, "block_size": block_size, "name": "scale_by_kl_shampoo"}
+    how = {"matrices": matrices, "block_size": block_size, "turns": spread}
+    how["name"] = "scale_by_kl_shampoo"
     return matrixwise(_kl_shampoo, slots=slots, **how, **numbers)

@@ -32,7 +32,7 @@ def shampoo(
     weight_decay: WeightDecay = 0.0, *, graft: Inner | None = ADAM, nesterov: bool = False,
     exponent: Real | None = None, sides: Sides = "both", relative_eps: Epsilon = 1e-6,
     block_size: int | None = 1024, precondition_frequency: Count = 10,
-    start_preconditioning_step: Count = 1, rest: Inner | None = None,
+    start_preconditioning_step: Count = 1, spread: int = 1, rest: Inner | None = None,
     matrices: Matrices | None = None,
 ):  # fmt: skip
     """Shampoo: momentum between roots of the second moments of rows and columns, as long as Adam's
@@ -53,6 +53,8 @@ def shampoo(
         block_size: matrices with longer sides fall into blocks.
         precondition_frequency: k.
         start_preconditioning_step: the first step with roots; before it the graft runs alone.
+        spread: into how many groups the matrices are dealt out, whose roots are found at different
+            steps.
         rest: the optimizer of what is no matrix, embeddings and heads included: by default
             `adamw(learning_rate, b1, weight_decay=weight_decay)`.
         matrices: which axes are rows and columns, by default by the names and shapes of parameters.
@@ -74,6 +76,7 @@ def shampoo(
     start = start_preconditioning_step
     how = {"exponent": exponent, "sides": sides, "block_size": block_size, "matrices": matrices}
     how |= {"precondition_frequency": precondition_frequency, "start_preconditioning_step": start}
+    how["spread"] = spread
     step = scale_by_shampoo(b2, eps, relative_eps, **how)
     if graft is not None:
         step = grafted(step, graft, start, matrices=matrices)
@@ -85,8 +88,8 @@ def shampoo(
 def kl_shampoo(
     learning_rate: LearningRate, b1: Decay = 0.9, b2: Decay = 0.98, eps: Epsilon = 0.0,
     weight_decay: WeightDecay = 0.01, *, relative_eps: Epsilon = 1e-6,
-    block_size: int | None = None, precondition_frequency: Count = 10, rest: Inner | None = None,
-    matrices: Matrices | None = None,
+    block_size: int | None = None, precondition_frequency: Count = 10, spread: int = 1,
+    rest: Inner | None = None, matrices: Matrices | None = None,
 ):  # fmt: skip
     """KL-Shampoo: Shampoo whose two sides are measured each after the other has whitened it, so
     that its steps need no other's length.
@@ -101,7 +104,8 @@ def kl_shampoo(
     Args:
         eps: added to the eigenvalues, and `relative_eps` as a share of the largest.
         block_size: matrices with longer sides fall into blocks; None for whole matrices.
-        precondition_frequency: how often the roots are found.
+        precondition_frequency, spread: how often the roots are found, and of how many groups of
+            matrices at different steps.
         rest: the optimizer of what is no matrix: by default `adamw(learning_rate, b1,
             weight_decay=weight_decay)`.
         matrices: which axes are rows and columns, by default by the names and shapes of parameters.
@@ -115,6 +119,7 @@ def kl_shampoo(
     Minimization (2025).
     """
     how = {"block_size": block_size, "precondition_frequency": precondition_frequency}
+    how["spread"] = spread
     step = scale_by_kl_shampoo(b2, eps, relative_eps, matrices=matrices, **how)
     hidden = chain(ema(b1, debias=False), step, *descent(learning_rate, weight_decay))
     return _beside(hidden, rest, learning_rate, b1, weight_decay, matrices)
