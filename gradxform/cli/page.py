@@ -57,7 +57,8 @@ summary span { color: var(--faint); }
 @media (max-width: 640px) { body { padding: 1rem .8rem 3rem; } table { font-size: .82rem; }
   th, td { padding: .35rem .45rem; } thead th { min-width: 4.6rem; } }
 @page { size: landscape; margin: 12mm; }
-@media print { html { font-size: 11px; } :root { color-scheme: light; --page: #ffffff; --ink: #1b1f24; --faint: #5b6470;
+@media print { html { font-size: 11px; }
+  :root { color-scheme: light; --page: #ffffff; --ink: #1b1f24; --faint: #5b6470;
   --line: #d9dce0; --wash: #f4f6f8; --accent: #0060a0; }
   body { max-width: none; padding: 0; font-size: 1rem; } p, dl, ul, figcaption { max-width: none; }
   .scroll { overflow: visible; border: 0; } .sideways { display: none; }

@@ -34,7 +34,7 @@ def spread(mean: float, deviation: float, scale: float, digits: int) -> str:
 
 
 def difference(value: float, margin: float, scale: float, digits: int) -> str:
-    """A difference and half of its interval, which is never left out: `?` where nothing is known."""
+    """A difference and half of its interval, never left out: `?` where nothing is known."""
     text = fixed(abs(scale * value), digits)
     sign = "" if not float(text) else "−+"[value > 0]
     return f"{sign}{text} ± {'?' if math.isnan(margin) else fixed(scale * margin, digits)}"

@@ -4,37 +4,32 @@ the equations on one matrix.
 declaration    which axes are rows and columns
 placement      how matrices of one shape are run
 matrixwise     the transformation of a rule on one matrix
-orthogonalize  singular values of 1, or about
-roots          eigendecompositions and powers of symmetric matrices
 lifted         a rule on one array, run on matrices
 factored       second moments in less memory
+orthogonalize  singular values of 1, or about
 muon           Muon's parts: averages, orthogonalisation, how long a step is
-shampoo        second moments of rows and columns, and their roots
-grafting       the steps of one transformation with the lengths of another's
-galore         gradients in a subspace
-kron           whitening by factors that are learned
-"""
-
-from gradxform.matrices.declaration import *
-from gradxform.matrices.factored import *
+lmo            the steepest step within a ball of a norm of one's choice
+dion           orthonormal steps of low rank
 norms          the norm of a matrix under control
 spectral       its singular values within a bound
-dion           orthonormal steps of low rank
-lmo            the steepest step within a ball of a norm of one's choice
+roots          eigendecompositions and powers of symmetric matrices
+shampoo        second moments of rows and columns, and their roots
+grafting       the steps of one transformation with the lengths of another's
+kron           whitening by factors that are learned
+galore         gradients in a subspace
 """
 
 from gradxform.matrices.declaration import *
 from gradxform.matrices.dion import *
+from gradxform.matrices.factored import *
 from gradxform.matrices.galore import *
+from gradxform.matrices.grafting import *
 from gradxform.matrices.kron import *
-from gradxform.matrices.muon import *
-from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.lmo import *
+from gradxform.matrices.muon import *
 from gradxform.matrices.norms import *
 from gradxform.matrices.orthogonalize import *
-from gradxform.matrices.spectral import *
-from gradxform.matrices.grafting import *
-from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.shampoo import *
+from gradxform.matrices.spectral import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

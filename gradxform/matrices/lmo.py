@@ -186,7 +186,7 @@ def oracles(norms, matrices, make):
 
 @transformation
 def scale_by_lmo(
-    norms: Norms = "auto", *, ns_coeffs: Coefficients = "quintic", ns_steps: int | None = None,
+    norms: Norms = "auto", *, ns_coeffs: Coefficients = "quintic", ns_steps: int = 5,
     matrices: Matrices | None = None,
 ):  # fmt: skip
     """The step that a linear function falls most along, within the unit ball of a norm: of each

@@ -25,7 +25,7 @@ def scion(
     learning_rate: LearningRate, decay: Decay = 0.9, radius: NonNegative = 50.0,
     sign_radius: NonNegative = 3000.0, one_hot_radius: NonNegative = 1.0, *,
     norms: Norms = "auto", constrained: bool = True, ns_coeffs: Coefficients = "quintic",
-    ns_steps: int | None = None, matrices: Matrices | None = None,
+    ns_steps: int = 5, matrices: Matrices | None = None,
 ):  # fmt: skip
     """Scion: averaged gradients, and the steepest step within a ball of a norm that suits the
     layer.

@@ -28,7 +28,7 @@ NAME = "max_logits"  # the argument of update(), and what a Flax module sows it 
 
 
 class _Heads:
-    """Which axes of a parameter the axes of its maxima are: an axis, several, or a table by path."""
+    """Which axes of a parameter those of its maxima are: an axis, several, or a table by path."""
 
     static = True
     text = (

@@ -355,7 +355,10 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     **dict.fromkeys(
         ("orthogonalize", "scale_by_adamuon", "scale_by_muon", "scale_by_normuon"), _PRODUCTS
     ),
-    **dict.fromkeys(("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"), _PRODUCTS),
+    **dict.fromkeys(
+        ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
+        _PRODUCTS,
+    ),
     **dict.fromkeys(
         ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
         _PRODUCTS,

@@ -60,7 +60,14 @@ def summary(goal: Goal, rows: list[Row], title: str, theme: Theme = LIGHT, narro
         marker = marker if low <= value <= high else beyond
         tests.plot([np.clip(value, low, high)], [at], marker, color=color, ms=5.5, clip_on=False)
         where = {"transform": tests.get_yaxis_transform(), "ha": "right", "va": "center"}
-        tests.text(1.25 if narrow else 1.13, at, f"{value:.{digits}f}", fontsize=8, color=theme.ink, **where)
+        tests.text(
+            1.25 if narrow else 1.13,
+            at,
+            f"{value:.{digits}f}",
+            fontsize=8,
+            color=theme.ink,
+            **where,
+        )
     if alive:
         rates.set_xscale("log")
         tests.axvline(first, color=theme.faint, lw=0.9, zorder=0)
@@ -68,7 +75,10 @@ def summary(goal: Goal, rows: list[Row], title: str, theme: Theme = LIGHT, narro
     rates.xaxis.set_minor_locator(need("matplotlib.ticker").NullLocator())
     rates.set_ylim(len(rows) - 0.4, -0.6)
     rates.set_yticks(range(len(rows)), [row.method for row in rows])
-    names = "learning rates that work"[9 * narrow :], f"test {'accuracy (%)' if goal.accuracy else _error(goal)}"
+    names = (
+        "learning rates that work"[9 * narrow :],
+        f"test {'accuracy (%)' if goal.accuracy else _error(goal)}",
+    )
     for axis, name in zip((rates, tests), names, strict=True):
         dress(axis, theme)
         axis.spines["left"].set_visible(False)

@@ -154,8 +154,8 @@ def notes(context: Context) -> list[str]:
         names = [row.method for row in rows if row.edge == end]
         if names:
             found.append(
-                f"{mark} The best learning rate of {listed(names)} is the {end}est one tried: {way} "
-                "ones may be better. Widen the range with --learning-rates."
+                f"{mark} The best learning rate of {listed(names)} is the {end}est one tried: "
+                f"{way} ones may be better. Widen the range with --learning-rates."
             )
     failed = context.outcome.failed.items()
     return found + [f"{name} could not be trained: {reason}" for name, reason in failed]
