@@ -84,3 +84,19 @@ def test_a_declaration_of_plain_matrices_changes_no_number(convention):
     for x, y in zip(plain, declared, strict=True):
         np.testing.assert_allclose(x["kernel"], y["kernel"], rtol=2e-5)
         np.testing.assert_allclose(x["bias"], y["bias"], rtol=2e-5)
+
+
+def test_describe_tells_the_group_and_the_matrices():
+    rows = {row.path: row for row in gx.describe(gx.kron(matrices=MATRICES), gradients(0)).rows}
+    assert {path: row.group for path, row in rows.items() if row.group == "rest"} == {
+        "bias": "rest",
+        "embedding": "rest",
+    }
+    fused, layers = (rows[path] for path in ("fused", "layers/kernel"))
+    assert fused.group == layers.group == "matrix"
+    assert fused.rules[1].startswith("scale_by_kron(1×3×[4, 2], precond_probability=")
+    assert layers.rules[1].startswith("scale_by_kron(2×[5, 3], ")
+    table = str(gx.describe(gx.kron(matrices=MATRICES), gradients(0))).splitlines()
+    assert "  group   slots  " in table[0]
+    assert "  rest    ema/m" in table[1]
+    assert "group" not in str(gx.describe(gx.adam(0.1), gradients(0)))

@@ -401,7 +401,7 @@ def test_describe_has_a_row_for_each_parameter():
     table = gx.describe(tx, PARAMS)
     assert [row.path for row in table.rows] == ["block/bias", "block/kernel", "head"]
     bias, kernel, head = table.rows
-    assert head == ("head", (4,), "bfloat16", ("set_to_zero",), {})
+    assert head[:5] == ("head", (4,), "bfloat16", ("set_to_zero",), {})
     assert kernel.slots == {"adamw/ema/m": 24, "adamw/scale_by_rms/v": 24}
     assert kernel.rules[0] == "clip_by_global_norm(max_norm=1)"
     assert "add_decayed_weights(weight_decay=0.1)" in kernel.rules
