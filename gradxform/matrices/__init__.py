@@ -1,6 +1,7 @@
 """A rate for each matrix: which parameters are matrices, how those of one shape run together, and
 the equations on one matrix.
 
+presets        what names tell of matrices
 declaration    which axes are rows and columns
 placement      how matrices of one shape are run
 matrixwise     the transformation of a rule on one matrix

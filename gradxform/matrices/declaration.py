@@ -6,7 +6,6 @@ every matrix method reads the same declaration.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 from gradxform.core import leaves as trees
 from gradxform.core.labels import ByPath, Labels, Table, is_predicate, label_leaves
 from gradxform.display.code import code
+from gradxform.matrices.presets import PRESETS, by_name
 
 __all__ = ["GaLoreDimensionNumbers", "MuonDimensionNumbers", "matrix", "matrix_labels"]
 
@@ -134,7 +134,8 @@ class View:
         return tuple(self.shape[a] for a in self.order[: self.batched]) + parts * (parts != (1, 1))
 
     def __repr__(self):
-        many = "".join(f"{n}×" for n in self.batch)
+        parts = [n for n in (self.row_parts, self.column_parts) if n != 1]
+        many = "".join(f"{n}×" for n in [*self.batch[: self.batched], *parts])
         return f"{many}[{self.rows}, {self.columns}]"
 
     def apart(self, x):
@@ -152,50 +153,6 @@ class View:
             x = x.swapaxes(-3, -2)
         x = x.reshape([self.shape[a] for a in self.order])
         return x.transpose(sorted(range(len(self.order)), key=self.order.__getitem__))
-
-
-# --- Which parameters are matrices, by the names that Flax, Equinox and torch give them
-
-_EMBEDDING = re.compile(
-    r"embed|(^|_)(wte|wpe|vocab|tokens?|positions?|pos_emb)($|_)", re.IGNORECASE
-)
-_HEAD = re.compile(r"(^|_)(head|logits?|classifier|unembed\w*|readout)($|_)", re.IGNORECASE)
-_CONVOLUTION = re.compile(r"conv", re.IGNORECASE)
-_STACK = re.compile(r"layers|blocks|stack|scan", re.IGNORECASE)
-_IN_HEADS = re.compile(r"(^|_)(query|key|value|q|k|v|qkv)($|_)", re.IGNORECASE)
-_OUT_OF_HEADS = re.compile(r"(^|_)(out|o)($|_)", re.IGNORECASE)
-_NO_MATRIX = ("bias", "scale", "beta", "gamma")
-
-PRESETS = ("names", "flax", "equinox")
-
-
-def _by_name(preset: str, path: str, leaf) -> Matrix | str | None:
-    """The matrix that a parameter's name and shape tell of, None for what is none; words where they
-    tell of two.
-    """
-    *modules, name = path.split("/")
-    within = modules[-1] if modules else ""
-    ndim = len(np.shape(leaf))
-    if ndim < 2 or name in _NO_MATRIX or any(map(_EMBEDDING.search, (*modules, name))):
-        return None
-    if _HEAD.search(within) or _HEAD.search(name):
-        return None
-    outputs_first = preset == "equinox" or (preset == "names" and name == "weight")
-    if outputs_first:
-        return Matrix(tuple(range(1, ndim)), (0,))
-    if ndim == 2:
-        return Matrix((-2,), (-1,))
-    if _CONVOLUTION.search(within) or _CONVOLUTION.search(name):
-        return Matrix(tuple(range(ndim - 1)), (ndim - 1,))
-    if name == "kernel" and _IN_HEADS.search(within):
-        return Matrix((-3,), (-2, -1))
-    if name == "kernel" and _OUT_OF_HEADS.search(within):
-        return Matrix((-3, -2), (-1,))
-    if any(map(_STACK.search, modules)):
-        return Matrix((-2,), (-1,))
-    if ndim > 3 and max(np.shape(leaf)[:-2]) < 16:
-        return Matrix(tuple(range(ndim - 1)), (ndim - 1,))
-    return "may be a stack of matrices, matrix(), or a convolution's kernel"
 
 
 class _Matrices:
@@ -283,6 +240,10 @@ def declared(owner: str, matrices, tree) -> list[Matrix | None]:
         said = given.rows(owner, paths, leaves)
     else:
         said = label_leaves(owner, matrices, tree, False)
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
+    for path, leaf in zip(paths, leaves, strict=True):
+        module, _, name = path.rpartition("/")
+        shapes.setdefault(module, {}).update({} if leaf is None else {name: np.shape(leaf)})
     found: list[Matrix | None] = []
     for path, leaf, what in zip(paths, leaves, said, strict=True):
         if leaf is None or what is None:
@@ -290,10 +251,7 @@ def declared(owner: str, matrices, tree) -> list[Matrix | None]:
             continue
         what = as_matrices._one(owner, f"matrices of {path!r}", what)
         if isinstance(what, str):
-            what = _by_name(what, path, leaf)
-        if isinstance(what, str):
-            say = "say which with matrices=by_path({...: matrix(...), '**': 'names'})"
-            raise ValueError(f"{owner}: {path!r} of shape {[*np.shape(leaf)]} {what}; {say}")
+            what = _preset(owner, what, path, np.shape(leaf), shapes[path.rpartition("/")[0]])
         found.append(what)
     return found
 
@@ -309,11 +267,43 @@ def views(owner: str, matrices, tree) -> list[View | None]:
     return [what and what.view(owner, path, np.shape(leaf)) for path, leaf, what in rows]
 
 
+def _preset(owner: str, preset: str, path: str, shape, beside) -> Matrix | None:
+    """What a preset says of a parameter; where it cannot tell, an error says what to write."""
+    try:
+        sides = by_name(preset, path, shape, beside)
+        return sides and Matrix(*sides)
+    except LookupError as error:
+        (of_bias,) = error.args or (None,)
+    what = "may be a stack of matrices, matrix(), or a convolution's kernel"
+    one = "{...: matrix(...)"
+    if of_bias is not None:
+        what = "is by its bias a matrix that its name does not tell of"
+        one = f"{{{path!r}: {Matrix(*of_bias)!r}"
+    say = f"say which with matrices=by_path({one}, '**': {preset!r}}})"
+    raise ValueError(f"{owner}: {path!r} of shape {[*shape]} {what}; {say}")
+
+
 @dataclass(frozen=True)
 class matrix_labels:
     """Labels for `partition`: which parameters are matrices, and which are the rest.
 
         partition({"matrix": hidden, "rest": adamw(1e-3)}, matrix_labels())
+
+    What the presets take for matrices [rows, columns], by name and shape:
+
+        kernel, w [inputs, outputs]; weight [outputs, inputs]   [inputs, outputs]
+        of a convolution, of patches also                       [height · width · inputs, outputs]
+        query, key, value [inputs, heads, width]                [inputs, heads · width]
+        out [heads, width, inputs]                              [heads · width, inputs]
+        qkv, c_attn, in_proj with three times as many outputs   3×[inputs, inputs]
+        layers, blocks, experts that are stacked                n×[inputs, outputs]
+        gates of a recurrent cell, side by side                 [inputs, gates · width], one matrix
+        a and b of LoRA                                         one each
+
+    Embeddings of tokens and positions, heads (head, logits, classifier), norms, biases, vectors and
+    scalars are the rest. A table by path tells what names do not: heads apart are `matrix(0, 2)`,
+    four gates `matrix(column_parts=4)`. Where the bias of a layer, which has the axes of a batch
+    and of the outputs, contradicts its name, the error says what to write.
 
     Args:
         matrices: which axes of which parameters are rows and columns, as of every matrix method;

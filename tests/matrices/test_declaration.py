@@ -80,7 +80,7 @@ TREE = {
 def test_a_table_by_path_declares_rows_columns_and_batch():
     assert shown(TABLE, TREE) == {
         "conv": "[12, 3]",
-        "fused": "1×3×[4, 2]",
+        "fused": "3×[4, 2]",
         "heads": "2×[4, 3]",
         "kernel": "[2, 5]",
         "stack": "2×[3, 4]",

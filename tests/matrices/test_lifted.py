@@ -94,7 +94,7 @@ def test_describe_tells_the_group_and_the_matrices():
     }
     fused, layers = (rows[path] for path in ("fused", "layers/kernel"))
     assert fused.group == layers.group == "matrix"
-    assert fused.rules[1].startswith("scale_by_kron(1×3×[4, 2], precond_probability=")
+    assert fused.rules[1].startswith("scale_by_kron(3×[4, 2], precond_probability=")
     assert layers.rules[1].startswith("scale_by_kron(2×[5, 3], ")
     table = str(gx.describe(gx.kron(matrices=MATRICES), gradients(0))).splitlines()
     assert "  group   slots  " in table[0]
