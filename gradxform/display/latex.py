@@ -106,7 +106,7 @@ def _rows(value, name: str = "") -> list[str]:
     if isinstance(getattr(value, "items", None), dict):  # a chain
         rows = [row for part, tx in value.items.items() for row in _rows(tx, part)]
         return rows or [_title(name), to_row("u ← u")]
-    if hasattr(value, "table"):
+    if hasattr(value, "table") or _parted(value):
         lines = first_block(value._function, arguments)
         lines, letters = lines or ([] if inner else [f"a(step) = `{name}`(step)"]), {}
     else:
@@ -119,6 +119,14 @@ def _rows(value, name: str = "") -> list[str]:
             shown = tex.upright(f"{key} {label}".strip().replace("_", " "))
             rows.append(rf"&{shown}: \left|\; {_aligned(_rows(part))} \right.")
     return rows
+
+
+def _parted(value) -> bool:
+    """Whether it has different rules for different parameters, so that they are not one text."""
+    given = {id(x) for parts in map(_parts, _arguments(value).values()) for x in parts.values()}
+    found = _rules(value, given) if hasattr(value, "expand") else ()
+    wholes = (part.expand() for part in found if part is not value and hasattr(part, "expand"))
+    return any(hasattr(whole, "transforms") for whole in wholes)
 
 
 def _title(name: str) -> str:

@@ -268,9 +268,23 @@ def _factor(tokens, i) -> tuple[_Item, int]:
     """One factor, to the power that follows it."""
     item, i = _base(tokens, i)
     while i < len(tokens) - 1 and tokens[i].text == "^":
-        power, i = _base(tokens, i + 1)
-        item = _Item("factor", f"{{{item.tex}}}^{{{power.inner or power.tex}}}")
+        tex, i = _fraction(tokens, i + 1)
+        if not tex:
+            power, i = _base(tokens, i)
+            tex = power.inner or power.tex
+        item = _Item("factor", f"{{{item.tex}}}^{{{tex}}}")
     return item, i
+
+
+def _fraction(tokens, i) -> tuple[str, int]:
+    """A power that is a fraction of numbers without spaces, -1/4, and where it ends; "" if none."""
+    sign = tokens[i].text == "-"
+    parts = tokens[i + sign : i + sign + 3]
+    if [x.kind for x in parts] != ["number", "letter", "number"] or parts[1].text != "/":
+        return "", i
+    if parts[1].spaced or parts[2].spaced:
+        return "", i
+    return f"{'-' * sign}{parts[0].text}/{parts[2].text}", i + sign + 3
 
 
 def _base(tokens, i) -> tuple[_Item, int]:

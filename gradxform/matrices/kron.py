@@ -121,8 +121,9 @@ class _Factor(MatrixSlot):
 class Kron(Transform):
     """Built by `scale_by_kron`."""
 
-    equation: ClassVar[str] = """A = Q g Rᵀ
-        B = Q⁻ᵀ V R⁻¹      V a matrix of normal numbers
+    equation: ClassVar[str] = """V = 𝒩(0, 1)      a matrix
+        A = Q g Rᵀ
+        B = Q⁻ᵀ V R⁻¹
         Q ← Q - μ triu(A Aᵀ - B Bᵀ) Q / ‖A Aᵀ + B Bᵀ‖      with probability π
         R ← R - μ triu(Aᵀ A - Bᵀ B) R / ‖Aᵀ A + Bᵀ B‖      with probability π
         u ← Qᵀ Q u Rᵀ R"""

@@ -11,12 +11,13 @@ import gradxform as gx
 from gradxform.core.leafwise import Leafwise
 from gradxform.display.latex import equations, own_letter
 from gradxform.display.notation import LEFT, SUMS, _tokens, to_latex
+from gradxform.matrices.kron import Kron
 from gradxform.matrices.matrixwise import Matrixwise
 
 GIVEN = "u g p t f i j 𝒩"  # what every rule may name: f is the loss, i and j are axes
 FUNCTIONS = {
     "max", "min", "sign", "mean", "size", "atan2", "tanh", "any", "isnan", "decay_rate_fn", "value",
-    "inputs", "outputs",
+    "inputs", "outputs", "triu",
 }  # fmt: skip
 RANDOM = {"key"}  # what only draws has no letter
 
@@ -34,6 +35,8 @@ def rules(tx):
         return
     if hasattr(tx, "rule"):
         yield tx.name, [tx.rule], []
+    if isinstance(tx, Kron):
+        yield tx.name, [tx], ["precond_probability", "precond_lr", "q_left", "q_right"]
     for _, part, *_ in tx.inside():
         yield from rules(part)
 

@@ -104,6 +104,9 @@ def test_every_schedule_is_valid_latex(name):
         ("∛v + 1e-8", r"\sqrt[3]{v} + 10^{-8}"),
         ("p_k + λ_rel", r"p_{k} + \lambda_{\mathrm{rel}}"),
         ("ρ∞ - f̄", r"\rho_{\infty} - \bar{f}"),
+        ("L^-1/4 g R^-1/4", r"{L}^{-1/4} g {R}^{-1/4}"),
+        ("A^1/2 / b^2 / c", r"\frac{\frac{{A}^{1/2}}{{b}^{2}}}{c}"),
+        ("Q⁻ᵀ V Rᵀ", r"Q^{-T} V R^{T}"),
     ],
 )
 def test_notation(text, latex):
@@ -111,7 +114,7 @@ def test_notation(text, latex):
 
 
 @pytest.mark.parametrize(
-    "text", ["(", "a)", "√", "/", "^", "|x", "a / ", "⟨", "\\", "_", "§ 𝕏", "", "α_"]
+    "text", ["(", "a)", "√", "/", "^", "|x", "a / ", "x^-", "⟨", "\\", "_", "§ 𝕏", "", "α_"]
 )
 def test_notation_takes_what_is_no_formula(text):
     shown = to_latex(text).replace(UNKNOWN, "")
@@ -219,6 +222,14 @@ def test_a_constructor_shows_its_docstring_at_its_defaults():
     assert first_block(gx.cooldown, {"shape": "sqrt"})[-1] == "r = 1 - √x"
     check(to_mathematics(gx.adam))
     check(to_mathematics(gx.skip_spikes))
+
+
+def test_rules_that_differ_by_parameter_show_the_docstring():
+    for tx in (gx.kron(matrices=gx.matrix()), gx.adafactor(0.1, matrices="names")):
+        shown = tx._repr_latex_()
+        check(shown)
+        assert r"\text{with }\alpha = 0" in shown
+    assert r"u &= P \hat{m} \qquad" in gx.kron()._repr_latex_()
 
 
 def test_the_numbers_are_filled_in():
