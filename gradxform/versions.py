@@ -19,3 +19,24 @@ def enable_x64(on: bool = True):
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(on)
     return importlib.import_module("jax.experimental").enable_x64(on)  # before it moved
+
+
+def mesh_of(arrays):
+    """The mesh that the types of arrays name, else the current one; None where there is none."""
+    for x in arrays:
+        mesh = getattr(getattr(jax.typeof(x), "sharding", None), "mesh", None)
+        if mesh is not None and not mesh.empty:
+            return mesh
+    mesh = jax.sharding.get_abstract_mesh() if hasattr(jax, "set_mesh") else None
+    return None if mesh is None or mesh.empty else mesh
+
+
+def without_types(f, like, mesh):
+    """f where shardings are in no types; its results in the types of `like`."""
+    specs = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, like)
+
+    def run(*args):
+        with jax.sharding.use_abstract_mesh(mesh):
+            return jax.sharding.auto_axes(f, out_sharding=specs)(*args)
+
+    return run

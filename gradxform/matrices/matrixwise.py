@@ -175,6 +175,37 @@ class _OnMatrices:
         return self.rule(u, site, *slots, **numbers)
 
 
+class _Leaf(NamedTuple):
+    """How what `run_leaf` takes of a leaf, and what it gives, falls into matrices."""
+
+    how: Oriented
+    slots: tuple[MatrixSlot, ...]
+
+    @property
+    def many(self) -> int | None:
+        """How many matrices, where they have an axis."""
+        return self.how.many if self.how.batch else None
+
+    def apart(self, arrays):
+        """(u, g, p, slots) as matrices."""
+        *leaves, (slots,) = arrays
+        apart = tuple(x if x is None else self.how.apart(x) for x in leaves)
+        pairs = zip(self.slots, slots, strict=True)
+        return (*apart, (tuple(slot.apart(x, self.how) for slot, x in pairs),))
+
+    def together(self, result):
+        """(u, None, slots) in the leaf's layout again."""
+        u, _, (slots,) = result
+        pairs = zip(self.slots, slots, strict=True)
+        return self.how.together(u), None, (tuple(s.together(x, self.how) for s, x in pairs),)
+
+    @staticmethod
+    def like(arrays):
+        """The arrays that the results are the next of."""
+        u, _, _, slots = arrays
+        return u, None, slots
+
+
 STATIC = ("name", "rule", "slots", "matrices", "direction", "keep_sides", "sided")
 
 
@@ -252,24 +283,24 @@ class Matrixwise(Transform):
             for k, _ in self.slots
         ]
         shared = arrays(numbers.shared(self.rule))
-        keys, rows, alike = [], [], {}
+        keys, leaves, rows, alike = [], [], [], {}
         for i in present:
             how: Any = seen[i]
             turn = alike.setdefault(how, len(alike)) % self.turns
             alike[how] += 1
             own = numbers.own(self.rule, i)
             keys.append((False, (self._rule(how, numbers.shared(self.rule) | own, turn),)))
-            slots = [slot.apart(x[i], how) for (_, slot), x in zip(self.slots, flat, strict=True)]
-            leaves = (None if x is None else how.apart(x[i]) for x in (u, g, p))
-            rows.append((*leaves, (tuple(slots),), (Inputs(arrays(own)),)))
+            leaves.append(_Leaf(how, tuple(slot for _, slot in self.slots)))
+            slots = tuple(x[i] for x in flat)
+            arrays_of = (x and x[i] for x in (u, g, p))
+            rows.append((*arrays_of, (slots,), (Inputs(arrays(own)),)))
         t = increment(state.step)
-        results = run_alike(run_leaf, keys, rows, ((Inputs(shared),), (t,)))
+        results = run_alike(run_leaf, keys, leaves, rows, ((Inputs(shared),), (t,)))
         out = list(u)
         for i, (new, _, (slots,)) in zip(present, results, strict=True):
-            how = seen[i]
-            out[i] = how.together(new)
-            for (_, slot), x, new_slot in zip(self.slots, flat, slots, strict=True):
-                x[i] = slot.together(new_slot, how)
+            out[i] = new
+            for x, new_slot in zip(flat, slots, strict=True):
+                x[i] = new_slot
         names = (name for name, _ in self.slots)
         kept = {k: structure.unflatten(x) for k, x in zip(names, flat, strict=True)}
         return structure.unflatten(out), RuleState(t, kept)

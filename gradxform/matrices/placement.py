@@ -1,43 +1,176 @@
 """How the matrices of one shape are run: the one place that chooses.
 
 "calls": one program for each shape, called for each leaf. Fastest on a CPU, where stacking copies.
-"stack": one program for each shape, on all matrices of that shape at once. For backends that run a
-batch of small products better than one after another, and for a mesh, where the axis of the stack
-is divided among the devices, so that each owns some of the matrices and none is gathered while a
-rule works on it.
+"stack": one program for each shape, on all matrices of that shape at once, those of a batch among
+them. For backends that run a batch of small products better than one after another, and for a mesh.
+
+Under a mesh the axis of the stack is divided among the devices, so that each owns some of the
+matrices and nothing is exchanged while a rule works on them: once before it and once after it,
+however many products it takes.
 """
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
+from jax.experimental.shard_alike import shard_alike
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from gradxform import versions
 from gradxform.core import leaves as trees
+
+_told: ContextVar[tuple[Any, tuple[str, ...] | None]] = ContextVar("over_mesh", default=(None, None))
+
+
+class Over(NamedTuple):
+    """A mesh, and the axes of it that a stack is divided over."""
+
+    mesh: Any
+    axes: tuple[str, ...]
+
+    @property
+    def devices(self) -> int:
+        """How many share a stack."""
+        return math.prod(self.mesh.shape[a] for a in self.axes)
 
 
 def way() -> str:
-    """How matrices of one shape run here: "calls" or "stack"."""
+    """How matrices of one shape run here, where there is no mesh: "calls" or "stack"."""
     return "calls" if jax.default_backend() == "cpu" else "stack"
 
 
-def run_alike(f, keys, rows, common):
-    """`[f(key, *row, *common) for each row]`, as `map_leaves`; arrays of a row are matrices, or
-    have an axis of matrices in front.
+@contextmanager
+def told(mesh, axes: tuple[str, ...] | None) -> Iterator[None]:
+    """Within it, stacks are divided over these axes of this mesh (None: as elsewhere)."""
+    token = _told.set((mesh, axes))
+    try:
+        yield
+    finally:
+        _told.reset(token)
+
+
+def over(arrays) -> Over | None:
+    """The mesh that stacks are divided over: that which the types of the arrays name, the current
+    one, or that of `over_mesh`. None for a single device, and inside a `shard_map`.
     """
-    if way() == "calls":
-        return trees.map_leaves(f, keys, rows, common)
-    return _stacked(f, keys, rows, common)
+    mesh, axes = _told.get()
+    mesh = versions.mesh_of(arrays) or mesh
+    if mesh is None or getattr(mesh, "manual_axes", ()):
+        return None
+    axes = tuple(mesh.axis_names) if axes is None else axes
+    if missing := [a for a in axes if a not in mesh.axis_names]:
+        known = f"axes must be among the mesh's {[*mesh.axis_names]}"
+        raise ValueError(f"over_mesh: {known}; got {missing[0]!r}")
+    where = Over(mesh, axes)
+    return where if where.devices > 1 else None
 
 
-def _stacked(f, keys, rows, common):
-    """Rows that agree in key, shapes and dtypes are stacked and run once."""
+def run_alike(f, keys: Sequence[Any], leaves: Sequence[Any], rows: Sequence[Any], common):
+    """`f(key, *matrices, own, *common)` for each leaf, whose row is `(*arrays, own)`: arrays in the
+    layout of the leaf, and numbers of its own.
+
+    Leaves are static, and know how an array falls into matrices: `apart(arrays)` gives matrices, or
+    an axis of them in front where `many` is not None; `together(result, arrays)` undoes it.
+    """
+    arrays = jax.tree.leaves((rows, common))
+    where = over(arrays)
+    if where is None and way() == "calls":
+        matrices = [(*leaf.apart(row[:-1]), row[-1]) for leaf, row in zip(leaves, rows, strict=True)]
+        results = trees.map_leaves(f, keys, matrices, common)
+        return [leaf.together(x) for leaf, x in zip(leaves, results, strict=True)]
+    static = f, tuple(keys), tuple(leaves), where
+    traced = any(isinstance(x, Tracer) for x in arrays)
+    return (_placed if traced else _compiled)(static, list(rows), common)
+
+
+def _placed(static, rows, common):
+    """In stacks, also where shardings are in types: without them, and in those of the leaves
+    after it.
+    """
+    f, keys, leaves, where = static
+    if where is None or not getattr(where.mesh, "explicit_axes", ()):
+        return _stacked(static, rows, common)
+
+    def free(rows, common):
+        inside = where._replace(mesh=versions.mesh_of(()))
+        return _stacked((f, keys, leaves, inside), rows, common)
+
+    like = [leaf.like(row[:-1]) for leaf, row in zip(leaves, rows, strict=True)]
+    return versions.without_types(free, like, where.mesh)(rows, common)
+
+
+_compiled = jax.jit(_placed, static_argnums=0)
+
+
+def _stacked(static, rows, common):
+    """Rows that agree in key, shapes and dtypes of their matrices are stacked and run once."""
+    f, keys, leaves, where = static
     groups: dict = {}
-    for i, (key, row) in enumerate(zip(keys, rows, strict=True)):
-        leaves, structure = jax.tree.flatten(row)
-        kinds = tuple((x.shape, x.dtype) for x in leaves)
-        groups.setdefault((key, structure, kinds), []).append(i)
+    matrices = []
+    for i, (key, leaf, row) in enumerate(zip(keys, leaves, rows, strict=True)):
+        *arrays, own = row
+        one = leaf.many is None
+        apart = jax.tree.map(lambda x, one=one: x[None] if one else x, leaf.apart(arrays))
+        many = 1 if one else leaf.many
+        own = jax.tree.map(lambda x, many=many: jnp.broadcast_to(x, (many, *x.shape)), own)
+        matrices.append((*apart, own))
+        flat, structure = jax.tree.flatten(matrices[-1])
+        kinds = tuple((x.shape[1:], x.dtype) for x in flat)
+        # exchanged together only what is laid out alike
+        alike = (key, structure, kinds, where and leaf)
+        groups.setdefault(alike, []).append(i)
     out: list = [None] * len(rows)
-    for (key, _, _), members in groups.items():
-        stack = jax.tree.map(lambda *xs: jnp.stack(xs), *(rows[i] for i in members))
-        results = jax.vmap(lambda row, key=key: f(key, *row, *common))(stack)
-        for j, i in enumerate(members):
-            out[i] = jax.tree.map(lambda x, j=j: x[j], results)
+    for (key, *_), members in groups.items():
+        leaf = leaves[members[0]]
+        stack = jax.tree.map(lambda *xs: jnp.concatenate(xs), *(matrices[i] for i in members))
+        results = _run(f, key, leaf.like, where, stack, common)
+        start = 0
+        for i in members:
+            leaf, many = leaves[i], leaves[i].many
+            at = start if many is None else slice(start, start + many)
+            start += many or 1
+            new = leaf.together(jax.tree.map(lambda x, at=at: x[at], results))
+            out[i] = new if where is None else _alike(new, leaf.like(rows[i][:-1]))
     return out
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3), inline=False)
+def _run(f, key, like, where: Over | None, stack, common):
+    """f on each matrix of a stack, which is divided over the devices where there are several."""
+    alike = jax.vmap(lambda row, common: f(key, *row, *common), (0, None))
+    if where is None:
+        return alike(stack, common)
+    many = jax.tree.leaves(stack)[0].shape[0]
+    padded = -(-many // where.devices) * where.devices
+    again = -(-padded // many)  # with the matrices once more: at zeros a rule may have no slope
+    whole = _divided(stack, where, 0)
+    stack = jax.tree.map(lambda x: jnp.concatenate([x] * again)[:padded], whole)
+    # by one axis of the mesh after another, for which XLA knows an exchange
+    stages = range(1, len(where.axes))
+    for n in stages:
+        stack = _divided(stack, where, n)
+    by = P(where.axes)
+    results = versions.shard_map(alike, where.mesh, (by, P()), by)(stack, common)
+    for n in reversed(stages):
+        results = _divided(results, where, n)
+    results = jax.tree.map(lambda x: x[:many], _divided(results, where, 0))
+    return _alike(results, like(whole[:-1]))
+
+
+def _divided(stack, where: Over, n: int):
+    """The stack divided over n axes of the mesh, its matrices as what makes or reads them wants."""
+    first, free = where.axes[:n] or None, P.UNCONSTRAINED
+    wanted = lambda x: NamedSharding(where.mesh, P(first, *[free] * (x.ndim - 1)))  # noqa: E731
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, wanted(x)), stack)
+
+
+def _alike(tree, like):
+    """The tree, sharded as another one."""
+    return jax.tree.map(lambda x, y: shard_alike(x, y)[0], tree, like)
