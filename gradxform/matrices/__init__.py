@@ -32,5 +32,6 @@ from gradxform.matrices.norms import *
 from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.shampoo import *
 from gradxform.matrices.spectral import *
+from gradxform.matrices.placement import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

@@ -295,7 +295,7 @@ class Matrixwise(Transform):
             arrays_of = (x and x[i] for x in (u, g, p))
             rows.append((*arrays_of, (slots,), (Inputs(arrays(own)),)))
         t = increment(state.step)
-        results = run_alike(run_leaf, keys, leaves, rows, ((Inputs(shared),), (t,)))
+        results: Any = run_alike(run_leaf, keys, leaves, rows, ((Inputs(shared),), (t,)))
         out = list(u)
         for i, (new, _, (slots,)) in zip(present, results, strict=True):
             out[i] = new

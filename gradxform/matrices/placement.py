@@ -10,8 +10,7 @@ however many products it takes.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,9 +23,16 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from gradxform import versions
+from gradxform.core import Inner, Transform, transformation
 from gradxform.core import leaves as trees
+from gradxform.core.call import pytree
+from gradxform.wrappers.wrapper import Wrapper
 
-_told: ContextVar[tuple[Any, tuple[str, ...] | None]] = ContextVar("over_mesh", default=(None, None))
+__all__ = ["over_mesh"]
+
+Told = tuple[Any, tuple[str, ...] | None]
+
+_told: ContextVar[Told] = ContextVar("over_mesh", default=(None, None))
 
 
 class Over(NamedTuple):
@@ -44,16 +50,6 @@ class Over(NamedTuple):
 def way() -> str:
     """How matrices of one shape run here, where there is no mesh: "calls" or "stack"."""
     return "calls" if jax.default_backend() == "cpu" else "stack"
-
-
-@contextmanager
-def told(mesh, axes: tuple[str, ...] | None) -> Iterator[None]:
-    """Within it, stacks are divided over these axes of this mesh (None: as elsewhere)."""
-    token = _told.set((mesh, axes))
-    try:
-        yield
-    finally:
-        _told.reset(token)
 
 
 def over(arrays) -> Over | None:
@@ -82,7 +78,8 @@ def run_alike(f, keys: Sequence[Any], leaves: Sequence[Any], rows: Sequence[Any]
     arrays = jax.tree.leaves((rows, common))
     where = over(arrays)
     if where is None and way() == "calls":
-        matrices = [(*leaf.apart(row[:-1]), row[-1]) for leaf, row in zip(leaves, rows, strict=True)]
+        pairs = zip(leaves, rows, strict=True)
+        matrices = [(*leaf.apart(row[:-1]), row[-1]) for leaf, row in pairs]
         results = trees.map_leaves(f, keys, matrices, common)
         return [leaf.together(x) for leaf, x in zip(leaves, results, strict=True)]
     static = f, tuple(keys), tuple(leaves), where
@@ -150,8 +147,8 @@ def _run(f, key, like, where: Over | None, stack, common):
     many = jax.tree.leaves(stack)[0].shape[0]
     padded = -(-many // where.devices) * where.devices
     again = -(-padded // many)  # with the matrices once more: at zeros a rule may have no slope
-    whole = _divided(stack, where, 0)
-    stack = jax.tree.map(lambda x: jnp.concatenate([x] * again)[:padded], whole)
+    filled = jax.tree.map(lambda x: jnp.concatenate([x] * again)[:padded], stack)
+    stack = whole = _divided(filled, where, 0)
     # by one axis of the mesh after another, for which XLA knows an exchange
     stages = range(1, len(where.axes))
     for n in stages:
@@ -160,8 +157,8 @@ def _run(f, key, like, where: Over | None, stack, common):
     results = versions.shard_map(alike, where.mesh, (by, P()), by)(stack, common)
     for n in reversed(stages):
         results = _divided(results, where, n)
-    results = jax.tree.map(lambda x: x[:many], _divided(results, where, 0))
-    return _alike(results, like(whole[:-1]))
+    results = _alike(_divided(results, where, 0), like(whole[:-1]))
+    return jax.tree.map(lambda x: x[:many], results)
 
 
 def _divided(stack, where: Over, n: int):
@@ -174,3 +171,68 @@ def _divided(stack, where: Over, n: int):
 def _alike(tree, like):
     """The tree, sharded as another one."""
     return jax.tree.map(lambda x, y: shard_alike(x, y)[0], tree, like)
+
+
+@pytree(static=("mesh", "axes"))
+class OverMesh(Wrapper):
+    """Built by `over_mesh`."""
+
+    called = "over_mesh"
+    inner: Transform
+    mesh: Any
+    axes: tuple[str, ...] | None
+
+    def inside(self, state=None, params=None):
+        yield "", self.inner, state, params
+
+    def init(self, params):
+        return self.inner.init(params)
+
+    def update(self, updates, state, params=None, *, gradient=None, **extra):
+        token = _told.set((self.mesh, self.axes))
+        try:
+            return self.run(updates, state, params, gradient, extra)
+        finally:
+            _told.reset(token)
+
+
+def _names(axes) -> tuple[str, ...] | None:
+    if axes is None:
+        return None
+    return (axes,) if isinstance(axes, str) else tuple(axes)
+
+
+@transformation
+def over_mesh(inner: Inner, mesh: Any = None, axes: Any = None):
+    """Say over which axes of which mesh the matrices of the methods inside are divided.
+
+    Without it they are divided over all axes of the mesh that the types of parameters, gradients
+    and state name (so of whatever lies on one, inside `jax.jit` as well), else of the current one
+    (`jax.set_mesh`). It is for other axes, and for parameters that no type tells of: those made
+    inside the compiled function.
+
+        over_mesh(muon(1e-3), axes="fsdp")
+
+    All matrices of one shape are a stack, divided along its first axis: each device owns some, and
+    what it owns it has whole. How the parameters lie does not matter (replicated, divided by rows,
+    by columns, over several axes), and updates and state lie as parameters and state did. So one
+    exchange of the updates goes before a step and one after it. Where there are fewer matrices of a
+    shape than devices, or a rest, some devices run copies.
+
+    State: what a method remembers of a parameter lies as the parameter where `init` sees its
+    layout: outside `jax.jit`, and in Explicit mode. In Auto mode under `jax.jit(tx.init)` give
+    `out_shardings`, as for every optimizer.
+
+    Args:
+        mesh: the mesh, where no type tells it.
+        axes: a name, or several, for one stack over all of them; none, `()`, divides nothing.
+
+    Memory: none beside the inner state.
+
+    Raises:
+        ValueError: an axis that the mesh does not have.
+
+    Source: K. Jordan et al., Muon (2024), whose distributed step gives each device matrices of its
+    own.
+    """
+    return OverMesh(inner, mesh, _names(axes))
