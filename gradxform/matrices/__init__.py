@@ -30,8 +30,8 @@ from gradxform.matrices.lmo import *
 from gradxform.matrices.muon import *
 from gradxform.matrices.norms import *
 from gradxform.matrices.orthogonalize import *
+from gradxform.matrices.placement import *
 from gradxform.matrices.shampoo import *
 from gradxform.matrices.spectral import *
-from gradxform.matrices.placement import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

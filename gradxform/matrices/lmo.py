@@ -19,17 +19,11 @@ from gradxform.core import transformation
 from gradxform.core.chain import chain
 from gradxform.core.labels import ByPath, Labels, Table, label_leaves
 from gradxform.display.code import code
-from gradxform.matrices.declaration import (
-    _EMBEDDING,
-    _NO_MATRIX,
-    Matrices,
-    Matrix,
-    as_matrices,
-    declared,
-)
+from gradxform.matrices.declaration import Matrices, Matrix, as_matrices, declared
 from gradxform.matrices.matrixwise import matrixwise
 from gradxform.matrices.norms import lengths
 from gradxform.matrices.orthogonalize import Coefficients, orthogonalize
+from gradxform.matrices.presets import is_embedding, is_vector
 from gradxform.numerics import safe_divide
 from gradxform.wrappers.masking import Partition
 
@@ -88,9 +82,9 @@ class _Sides:
 def _side(path: str, x) -> Matrix:
     """The sides of what is declared to be no matrix: a bias, an embedding, a head."""
     *_, name = path.split("/")
-    if np.ndim(x) < 2 or name in _NO_MATRIX:
+    if np.ndim(x) < 2 or is_vector(name):
         return Matrix((), (-1,) * (np.ndim(x) > 0))
-    outputs_first = name == "weight" and not _EMBEDDING.search(path)
+    outputs_first = name == "weight" and not is_embedding(path)
     return Matrix((-1,), (-2,)) if outputs_first else Matrix((-2,), (-1,))
 
 
@@ -118,9 +112,9 @@ def _by_kind(kind: Matrix | None, path: str, x) -> str:
     *_, name = path.split("/")
     if kind is not None:
         return "spectral"
-    if np.ndim(x) < 2 or name in _NO_MATRIX:
+    if np.ndim(x) < 2 or is_vector(name):
         return "column"
-    return "one_hot_sign" if _EMBEDDING.search(path) else "sign"
+    return "one_hot_sign" if is_embedding(path) else "sign"
 
 
 def _size(norm: str, one_hot: bool, fans: tuple[int, int]) -> float:

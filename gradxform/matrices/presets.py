@@ -15,13 +15,13 @@ def _named(words: str):
     return re.compile(rf"(^|_)({words})($|_)", re.IGNORECASE).search
 
 
-_is_embedding = re.compile(
+is_embedding = re.compile(
     r"embed|(^|_)(wte|wpe|vocab|tokens?|positions?|positional|pos_emb|pos_enc|rel_pos)($|_)",
     re.IGNORECASE,
 ).search
 _is_head = _named(r"head|logits?|classifier|unembed\w*|readout")
 _is_norm = re.compile(r"norm|(^|_)(ln|bn|gn)(_|\d|$)", re.IGNORECASE).search
-_is_vector = _named("bias|scale|beta|gamma|gain|offset")
+is_vector = _named("bias|scale|beta|gamma|gain|offset")
 _is_convolution = re.compile(r"conv", re.IGNORECASE).search
 _is_stack = re.compile(r"^(Scan|Vmap)|^(scan|layers|blocks|stack|experts|moe)$|stacked").search
 _in_heads = _named("query|key|value|q|k|v|qkv")
@@ -38,8 +38,8 @@ def _is_none(modules: list[str], name: str, ndim: int, beside: dict) -> bool:
     within = table and not any("patch" in m.lower() for m in modules)
     return (
         ndim < 2
-        or bool(_is_vector(name) or _is_embedding(name) or (name == "b" and "w" in beside))
-        or (within and any(map(_is_embedding, modules)))
+        or bool(is_vector(name) or is_embedding(name) or (name == "b" and "w" in beside))
+        or (within and any(map(is_embedding, modules)))
         or any(_is_norm(x) or _is_head(x) for x in [*modules[-1:], name])
     )
 
