@@ -140,7 +140,7 @@ def _align(u, at, *, consistent_rms):
 def steps_by_shape(consistent_rms, matrices):
     """How long a step of NorMuon and AdaMuon is: of entries of exactly this size, or by width."""
     if consistent_rms is None:
-        return scale_by_shape(matrices)
+        return scale_by_shape(matrices or "names")
     return matrixwise(_align, matrices=matrices, name="align", consistent_rms=consistent_rms)
 
 

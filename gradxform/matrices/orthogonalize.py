@@ -219,21 +219,21 @@ class NewtonSchulz:
             return x / jnp.where(size > 0, size, jnp.ones_like(size)), None
         gram = _times(x, x, low)
         if self.preconditioning == "aol":
-            squares = jnp.sum(jnp.abs(gram), axis=1, keepdims=True)
+            size = safe_sqrt(jnp.sum(jnp.abs(gram), axis=1, keepdims=True))
         else:
-            squares = frobenius(gram)
-            squares = (squares[1] * squares[2])[None, None]
-        squares = jnp.maximum(squares, eps / scale / scale)
-        inverse = jax.lax.rsqrt(jnp.where(squares > 0, squares, jnp.ones_like(squares)))
-        return x * inverse, gram * inverse * inverse.T
+            _, largest, norm = frobenius(gram)
+            size = safe_sqrt(largest * norm)[None, None]
+        size = jnp.maximum(size, safe_sqrt(eps) / scale)
+        size = jnp.where(size > 0, size, jnp.ones_like(size))
+        return x / size, gram / size / size.T
 
     def _block(self, x, gram, steps, low):
         """Polynomials of X Xᵀ, and one product with X at the end."""
         full = jax.lax.Precision.HIGHEST if low is None else None
         gram = _times(x, x, low, full) if gram is None else gram
-        eye, product = jnp.eye(len(gram), dtype=gram.dtype), None
+        product = None
         for i, step in enumerate(steps):
-            p = _factor(gram, step, eye, low, full)
+            p = _factor(gram, step, low, full)
             product = p if product is None else _times(p, product, low, full)
             if i + 1 < len(steps):
                 gram = _times(_times(gram, p, low, full), p, low, full)
@@ -254,15 +254,19 @@ def _restarting(steps: tuple[Triple, ...]) -> list[tuple[Triple, ...]]:
     return blocks
 
 
-def _factor(gram, step, eye, low, precision=None):
+def _factor(gram, step, low, precision=None):
     """a + b A + c A²."""
     a, b, c = step
-    return a * eye + _times(gram, c * gram + b * eye, low, precision)
+    eye = jnp.eye(len(gram), dtype=gram.dtype)
+    return a * eye + (b * gram + c * _times(gram, gram, low, precision))
 
 
 def _polynomial(gram, step, low, x):
-    """(a + b A + c A²) X."""
-    return _product(_factor(gram, step, jnp.eye(len(gram), dtype=gram.dtype), low), x, low)
+    """a X + b A X + c A² X: where products are rounded, the first term is not."""
+    if low is None:
+        return _product(_factor(gram, step, low), x, low)
+    a, b, c = step
+    return a * x + _product(b * gram + c * _times(gram, gram, low), x, low)
 
 
 def _product(p, x, low):
@@ -282,14 +286,14 @@ def _polar(x):
     left, sizes, right = jnp.linalg.svd(x, full_matrices=False)
     floor = max(x.shape) * jnp.finfo(sizes.dtype).eps * jnp.max(sizes, initial=0)
     sizes = jnp.where(sizes > floor, sizes, jnp.zeros_like(sizes))
-    return (left * (sizes > 0).astype(sizes.dtype)) @ right, left, sizes, right
+    return (left * (sizes > 0).astype(x.dtype)) @ right, left, sizes, right
 
 
 @polar.defjvp
 def _polar_jvp(primals, tangents):
     (x,), (dx,) = primals, tangents
     out, left, sizes, right = _polar(x)
-    kept = (sizes > 0).astype(sizes.dtype)
+    kept = (sizes > 0).astype(x.dtype)
     turned = left.conj().T @ dx @ right.conj().T
     both = sizes[:, None] + sizes[None]
     inner = safe_divide(turned - turned.conj().T, both.astype(x.dtype))

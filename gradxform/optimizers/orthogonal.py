@@ -41,8 +41,8 @@ def two_dimensional(path, leaf):
 
 def _beside_adam(parts, matrices, adam):
     """The parts for the matrices, and AdamW for the rest."""
-    groups = {"muon": chain(*parts), "adam": adam}
-    return partition(groups, matrix_labels(matrices, "muon", "adam"))
+    labels = matrix_labels(matrices, "muon", "adam")
+    return partition({"muon": chain(*parts), "adam": adam}, labels)
 
 
 @transformation(

@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_named():
         r"same number of steps; here are \{'dense/kernel': 8, 'dense/bias': 9\}", adam, saved=saved
     )
     for case in ("nadam", "radam", "rmsprop"):
-        refused("none of SGD, Adam and AdamW: it keeps", adam, case)
+        refused("none of SGD, Adam, AdamW and Muon: it keeps", adam, case)
     refused("'state' and 'param_groups'", adam, saved=state_dict("adam")["state"])
 
 

@@ -1,12 +1,13 @@
-"""Muon, NorMuon and AdaMuon against float64 NumPy from their papers."""
+"""Muon, NorMuon and AdaMuon against float64 NumPy from their papers, and against what torch and pytorch_optimizer compute."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_matrices_muon as ref
+from replay import recorded
 
 import gradxform as gx
 
@@ -23,9 +24,8 @@ def given():
     return start, grads
 
 
-def walk(tx):
-    """The parameters after each step, in float64."""
-    start, grads = given()
+def walk(tx, start, grads):
+    """The parameters after each step."""
 
     def step(carry, g):
         params, state = carry
@@ -55,17 +55,47 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_every_matrix_follows_the_paper(case):
     name, numbers = case.partition("/")[0], CASES[case]
-    path = walk(getattr(gx, name)(LR, weight_decay=WD, **numbers))
     start, grads = given()
+    path = walk(getattr(gx, name)(LR, weight_decay=WD, **numbers), start, grads)
     for k in SHAPES:
         expected = getattr(ref, name)(grads[k], start[k], LR, weight_decay=WD, **numbers)
         np.testing.assert_allclose(path[k], expected, atol=1e-9, err_msg=k)
 
 
-def test_torch_s_muon_follows_its_equations_to_the_precision_of_bfloat16():
-    """In float32 they would agree to 1e-5; see the golden file for what torch itself computes."""
-    path = walk(gx.muon(LR, convention="torch", compute_dtype="float32"))
-    start, grads = given()
-    for k in SHAPES:
-        expected = ref.muon(grads[k], start[k], LR, eps=1e-7, weight_decay=0.1, convention="torch")
-        np.testing.assert_allclose(path[k], expected, atol=1e-4, err_msg=k)
+GOLDEN = recorded("muon")
+TORCH = partial(gx.muon, LR, convention="torch")
+# as torch computes in float64, with its rounding to bfloat16 off
+EXACT = {
+    "muon": partial(TORCH, compute_dtype="float64"),
+    "muon_plain": partial(TORCH, beta=0.8, nesterov=False, compute_dtype="float64"),
+    "muon_rms": partial(TORCH, consistent_rms=0.2, compute_dtype="float64"),
+    "normuon": partial(gx.normuon, LR, b2=0.8, weight_decay=WD),
+    "normuon_paper": partial(
+        gx.normuon, LR, b2=0.8, weight_decay=WD, nesterov=False, consistent_rms=0.2
+    ),
+}
+
+
+def weights(kind, dtype):
+    """Arrays under the names that torch gives them, [outputs, inputs]."""
+    found = {k: GOLDEN[f"{kind}/{k}"] for k in ("wide", "tall")}
+    return {k: {"weight": x.astype(dtype)} for k, x in found.items()}
+
+
+@pytest.mark.usefixtures("x64", "standard_promotion")
+@pytest.mark.parametrize("name", EXACT)
+def test_follows_torch_and_pytorch_optimizer(name):
+    path = walk(EXACT[name](), weights("start", float), weights("grads", float))
+    expected = weights(f"exact/{name}", float)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), path, expected)
+
+
+def test_follows_torch_in_bfloat16_to_its_rounding():
+    """Singular values near 1 move by some percent where products are rounded, torch's as ours."""
+    path = walk(TORCH(), weights("start", np.float32), weights("grads", np.float32))
+    expected, exact = (weights(f"{k}/muon", np.float32) for k in ("bfloat16", "exact"))
+    for leaf in path:
+        ours, theirs, full = (x[leaf]["weight"] for x in (path, expected, exact))
+        assert 0.01 * LR < np.max(np.abs(theirs - full)) < 0.2 * LR
+        assert np.max(np.abs(ours - full)) < 0.2 * LR
+        assert np.max(np.abs(ours - theirs)) < 0.2 * LR

@@ -16,6 +16,7 @@ from gradxform.core import leaves as trees
 from gradxform.core.leafwise import RECORDED, Leafwise
 from gradxform.core.states import MaskedState
 from gradxform.core.transform import name_of
+from gradxform.matrices.matrixwise import Matrixwise
 from gradxform.state.access import with_children
 from gradxform.wrappers.accumulation import Accumulate
 from gradxform.wrappers.conditional import Conditional
@@ -27,6 +28,7 @@ _TABLE = """
 momentum trace | TraceState | v=trace
 ema | EmaState | m=ema
 ema | ScaleByAdamState ScaleByAmsgradState ScaleByBeliefState | m=mu
+ema | MuonState | m=mu
 ema_from | ScaleByAdamState | m=mu
 two_emas | ScaleByAdemamixState | m1 m2
 momentum_plus_gradient | ScaleBySimplifiedAdEMAMixState | m
@@ -99,6 +101,7 @@ _SIGNS = {
     "inner_states": "PartitionState",
     "inner_opt_state": "MultiStepsState",
     "notfinite_count": "ApplyIfFiniteState",
+    "ns_coeffs": "MuonState",
 }
 _ALONE = {
     ("inner_state",): "MaskedState",
@@ -249,7 +252,7 @@ class Import:
 
     def part(self, path: str, tx, state):
         """The state of one part, the next of the saved values taken."""
-        if isinstance(tx, Leafwise):
+        if isinstance(tx, Leafwise | Matrixwise):
             return self.rule(path or tx.name, tx, state)
         if isinstance(tx, Tunable):
             return self.tunable(path, tx, state)
@@ -294,9 +297,10 @@ class Import:
                 new[ours] = like(self.owner, f"{at}.{field}", value, getattr(state, ours))
         return with_children(state, new)
 
-    def rule(self, path: str, tx: Leafwise, state: RuleState):
+    def rule(self, path: str, tx: Leafwise | Matrixwise, state: RuleState):
         """The state of one rule."""
-        own = [name for name in state.slots if not (name == RECORDED and tx.records)]
+        kept = {RECORDED} if getattr(tx, "records", False) else set()
+        own = [name for name in state.slots if name not in kept]
         count, slots = self.step, {}
         if own:
             unit = self.queue[0] if self.queue else None
