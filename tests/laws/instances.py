@@ -352,18 +352,11 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     "reduce_variance_exact": _LENGTH | _WHOLE_TREE_LOSS,
     **dict.fromkeys(("galore", "scale_by_galore"), _PROJECTING),
     **dict.fromkeys(("kron", "scale_by_kron"), _LEARNING),
+    **dict.fromkeys(("adamuon", "muon", "normuon"), _PRODUCTS),
     **dict.fromkeys(
         ("orthogonalize", "scale_by_adamuon", "scale_by_muon", "scale_by_normuon"), _PRODUCTS
     ),
-    **dict.fromkeys(
-        ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
-        _PRODUCTS,
-    ),
-    **dict.fromkeys(
-        ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
-        _PRODUCTS,
-    ),
-    **dict.fromkeys(("orthogonalize",), _PRODUCTS),
+    **dict.fromkeys(("scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"), _PRODUCTS),
     **dict.fromkeys(("kl_shampoo", "scale_by_kl_shampoo", "scale_by_shampoo", "shampoo"), _ROOTS),
     "scale_by_shampoo_blocks": {"temporary": _ROOTS["temporary"]},
     "graft": _LENGTH,
