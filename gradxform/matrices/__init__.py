@@ -29,6 +29,7 @@ from gradxform.matrices.kron import *
 from gradxform.matrices.lmo import *
 from gradxform.matrices.muon import *
 from gradxform.matrices.norms import *
+from gradxform.matrices.muon import *
 from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.placement import *
 from gradxform.matrices.shampoo import *

@@ -9,7 +9,7 @@ from gradxform.core import Count, Inner, Transform, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
 from gradxform.matrices.declaration import Matrices, views
-from gradxform.numerics import abs_sq, increment, safe_divide, safe_sqrt, wide_dtype
+from gradxform.numerics import abs_sq, increment, mixed, safe_divide, safe_sqrt, wide_dtype
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, updated
 
 __all__ = ["graft"]
@@ -38,7 +38,8 @@ def _grafted(view, u, magnitude, early):
     apart = (lambda x: x.astype(dtype)) if view is None else lambda x: view.apart(x.astype(dtype))
     step, other = apart(u), apart(magnitude)
     axes = None if view is None else (-2, -1)
-    factor = safe_divide(_lengths(other, axes), _lengths(step, axes))
+    with mixed(u):
+        factor = safe_divide(_lengths(other, axes), _lengths(step, axes))
     new = jnp.where(early, other, step * factor.astype(dtype))
     return (new if view is None else view.together(new)).astype(u.dtype)
 

@@ -294,6 +294,14 @@ def test_kl_shampoo_finds_a_kronecker_product():
     np.testing.assert_allclose(found, np.kron(a, b), atol=0.15 * np.kron(a, b).max())
 
 
+def test_complex_matrices():
+    c = (WIDE + 1j * WIDE[:, ::-1]).astype(np.complex64)
+    tx = gx.graft(gx.scale_by_shampoo(0.0, **NO_RIDGE), gx.identity())
+    u = np.asarray(first(tx, {"kernel": c})["kernel"])
+    u = u * np.sqrt(3) / np.linalg.norm(c)
+    np.testing.assert_allclose(u @ u.conj().T, np.eye(3), atol=1e-5)
+
+
 def test_what_is_no_matrix_goes_to_the_rest():
     params = {"dense": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}}
     for make in (gx.shampoo, gx.kl_shampoo):
