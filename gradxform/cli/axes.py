@@ -43,26 +43,26 @@ def head(axis, title: str, theme: Theme, side: str = "left", **how) -> None:
     axis.set_title(title, loc=side, **how)
 
 
-def suits_logarithm(result: SweepResult, values: np.ndarray) -> bool:
-    """Whether the metric is better seen in the logarithm: less is better, all positive, a wide
+def suits_logarithm(mode: str, values: np.ndarray) -> bool:
+    """Whether a metric is better seen in the logarithm: less is better, all positive, a wide
     span.
     """
     finite = values[np.isfinite(values)]
     return (
-        result.mode == "min"
+        mode == "min"
         and len(finite) > 0
         and bool((finite > 0).all())
         and finite.max() > 5 * finite.min()
     )
 
 
-def limits(result: SweepResult, values: np.ndarray, log: bool) -> tuple[float, float]:
+def limits(mode: str, values: np.ndarray, log: bool) -> tuple[float, float]:
     """Between the best and what most members reach: one that explodes must not flatten the rest."""
     finite = np.sort(values[np.isfinite(values)].ravel())
     if not len(finite):
         return (0.1, 1.0) if log else (0.0, 1.0)
     low, high = float(finite[0]), float(finite[-1])
-    if result.mode == "min":
+    if mode == "min":
         high = upper_limit(finite, log)
     else:
         low = max(low, 2 * float(np.quantile(finite, 0.1)) - high)

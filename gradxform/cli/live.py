@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from gradxform.cli.problems import need
+from gradxform.cli.words import is_accuracy, measure, measured
 from gradxform.sweep.result import better, shown
 from gradxform.sweep.space import as_space
 from gradxform.sweep.stretches import Progress
@@ -89,7 +90,7 @@ class Members(Lines):
 
     @property
     def heads(self):
-        return "member", "setting", self.metric, "step"
+        return "member", "setting", measure(self.metric), "epoch"
 
     def begin(self, members, notes):
         for text in notes:
@@ -104,7 +105,7 @@ class Members(Lines):
 
     def step(self, members, step, metrics, metric, mode):
         self.metric, self.mode = metric, mode
-        self.now = f"{len(members)} members at step {step}"
+        self.now = f"{len(members)} members at epoch {step}"
         for member, value in zip(members.tolist(), metrics[metric], strict=True):
             if np.isfinite(value):
                 self.latest[member] = float(value), step
@@ -117,8 +118,8 @@ class Members(Lines):
         self.busy += seconds
         scores = zip(members.tolist(), trial.scores(metric), trial.ran, strict=True)
         self.latest |= {member: (float(value), int(ran)) for member, value, ran in scores}
-        rows = self.rows()
-        best = f"best {rows[0][2]} (member {rows[0][0]})" if rows else "all diverged"
+        rows, percent = self.rows(), " %" * is_accuracy(metric)
+        best = f"best {rows[0][2]}{percent} (member {rows[0][0]})" if rows else "all diverged"
         compiling = f", {compile_seconds:.1f} s compiling" if compile_seconds > 0.05 else ""
         speed = f"{self.trained / max(self.busy, 1e-9):,.3g} members/s"
         self.say(f"{best}; {speed}{compiling}{self.left()}")
@@ -131,7 +132,7 @@ class Members(Lines):
         values = [(member, *x) for member, x in self.latest.items() if np.isfinite(x[0])]
         values.sort(key=lambda row: -float(better(row[1], self.mode)))
         return [
-            (str(member), _setting(self.space[member]), f"{value:.5g}", str(step))
+            (str(member), _setting(self.space[member]), measured(self.metric, value), str(step))
             for member, value, step in values[:SHOWN]
         ]
 

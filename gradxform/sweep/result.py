@@ -246,16 +246,20 @@ class SweepResult:
         of ranks it explains.
 
         `importance` is the variance between the mean ranks of its values, over the variance of all
-        ranks: 0 where the name makes no difference, 1 where nothing else does. Many distinct
+        ranks: 0 where the name makes no difference, 1 where nothing else does. `among_best` is the
+        same among the better half of all members: a range that is wide enough makes any name
+        important, and this says whether it still decides where things go well. Many distinct
         numbers are put into eight bins of equally many members first.
         """
         ranks = np.empty(len(self))
         ranks[self.order()] = np.arange(len(self))
+        high = (ranks < (len(self) + 1) // 2) & ~self.diverged
         found, final = {}, self.scores
         for name in self.space.names:
             values = [shown(setting.get(name)) for setting in self.space]
             kept = [i for i, v in enumerate(values) if v is not None]
-            rows, total, between = [], np.var(ranks[kept]), 0.0
+            rows: list[dict] = []
+            groups: list[np.ndarray] = []
             for label, inside in _bins([values[i] for i in kept]):
                 at = np.array([kept[j] for j in inside])
                 alive = at[~self.diverged[at]]
@@ -263,9 +267,21 @@ class SweepResult:
                 best = float(scores.max() if self.mode == "max" else scores.min())
                 row = {"value": label, "best": best, "median": float(np.median(scores))}
                 rows.append(row | {"diverged": len(at) - len(alive), "members": len(at)})
-                between += len(at) * (ranks[at].mean() - ranks[kept].mean()) ** 2 / len(kept)
-            found[name] = {"importance": float(between / total) if total else 0.0, "values": rows}
+                groups.append(at)
+            among = _share(ranks, [at[high[at]] for at in groups])
+            found[name] = {
+                "importance": _share(ranks, groups), "among_best": among, "values": rows,
+            }  # fmt: skip
         return dict(sorted(found.items(), key=lambda item: -item[1]["importance"]))
+
+
+def _share(ranks: np.ndarray, groups: list[np.ndarray]) -> float:
+    """The share of the variance of ranks that lies between groups of members."""
+    groups = [ranks[at] for at in groups if len(at)]
+    every = np.concatenate([*groups, []])
+    total = np.square(every - every.mean()).sum() if len(every) else 0.0
+    between = sum(len(x) * (x.mean() - every.mean()) ** 2 for x in groups)
+    return float(between / total) if total else 0.0
 
 
 def shown(x):

@@ -25,7 +25,7 @@ import numpy as np
 
 LEVEL, DRAWS = 0.95, 10_000
 MANY = 256  # methods beyond which a bound takes the place of all pairs
-ROOM = 4_000_000  # numbers held at once
+ROOM, EFFORT = 4_000_000, 200_000_000  # numbers held at once, and in all
 
 
 class Judged(NamedTuple):
@@ -167,7 +167,8 @@ def _factor(seeds: _Seeds, rows: _Rows, level: float, draws: int) -> float:
     """The quantile of the largest of all studentized differences, were all methods equal."""
     methods, count = seeds.own.shape
     rng, many = np.random.default_rng(0), methods > MANY and not rows.all.size
-    draws = draws if methods <= 64 or many else min(draws, 2000)
+    cost = methods if many else methods**2
+    draws = min(draws, max(1000, EFFORT // cost))
     deviations = np.sqrt(np.maximum(seeds.each, seeds.pooled) / count)
     root = _root(rows.alone) if rows.all.size else np.zeros((methods, 0))
     least = 2 * seeds.pooled / count  # no variance of a difference is below

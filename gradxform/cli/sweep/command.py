@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from gradxform.cli import live
 from gradxform.cli.experiment import Experiment
@@ -11,7 +12,9 @@ from gradxform.cli.problems import Problem
 from gradxform.cli.running import claim, shared_out
 from gradxform.cli.settings import Settings
 from gradxform.cli.sweep.experiment import Swept
-from gradxform.cli.sweep.write import FILES, print_table, write
+from gradxform.cli.sweep.judged import has_seeds
+from gradxform.cli.sweep.judged import settings as settings_of
+from gradxform.cli.sweep.write import FILES, best_members, print_table, write
 from gradxform.sweep import Halving
 from gradxform.sweep.members import Arguments, group
 from gradxform.sweep.run import prepare
@@ -44,9 +47,11 @@ def _sweep(swept: Swept, path: Path, command: str, by_hand: bool) -> int:
         result = prepare(train, space, out=path, **how).finish()
     if settings.process:
         return 0
-    best, test = int(result.order()[0]), None
-    if not result.diverged.all():
-        test = swept.test_of(result.params(best), result.arguments(best).get("hidden"))
+    test = None
+    if not result.diverged.all():  # of the best setting over its seeds
+        best = best_members(result, settings_of(result) if has_seeds(result) else [])
+        found = [swept.test_of(result.params(i), result.arguments(i).get("hidden")) for i in best]
+        test = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
     batches = f"{settings.epochs} epochs in batches of {base.batch_size}"
     facts = [
         ("data", f"{base.data.name}: {len(base.data.y)} rows, split 60/20/20"),

@@ -5,8 +5,11 @@ hyperparameters.
 
 Hundreds of members cannot each have a colour: all are grey or on one scale (cividis, which reads
 the same to every eye and in print), and what matters stands out by weight and mark as well: the
-best in ink with a diamond, a divergence as a cross.
+best in ink with a diamond, a divergence as a cross. An accuracy is drawn as an error in percent, on
+a logarithmic axis where the members are far apart.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -26,6 +29,7 @@ from gradxform.cli.axes import (
     unit,
 )
 from gradxform.cli.problems import need
+from gradxform.cli.words import is_accuracy, measure, measured
 from gradxform.plot.style import LIGHT, Theme, crosses, logarithmic_scale, name_axes, png
 from gradxform.sweep.result import SweepResult, shown
 
@@ -40,15 +44,16 @@ TOP = (("-", "D"), ("--", "o"), (":", "s"))  # how the three best curves differ 
 
 
 def curves(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> bytes:
-    """PNG: the metric of every member against the step, the three best marked, a cross where a
+    """PNG: the metric of every member against the epoch, the three best marked, a cross where a
     member diverged.
     """
     figure, (axis,) = panels(1, theme, narrow, (4.4, 0))
-    values = result.history[result.metric].astype(np.float64)
+    label, mode, drawn = _measure(result)
+    values = drawn(result.history[result.metric].astype(np.float64))
     steps = np.arange(1, values.shape[1] + 1)
-    log = suits_logarithm(result, values)
+    log = suits_logarithm(mode, values)
     order = result.order()
-    low, high = limits(result, values, log)
+    low, high = limits(mode, values, log)
     for i in some(order)[::-1]:
         axis.plot(steps, values[i], color=theme.others, lw=0.7, alpha=0.8, zorder=1)
     for i in np.flatnonzero(result.diverged):
@@ -77,7 +82,7 @@ def curves(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> b
     if len(steps) == 1:
         axis.set_xlim(0, 2)
     axis.xaxis.set_major_locator(need("matplotlib.ticker").MaxNLocator(integer=True))
-    name_axes(axis, "step", result.metric, theme=theme)
+    name_axes(axis, "epoch", label, theme=theme)
     legend(axis, theme, **ABOVE)
     return png(figure)
 
@@ -86,9 +91,10 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
     """PNG: the final metric against each hyperparameter, a panel each, the most important first."""
     found = result.sensitivity()
     figure, axes = panels(len(found), theme, narrow, (3.0, 2.4), 1 if narrow else 3)
-    scores = np.where(result.diverged, np.nan, result.scores.astype(np.float64))
-    log = suits_logarithm(result, scores)
-    low, high = limits(result, scores, log)
+    label, mode, drawn = _measure(result)
+    scores = drawn(np.where(result.diverged, np.nan, result.scores.astype(np.float64)))
+    log = suits_logarithm(mode, scores)
+    low, high = limits(mode, scores, log)
     best = int(result.order()[0])
     for (name, about), axis in zip(found.items(), axes, strict=True):
         given = [shown(setting.get(name)) for setting in result.space]
@@ -101,11 +107,13 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
             [row[k] for row in about["values"]] for k in ("value", "best", "median")
         )
         at = [labels.index(value) for value in at] if labels else at
+        tops, medians = (drawn(np.array(x, np.float64)) for x in (tops, medians))
         axis.plot(at, tops, "-o", color=theme.ink, lw=1.5, ms=3.5, zorder=4)
         axis.plot(at, medians, "--", color=theme.training, lw=1.5, zorder=3)
         if best in kept and not result.diverged[best]:
             axis.plot(x[kept == best], scores[[best]], "D", color=theme.ink, ms=7, zorder=5)
-        head(axis, f"{name}: {about['importance']:.0%}", theme)
+        shares = f"{about['importance']:.0%}, among the better half {about['among_best']:.0%}"
+        head(axis, f"{name}: {shares}", theme)
         logarithmic_scale(axis, "y", log)
         axis.set_ylim(low, high)
         if labels:
@@ -113,7 +121,7 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
             axis.set_xticks(range(len(labels)), [short(v, 14) for v in labels], **turned)
         elif is_wide(x):
             logarithmic_scale(axis, "x", True)
-    name_axes(axes[0], "", f"final {result.metric}", theme=theme)
+    name_axes(axes[0], "", f"final {label}", theme=theme)
     entries = [
         entry(theme.ink, "best", marker="o", ms=3.5),
         entry(theme.training, "median", ls="--"),
@@ -133,7 +141,8 @@ def parallel(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) ->
     """
     names = [name for name in result.space.names if name in varied(result)]
     figure, (axis,) = panels(1, theme, narrow, (4.0, 0))
-    scores = np.where(result.diverged, np.nan, result.scores.astype(np.float64))
+    label, mode, drawn = _measure(result)
+    scores = drawn(np.where(result.diverged, np.nan, result.scores.astype(np.float64)))
     columns, ticks = [], []
     for name in names:
         given = [shown(setting.get(name)) for setting in result.space]
@@ -141,13 +150,13 @@ def parallel(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) ->
         log = not labels and is_wide(x)
         columns.append(unit(np.log(x) if log else x))
         ticks.append(ends(x, labels, log))
-    log = suits_logarithm(result, scores)
-    low, high = limits(result, scores, log)
+    log = suits_logarithm(mode, scores)
+    low, high = limits(mode, scores, log)
     clipped = np.clip(scores, low, high)
     final = unit(np.log(clipped) if log else clipped)
-    final = 1 - final if result.mode == "min" else final
+    final = 1 - final if mode == "min" else final
     columns.append(np.where(np.isfinite(final), final, -0.06))
-    extremes = (high, low) if result.mode == "min" else (low, high)
+    extremes = (high, low) if mode == "min" else (low, high)
     ticks.append([(0.0, f"{extremes[0]:.3g}"), (1.0, f"{extremes[1]:.3g}")])
     table = np.stack(columns, axis=1)
     ranks = np.argsort(np.where(np.isfinite(final), final, -1), kind="stable")
@@ -164,7 +173,7 @@ def parallel(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) ->
             axis.plot(table[i], color=colour, lw=0.9, alpha=alpha, zorder=2 + ranks[i])
     if not result.diverged.all():
         axis.plot(table[order[0]], "-D", color=theme.ink, lw=2.4, ms=5, zorder=5, label="best")
-    axis.set_xticks(range(len(columns)), [*names, result.metric], fontsize=9, color=theme.ink)
+    axis.set_xticks(range(len(columns)), [*names, label], fontsize=9, color=theme.ink)
     axis.set_yticks([])
     axis.set_ylim(-0.1, 1.1)
     axis.set_xlim(-0.2, len(columns) - 0.6)
@@ -197,17 +206,19 @@ def heat(
     (xs, across), (ys, up) = bins(result, x), bins(result, y)
     cells = np.full((len(up), len(across)), np.nan)
     count = np.zeros(cells.shape, int)
-    pick = np.fmax if result.mode == "max" else np.fmin
+    label, mode, drawn = _measure(result)
+    scores = drawn(result.scores.astype(np.float64))
+    pick = np.fmax if mode == "max" else np.fmin
     for i, (a, b) in enumerate(zip(xs, ys, strict=True)):
         if a >= 0 and b >= 0:
             count[b, a] += 1
             if not result.diverged[i]:
-                cells[b, a] = pick(cells[b, a], float(result.scores[i]))
-    log = suits_logarithm(result, cells)
+                cells[b, a] = pick(cells[b, a], scores[i])
+    log = suits_logarithm(mode, cells)
     colours = need("matplotlib.colors")
-    low, high = limits(result, cells, log)
+    low, high = limits(mode, cells, log)
     norm = colours.LogNorm(low, high, clip=True) if log else colours.Normalize(low, high, clip=True)
-    scale = need("matplotlib").colormaps["cividis" if result.mode == "max" else "cividis_r"]
+    scale = need("matplotlib").colormaps["cividis" if mode == "max" else "cividis_r"]
     picture = axis.imshow(cells, origin="lower", aspect="auto", cmap=scale, norm=norm)
     axis.grid(False)
     turned = {"fontsize": 7.5, "rotation": 35 if len(across) > 6 else 0}
@@ -221,13 +232,13 @@ def heat(
             how = {"fontsize": 6.5 if narrow else 7.5, "color": "#000" if bright else "#fff"}
             axis.text(a, b, f"{cells[b, a]:.3g}", ha="center", va="center", **how)
     if np.isfinite(cells).any():
-        flat = np.nanargmax(cells) if result.mode == "max" else np.nanargmin(cells)
+        flat = np.nanargmax(cells) if mode == "max" else np.nanargmin(cells)
         b, a = np.unravel_index(flat, cells.shape)
         how = {"edgecolor": theme.training, "fill": False, "lw": 2.5, "clip_on": False, "zorder": 5}
         axis.add_patch(need("matplotlib.patches").Rectangle((a - 0.5, b - 0.5), 1, 1, **how))
     bar = figure.colorbar(picture, ax=axis, pad=0.02)
     bar.ax.tick_params(labelsize=7.5, colors=theme.faint)
-    bar.set_label(f"best {result.metric}", fontsize=9, color=theme.ink)
+    bar.set_label(f"best {label}", fontsize=9, color=theme.ink)
     name_axes(axis, x, y, theme=theme)
     return png(figure)
 
@@ -241,7 +252,22 @@ def varied(result: SweepResult) -> list[str]:
     return sorted(found, key=lambda name: name == "seed") or list(result.space.names)
 
 
+def _measure(result: SweepResult) -> tuple[str, str, Callable]:
+    """What the pictures show of the metric: its name, whether less is better, and from its values."""
+    name = measure(result.metric).replace("\u00a0", " ")
+    if is_accuracy(result.metric):
+        return name.replace("accuracy", "error"), "min", lambda x: 100 * (1 - x)
+    return name, result.mode, lambda x: x
+
+
 def describe(result: SweepResult, i: int, width: int = 200) -> str:
     """A member in a line: its setting."""
-    text = ", ".join(f"{name} {short(shown(x), 24)}" for name, x in result.space[i].items())
-    return f"{short(text, width)}: {result.metric} {result.scores[i]:.4g}"
+    value = measured(result.metric, float(result.scores[i])) + " %" * is_accuracy(result.metric)
+    name = measure(result.metric).partition(",")[0]
+    return f"{short(setting_text(result, i, ()), width)}: {name} {value}"
+
+
+def setting_text(result: SweepResult, i: int, without: tuple[str, ...] = ("seed",)) -> str:
+    """A member's setting in a line; by default all of it but the seed."""
+    given = {name: x for name, x in result.space[i].items() if name not in without}
+    return ", ".join(f"{name} {short(shown(x), 24)}" for name, x in given.items())
