@@ -11,6 +11,8 @@ orthogonalize  singular values of 1, or about
 muon           Muon's parts: averages, orthogonalisation, how long a step is
 lmo            the steepest step within a ball of a norm of one's choice
 dion           orthonormal steps of low rank
+galore         gradients in a subspace
+kron           whitening by factors that are learned
 norms          the norm of a matrix under control
 spectral       its singular values within a bound
 roots          eigendecompositions and powers of symmetric matrices
@@ -33,6 +35,7 @@ from gradxform.matrices.muon import *
 from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.placement import *
 from gradxform.matrices.shampoo import *
+from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.spectral import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

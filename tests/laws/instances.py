@@ -357,6 +357,24 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
         ("orthogonalize", "scale_by_adamuon", "scale_by_muon", "scale_by_normuon"), _PRODUCTS
     ),
     **dict.fromkeys(("scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"), _PRODUCTS),
+    **dict.fromkeys(("orthogonalize",), _PRODUCTS),
+    **dict.fromkeys(("galore", "in_basis", "scale_by_galore"), _PROJECTING),
+    **dict.fromkeys(("eigenbasis", "kl_eigenbasis", "leading_basis"), _PROJECTING),
+    **dict.fromkeys(("kl_soap", "scale_by_kl_soap", "scale_by_soap", "soap"), _PROJECTING),
+    **dict.fromkeys(("apollo", "scale_by_apollo"), _LENGTH | _DRAWN | _PROJECTOR),
+    **dict.fromkeys(
+        ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
+        _PRODUCTS,
+    ),
+    **dict.fromkeys(
+        ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
+        _PRODUCTS,
+    ),
+    **dict.fromkeys(
+        ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
+        _PRODUCTS,
+    ),
+    **dict.fromkeys(("orthogonalize",), _PRODUCTS),
     **dict.fromkeys(("kl_shampoo", "scale_by_kl_shampoo", "scale_by_shampoo", "shampoo"), _ROOTS),
     "scale_by_shampoo_blocks": {"temporary": _ROOTS["temporary"]},
     "graft": _LENGTH,
