@@ -61,7 +61,10 @@ QUESTIONS = {
     "When does it step, and how is it stored?": (
         *("wrappers.accumulation", "wrappers.conditional", "wrappers.master_weights"),
     ),
-    "How do I give each matrix a rate?": ("matrices", "optimizers.matrix"),
+    "How do I give each matrix a rate?": (
+        *("matrices", "optimizers.matrix", "optimizers.matrix_norms", "optimizers.orthogonal"),
+        "optimizers.shampoo",
+    ),
     "Which parameters do I evaluate?": ("wrappers.averaging", "wrappers.schedule_free"),
     "What else goes around an optimizer?": ("wrappers", "state"),
     "What is my own method made of?": (

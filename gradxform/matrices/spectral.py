@@ -52,9 +52,11 @@ class _Clip:
     @property
     def equation(self) -> str:
         """As a notebook shows it."""
-        if self.of == "update":
-            return "u ← U min(S, c) Vᵀ      u = U S Vᵀ"
-        return "p ← U min(S, c) Vᵀ      p + u = U S Vᵀ"
+        x, y = ("u", "u") if self.of == "update" else ("w", "p")
+        first = "w = p + u\n" if self.of == "params" else ""
+        return f"""{first}O = `msign`({x})
+            P = [`I` + `msign`(c `I` - O {x}ᵀ)] / 2
+            {y} ← c O + P ({x} - c O)"""
 
     def __call__(self, u, at, *, max_norm):
         if self.of == "update":
@@ -69,8 +71,8 @@ def spectral_clip(
 ):  # fmt: skip
     """Bring every singular value above c down to c; those below stay, and all singular vectors.
 
-        u ← U min(S, c) Vᵀ            u = U S Vᵀ,          of="update"
-        p ← U min(S, c) Vᵀ            p + u = U S Vᵀ,      of="params"
+        u ← U min(S, c) Vᵀ            u = U S Vᵀ           of="update"
+        p ← U min(S, c) Vᵀ            p + u = U S Vᵀ       of="params"
 
     With of="params" it comes last, after any optimizer, and bounds the spectral norm of the
     weights: how much a layer can stretch what comes in. Parameters that are no matrices pass.
