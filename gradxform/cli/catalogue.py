@@ -62,8 +62,8 @@ QUESTIONS = {
         *("wrappers.accumulation", "wrappers.conditional", "wrappers.master_weights"),
     ),
     "How do I give each matrix a rate?": (
-        *("matrices", "optimizers.matrix", "optimizers.matrix_norms", "optimizers.orthogonal"),
-        "optimizers.shampoo",
+        *("matrices", "optimizers.matrix", "optimizers.matrix_bases", "optimizers.matrix_norms"),
+        *("optimizers.orthogonal", "optimizers.shampoo"),
     ),
     "Which parameters do I evaluate?": ("wrappers.averaging", "wrappers.schedule_free"),
     "What else goes around an optimizer?": ("wrappers", "state"),

@@ -20,6 +20,10 @@ shampoo        second moments of rows and columns, and their roots
 grafting       the steps of one transformation with the lengths of another's
 kron           whitening by factors that are learned
 galore         gradients in a subspace
+basis          what a basis is
+bases          eigenvectors, leading singular vectors, random directions
+in_basis       the transformation that runs another one in a basis
+growth         how fast the norm of a step may grow
 """
 
 from gradxform.matrices.declaration import *
@@ -31,11 +35,9 @@ from gradxform.matrices.kron import *
 from gradxform.matrices.lmo import *
 from gradxform.matrices.muon import *
 from gradxform.matrices.norms import *
-from gradxform.matrices.muon import *
 from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.placement import *
 from gradxform.matrices.shampoo import *
-from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.spectral import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

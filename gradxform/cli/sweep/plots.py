@@ -253,7 +253,7 @@ def varied(result: SweepResult) -> list[str]:
 
 
 def _measure(result: SweepResult) -> tuple[str, str, Callable]:
-    """What the pictures show of the metric: its name, whether less is better, and from its values."""
+    """What the pictures show of the metric: its name, whether less is better, its values."""
     name = measure(result.metric).replace("\u00a0", " ")
     if is_accuracy(result.metric):
         return name.replace("accuracy", "error"), "min", lambda x: 100 * (1 - x)
