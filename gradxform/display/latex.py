@@ -127,7 +127,7 @@ def _rows(value, name: str = "") -> list[str]:
 def _parted(value) -> bool:
     """Whether it has different rules for different parameters, so that they are not one text."""
     given = {id(x) for parts in map(_parts, _arguments(value).values()) for x in parts.values()}
-    found = _rules(value, given) if hasattr(value, "expand") else ()
+    found: Any = _rules(value, given) if hasattr(value, "expand") else ()
     wholes = (part.expand() for part in found if part is not value and hasattr(part, "expand"))
     return any(hasattr(whole, "transforms") for whole in wholes)
 

@@ -20,10 +20,6 @@ shampoo        second moments of rows and columns, and their roots
 grafting       the steps of one transformation with the lengths of another's
 kron           whitening by factors that are learned
 galore         gradients in a subspace
-basis          what a basis is
-bases          eigenvectors, leading singular vectors, random directions
-in_basis       the transformation that runs another one in a basis
-growth         how fast the norm of a step may grow
 """
 
 from gradxform.matrices.declaration import *

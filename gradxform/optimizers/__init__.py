@@ -4,7 +4,6 @@ from gradxform.optimizers.adaptive import *
 from gradxform.optimizers.descent import *
 from gradxform.optimizers.layerwise import *
 from gradxform.optimizers.matrix import *
-from gradxform.optimizers.matrix_bases import *
 from gradxform.optimizers.matrix_norms import *
 from gradxform.optimizers.memory import *
 from gradxform.optimizers.orthogonal import *

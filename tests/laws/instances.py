@@ -359,9 +359,6 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     **dict.fromkeys(("scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"), _PRODUCTS),
     **dict.fromkeys(("orthogonalize",), _PRODUCTS),
     **dict.fromkeys(("galore", "in_basis", "scale_by_galore"), _PROJECTING),
-    **dict.fromkeys(("eigenbasis", "kl_eigenbasis", "leading_basis"), _PROJECTING),
-    **dict.fromkeys(("kl_soap", "scale_by_kl_soap", "scale_by_soap", "soap"), _PROJECTING),
-    **dict.fromkeys(("apollo", "scale_by_apollo"), _LENGTH | _DRAWN | _PROJECTOR),
     **dict.fromkeys(
         ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
         _PRODUCTS,
