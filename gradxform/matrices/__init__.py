@@ -18,10 +18,15 @@ spectral       its singular values within a bound
 roots          eigendecompositions and powers of symmetric matrices
 shampoo        second moments of rows and columns, and their roots
 grafting       the steps of one transformation with the lengths of another's
+basis          what a basis is
+bases          eigenvectors, leading singular vectors, random directions
+in_basis       the transformation that runs another one in a basis
+galore         gradients in a subspace
 kron           whitening by factors that are learned
 galore         gradients in a subspace
 """
 
+from gradxform.matrices.bases import *
 from gradxform.matrices.declaration import *
 from gradxform.matrices.dion import *
 from gradxform.matrices.factored import *
@@ -35,5 +40,6 @@ from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.placement import *
 from gradxform.matrices.shampoo import *
 from gradxform.matrices.spectral import *
+from gradxform.matrices.in_basis import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

@@ -44,15 +44,19 @@ class GaLoreDimensionNumbers(NamedTuple):
 @dataclass(frozen=True)
 class Matrix:
     """Which axes are rows and which columns, and into how many equal parts each side falls. All
-    other axes, and the parts, are a batch. Built by `matrix`.
+    other axes, and the parts, are a batch. Built by `matrix`; that of `GaLoreDimensionNumbers` is
+    `whole`, it must name every axis.
     """
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     parts: tuple[int, int] = (1, 1)
+    whole: bool = False
 
     def __repr__(self):
         rows, columns = (x[0] if len(x) == 1 else x for x in (self.rows, self.columns))
+        if self.whole:
+            return f"GaLoreDimensionNumbers({rows}, {columns})"
         shown = [f"rows={rows}"] * (rows != -2) + [f"columns={columns}"] * (columns != -1)
         named = zip(("row_parts", "column_parts"), self.parts, strict=True)
         return f"matrix({', '.join(shown + [f'{k}={n}' for k, n in named if n != 1])})"
@@ -70,6 +74,8 @@ class Matrix:
         if len({*rows, *columns}) < len(rows + columns):
             refuse("names an axis twice")
         batch = tuple(a for a in axes if a not in rows + columns)
+        if self.whole and batch:
+            refuse("must name every axis once")
         m, n = (math.prod(shape[a] for a in side) for side in (rows, columns))
         for side, into, size in zip(("rows", "columns"), self.parts, (m, n), strict=True):
             if into < 1 or size % into:
@@ -194,7 +200,8 @@ class _Matrices:
                 return x
             raise ValueError(f"{owner}: {name} must be one of the presets {[*PRESETS]}; got {x!r}")
         if _is_optax(x):
-            return matrix(x.reduction_axis, x.output_axis)
+            sides = _axes(x.reduction_axis), _axes(x.output_axis)
+            return Matrix(*sides, whole=type(x).__name__ == "GaLoreDimensionNumbers")
         what = "matrix(rows, columns), a preset's name, or None for what is no matrix"
         raise TypeError(f"{owner}: {name} must be {what}; got {code(x)}")
 

@@ -22,7 +22,7 @@ from gradxform.matrices.factored import (
     scale_by_came,
     scale_by_factored_rms,
 )
-from gradxform.matrices.galore import Dimensions, scale_by_galore
+from gradxform.matrices.galore import scale_by_galore
 from gradxform.optimizers.products import descent
 from gradxform.rules.clipping import clip_by_block_rms
 from gradxform.rules.directions import ema
@@ -151,7 +151,7 @@ def adam_mini(
 def galore(
     learning_rate: LearningRate, rank: int = 128, update_proj_gap: Count = 200, scale: Real = 1.0,
     base_optimizer: Inner | None = None, weight_decay: WeightDecay = 0.0, mask: Where | None = None,
-    weight_dimension_numbers: Dimensions | None = None, *, convention: str = "optax",
+    weight_dimension_numbers: Matrices | None = None, *, convention: str = "optax",
 ):  # fmt: skip
     """Adam on the gradients' projections onto their leading singular vectors.
 

@@ -123,7 +123,6 @@ _BETTING = {
 _SUMMED = {"temporary": "XLA:CPU stores quotients before it adds them up"}
 
 _PROJECTING = {
-    "table": "the gap and the scale are one number for the whole tree",
     "temporary": "the decomposition and the way back from the subspace are products of matrices",
 }
 

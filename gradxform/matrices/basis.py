@@ -1,0 +1,294 @@
+"""What a basis is: orthonormal vectors on either side of a matrix, found from its gradients.
+
+    R = Q_Lᵀ g Q_R      the projection into the basis
+    u = Q_L u Q_Rᵀ      the way back
+
+A side without vectors is left as it is. A basis is measured at every step and found anew at every
+k-th; in between, that work is skipped. It is a constant to differentiation.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradxform.core import Transform
+from gradxform.core import leaves as trees
+from gradxform.core.call import Call, define
+from gradxform.core.hyper import one_number
+from gradxform.core.leafwise import Numbers, arrays
+from gradxform.core.states import RuleState
+from gradxform.core.transform import check_updates
+from gradxform.matrices.declaration import View, views
+from gradxform.matrices.matrixwise import MatrixSlot, Oriented
+from gradxform.matrices.placement import run_alike
+from gradxform.numerics import increment, mixed, real_dtype, wide_dtype
+from gradxform.wrappers.wrapper import counter, is_multiple
+
+__all__ = ["Basis", "BasisRule", "When", "a_basis"]
+
+
+class When(NamedTuple):
+    """The step of a basis: `t` is 1 at the first; whether it is the first, and whether the basis is
+    found anew.
+    """
+
+    t: Any
+    first: Any
+    due: Any
+
+
+@dataclass(frozen=True)
+class BasisRule:
+    """How a basis is found, on one matrix g [rows, columns].
+
+    Attributes:
+        names: of what it remembers of each matrix, the statistics and the vectors.
+        left, right: which of these are the vectors, as columns; a slot that is a scalar stands for
+            a side that is left as it is, and so does None.
+        full: whether the vectors span the space, so that nothing is lost.
+        late: whether a step is made in the basis that the gradients before it gave.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ()
+    left: ClassVar[str | None] = None
+    right: ClassVar[str | None] = None
+    full: ClassVar[bool] = True
+    late: ClassVar[bool] = False
+
+    def flipped(self, view: View) -> bool:
+        """Whether it is given the transposed matrices: tall ones, if no rule says otherwise."""
+        return view.rows > view.columns
+
+    def on(self, seen: Oriented) -> "BasisRule":
+        """The rule for matrices that are seen so: itself, if it does not ask which side is which."""
+        return self
+
+    def slots(self, seen: Oriented) -> dict[str, MatrixSlot]:
+        """What it remembers, by name."""
+        raise NotImplementedError
+
+    def measured(self, g, slots, when: When, **numbers) -> dict[str, Any]:
+        """The slots after a gradient."""
+        return slots
+
+    def found(self, g, slots, when: When, which, **numbers) -> dict[str, Any]:
+        """The new vectors; `which` tells this matrix from the others."""
+        raise NotImplementedError
+
+    def _vectors(self, slots):
+        sides = (slots.get(name) for name in (self.left, self.right))
+        return (None if q is None or q.ndim < 2 else q for q in sides)
+
+    def down(self, x, slots):
+        """A matrix in the basis."""
+        left, right = self._vectors(slots)
+        x = x if left is None else jnp.conj(left).T @ x
+        return x if right is None else x @ right
+
+    def up(self, x, slots):
+        """And back."""
+        left, right = self._vectors(slots)
+        x = x if left is None else left @ x
+        return x if right is None else x @ jnp.conj(right).T
+
+    def projections(self, seen: Oriented) -> Oriented:
+        """How the projections of a leaf fall into matrices, one axis of the batch after another."""
+        slots, sides = self.slots(seen), [seen.rows, seen.columns]
+        for i, name in enumerate((self.left, self.right)):
+            axes = slots[name].axes if name else ()
+            if axes:
+                lengths = {"rows": seen.rows, "columns": seen.columns}
+                sides[i] = lengths.get(axes[1], axes[1])
+        rows, columns = reversed(sides) if seen.flipped else sides
+        shape = (*seen.view.batch, rows, columns)
+        batched = len(seen.view.batch)
+        view = View(shape, tuple(range(len(shape))), batched, rows, columns, 1, 1)
+        return Oriented(view, seen.flipped)
+
+
+class Plan(NamedTuple):
+    """What the function of a basis returns: the rule, what is a matrix, the numbers by name, among
+    them `every`.
+    """
+
+    rule: BasisRule
+    matrices: Any
+    numbers: dict[str, Any]
+
+
+class Basis(Call, Transform):
+    """A basis of the gradients of matrices, for `in_basis`. By itself it changes nothing, u ← u, and
+    finds its vectors.
+    """
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What it is made of."""
+        return self._function.build(**self.arguments)
+
+    def check(self) -> None:
+        assert isinstance(self.plan, Plan)
+
+    @property
+    def rule(self) -> BasisRule:
+        """How it is found."""
+        return self.plan.rule
+
+    @property
+    def hypers(self) -> dict[str, Any]:
+        """Its numbers by name."""
+        return self.plan.numbers
+
+    def reads_gradient(self) -> bool:
+        return True
+
+    def seen(self, tree) -> list[Oriented | None]:
+        """How the rule sees each leaf; None for one that is absent or is no matrix."""
+        found = views(self.name, self.plan.matrices, tree)
+        return [view and Oriented(view, self.rule.flipped(view)) for view in found]
+
+    def matrices_of(self, tree):
+        """The tree of matrices; None for all other leaves."""
+        leaves, structure = jax.tree.flatten(tree, is_leaf=trees.is_none)
+        rows = zip(leaves, self.seen(tree), strict=True)
+        return structure.unflatten(x if how else None for x, how in rows)
+
+    def init(self, params):
+        leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
+        made = [
+            how and {k: slot.make(x, how) for k, slot in self.rule.slots(how).items()}
+            for x, how in zip(leaves, self.seen(params), strict=True)
+        ]
+        slots = {k: structure.unflatten(x and x[k] for x in made) for k in self.rule.names}
+        return RuleState(counter(), slots)
+
+    def update(self, updates, state, params=None, *, gradient=None, **extra):
+        u, p, structure = check_updates(self.name, updates, params)
+        g = u
+        if gradient is not None:
+            g = trees.align(structure, gradient, self.name, "the gradients", "the updates")
+        here = Here(self, state, structure, u, p)
+        rows = [(x, here.slots[i], (), here.which[i]) for i, x in here.matrices(g)]
+        results = here.run(_found, rows)
+        for i, (slots, _) in zip(here.present, results, strict=True):
+            here.slots[i] = slots
+        return structure.unflatten(u), here.state()
+
+
+a_basis = define(Basis)
+
+
+class Here:
+    """A basis at one step: how each leaf stands in it, its slots, and its numbers."""
+
+    def __init__(self, basis: Basis, state, structure, u: list, p: list | None):
+        self.basis, self.structure = basis, structure
+        self.seen: list[Any] = basis.seen(structure.unflatten(u))
+        self.present = [i for i, how in enumerate(self.seen) if how is not None]
+        names = basis.rule.names
+        if not isinstance(state, RuleState) or sorted(state.slots) != sorted(names):
+            have = sorted(state.slots) if isinstance(state, RuleState) else type(state).__name__
+            what = f"{basis.name}: this state belongs to another transformation"
+            raise ValueError(f"{what}: expected slots {[*names]}, got {have}")
+        like = "the updates"
+        flat = {
+            k: trees.align(structure, state.slots[k], basis.name, f"the slot {k!r}", like)
+            for k in names
+        }
+        self.made = {i: basis.rule.slots(self.seen[i]) for i in self.present}
+        self.slots: dict[int, Any] = {
+            i: {k: self.made[i][k].apart(flat[k][i], self.seen[i]) for k in names}
+            for i in self.present
+        }
+        every = one_number(basis.name, "every", basis.hypers["every"], state.step)
+        self.period = jnp.asarray(every, jnp.int32)
+        due = is_multiple(state.step, self.period)
+        self.when = When(increment(state.step, self.period), state.step == 0, due)
+        self.which, first = {}, 0
+        for i in self.present:
+            how = self.seen[i]
+            these = jnp.arange(first, first + how.many, dtype=jnp.int32)
+            self.which[i] = these if how.view.batch else these[0]
+            first += how.many
+        paths = lambda: trees.paths(structure.unflatten(u))  # noqa: E731
+        self.numbers = Numbers(basis, state.step, paths, u if p is None else p)
+
+    def matrices(self, leaves):
+        """The number of each leaf that is one, and its matrices."""
+        return [(i, self.seen[i].apart(leaves[i])) for i in self.present]
+
+    def run(self, f, rows, static=(), common=()):
+        """`f((rule, numbers, static), *row, own, when, shared, *common)` for each matrix."""
+        names, rule = self.basis.rule.measured, self.basis.rule
+        shared, keys, whole = self.numbers.shared(names), [], []
+        for i, row in zip(self.present, rows, strict=True):
+            own = self.numbers.own(names, i)
+            known = (shared | own).items()
+            fixed = tuple((k, type(x), x) for k, x in known if isinstance(x, float | int))
+            keys.append((rule.on(self.seen[i]), fixed, static))
+            whole.append((*row, arrays(own)))
+        return run_alike(f, keys, whole, (self.when, arrays(shared), *common))
+
+    def state(self) -> RuleState:
+        """The state after this step."""
+        flat = {k: [None] * len(self.seen) for k in self.basis.rule.names}
+        for i, slots in self.slots.items():
+            for k, x in slots.items():
+                flat[k][i] = self.made[i][k].together(x, self.seen[i])
+        kept = {k: self.structure.unflatten(x) for k, x in flat.items()}
+        return RuleState(self.when.t, kept)
+
+
+def widened(tree, dtype):
+    """The tree in this dtype, what is real in its real one."""
+
+    def wide(x):
+        known = jnp.issubdtype(x.dtype, jnp.inexact)
+        return x.astype(dtype if jnp.iscomplexobj(x) else real_dtype(dtype)) if known else x
+
+    return jax.tree.map(wide, tree)
+
+
+def renewed(key, g, slots, vectors, which, numbers, when):
+    """The slots after a gradient, and these vectors in the new basis; all in one dtype."""
+    rule, static, _ = key
+    numbers = {k: x for k, _, x in static} | numbers
+    g, slots, numbers = jax.lax.stop_gradient((g, slots, numbers))
+    slots = rule.measured(g, slots, when, **numbers)
+
+    def anew(slots, vectors):
+        # a basis is chosen, not differentiated: where eigenvalues meet it has no slope
+        new = jax.lax.stop_gradient(slots | rule.found(g, slots, when, which, **numbers))
+        return new, tuple(rule.down(rule.up(v, slots), new) for v in vectors)
+
+    return jax.lax.cond(when.due, anew, lambda *same: same, slots, vectors)
+
+
+def each_matrix(f, x):
+    """f on a matrix, or on each of a batch of them."""
+    return jax.vmap(f) if x.ndim == 3 else f
+
+
+def computing(x, slots):
+    """The dtype to compute in."""
+    return wide_dtype(x.dtype, *(slot.dtype for slot in slots.values()))
+
+
+def narrowed(new, old):
+    """The slots in the dtypes that they had."""
+    return jax.tree.map(lambda o, n: n.astype(o.dtype), old, new)
+
+
+def _found(key, g, slots, vectors, which, own, when, shared):
+    dtype = computing(g, slots)
+    numbers = widened(shared | own, dtype)
+
+    def one(g, slots, which):
+        return renewed(key, g, slots, (), which, numbers, when)
+
+    with mixed(g):
+        new, _ = each_matrix(one, g)(g.astype(dtype), widened(slots, dtype), which)
+    return narrowed(new, slots), ()
