@@ -49,6 +49,8 @@ SYMBOLS: dict[str, str] = {
     "start_preconditioning_step": "t₀", "left_root": "A", "right_root": "B",
     "every": "k", "shampoo_beta": "β", "growth": "γ", "norm": "n",
     "left_basis": "U", "right_basis": "V", "left_values": "λ",
+    "every": "k", "precondition_frequency": "k", "shampoo_beta": "β", "growth": "γ", "norm": "n",
+    "left": "L", "right": "R", "left_basis": "U", "right_basis": "V", "left_values": "λ",
     "right_values": "μ", "projector": "P",
     "max_lr": "α_max", "start": "t₀", "mean": "μ", "variance": "v", "found_nan": "nan",
     "consistent_rms": "c",

@@ -24,6 +24,7 @@ in_basis       the transformation that runs another one in a basis
 galore         gradients in a subspace
 kron           whitening by factors that are learned
 galore         gradients in a subspace
+growth         how fast the norm of a step may grow
 """
 
 from gradxform.matrices.bases import *
@@ -32,6 +33,8 @@ from gradxform.matrices.dion import *
 from gradxform.matrices.factored import *
 from gradxform.matrices.galore import *
 from gradxform.matrices.grafting import *
+from gradxform.matrices.growth import *
+from gradxform.matrices.in_basis import *
 from gradxform.matrices.kron import *
 from gradxform.matrices.lmo import *
 from gradxform.matrices.muon import *

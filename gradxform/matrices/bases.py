@@ -1,5 +1,5 @@
-"""Bases for `in_basis`: eigenvectors of the gradients' second moments, of those that fit best, their
-leading singular vectors, and random ones.
+"""Bases for `in_basis`: eigenvectors of the gradients' second moments, leading singular vectors,
+random directions.
 """
 
 from dataclasses import dataclass, replace
@@ -70,8 +70,8 @@ class _Eigenbasis(BasisRule):
     right: ClassVar = "right_basis"
     equation = """L ← β L + (1 - β) g gᵀ
         R ← β R + (1 - β) gᵀ g
-        Q_L = `qr`(L Q_L)      at every k-th step, the eigenvectors of L at the first
-        Q_R = `qr`(R Q_R)      at every k-th step, the eigenvectors of R at the first"""
+        U = `qr`(L U)      at every k-th step; the eigenvectors of L at the first
+        V = `qr`(R V)      at every k-th step; the eigenvectors of R at the first"""
 
     @property
     def late(self):  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -79,7 +79,10 @@ class _Eigenbasis(BasisRule):
 
     def slots(self, seen):
         of = {"both": (True, True), "short": (True, False)}
-        of |= {"rows": (not seen.flipped, seen.flipped), "columns": (seen.flipped, not seen.flipped)}
+        of |= {
+            "rows": (not seen.flipped, seen.flipped),
+            "columns": (seen.flipped, not seen.flipped),
+        }
         rows, columns = of[self.sides]
         left = ("rows", "rows") if rows and seen.rows <= self.max_dim else ()
         right = ("columns", "columns") if columns and seen.columns <= self.max_dim else ()
@@ -119,8 +122,8 @@ def eigenbasis(
     """The eigenvectors of the averaged second moments of rows and of columns: SOAP's basis.
 
         L ← β L + (1 - β) g gᵀ,  R ← β R + (1 - β) gᵀ g
-        Q_L, Q_R ← their eigenvectors                    at the first step
-        Q_L ← qr(L Q_L),  Q_R ← qr(R Q_R)                at every k-th step after it
+        U, V ← their eigenvectors                at the first step
+        U ← qr(L U),  V ← qr(R V)                at every k-th step after it
 
     One power iteration, its columns made orthogonal in the order of their eigenvalues; each vector
     stays in its place, so that what belongs to it needs no permutation. By default a step is made
@@ -132,10 +135,10 @@ def eigenbasis(
         max_dim: a longer side is left as it is.
         sides: which are rotated: "both", the "short" one, the "rows" or the "columns".
         current: whether the gradient of a step is measured before that step, and the first step
-            made.
+            made. In its own basis it is diagonal but for rounding, of which a small ε makes steps.
         matrices: which axes of which parameters are rows and columns.
 
-    Shapes: L and Q_L [rows, rows], R and Q_R [columns, columns], of the matrix with its short side
+    Shapes: L and U [rows, rows], R and V [columns, columns], of the matrix with its short side
     as rows. L and R are kept in units of the square of the largest entry so far, `size`, so that
     gradients of any magnitude have one.
     Memory: 8 (m² + n²) bytes for m n parameters.
@@ -155,12 +158,13 @@ class _KlEigenbasis(_Eigenbasis):
 
     names = (*_Eigenbasis.names, "left_values", "right_values")
     in_order = False
-    equation = """λ_L ← β λ_L + (1 - β) meanⱼ((Q_Lᵀ g Q_R)² / λ_R)
-        λ_R ← β λ_R + (1 - β) meanᵢ((Q_Lᵀ g Q_R)² / λ_L)      with the λ_L of before
-        L ← β L + (1 - β) g Q_R diag(1 / λ_R) Q_Rᵀ gᵀ / n
-        R ← β R + (1 - β) gᵀ Q_L diag(1 / λ_L) Q_Lᵀ g / m
-        Q_L = `qr`(L Q_L)      at every k-th step, the eigenvectors of L at the first
-        Q_R = `qr`(R Q_R)      at every k-th step, the eigenvectors of R at the first"""
+    equation = """x = Uᵀ g V
+        L ← β L + (1 - β) g V diag(1 / μ) Vᵀ gᵀ / columns
+        R ← β R + (1 - β) gᵀ U diag(1 / λ) Uᵀ g / rows
+        λ ← β λ + (1 - β) meanⱼ(x² / μ)
+        μ ← β μ + (1 - β) meanᵢ(x² / λ)      with the λ of before
+        U = `qr`(L U)      at every k-th step; the eigenvectors of L at the first
+        V = `qr`(R V)      at every k-th step; the eigenvectors of R at the first"""
 
     def slots(self, seen):
         made = super().slots(seen)
@@ -211,8 +215,8 @@ def kl_eigenbasis(
     second moment in Kullback-Leibler divergence: KL-SOAP's basis.
 
         L ← β L + (1 - β) g R⁻¹ gᵀ / n,  R ← β R + (1 - β) gᵀ L⁻¹ g / m
-        L⁻¹ = Q_L diag(1 / λ_L) Q_Lᵀ,  λ_L ← β λ_L + (1 - β) meanⱼ((Q_Lᵀ g Q_R)² / λ_R);  R likewise
-        Q_L, Q_R ← eigenvectors at the first step, qr(L Q_L), qr(R Q_R) at every k-th after it
+        L⁻¹ = U diag(1 / λ) Uᵀ,  λ ← β λ + (1 - β) meanⱼ((Uᵀ g V)² / μ)      R and μ likewise
+        U ← qr(L U),  V ← qr(R V)      at every k-th step; eigenvectors at the first
 
     Each factor is measured against the other, so that neither takes the scale of both. The
     eigenvalues are averaged at every step, those of the other side at the first step being 1.
@@ -220,14 +224,14 @@ def kl_eigenbasis(
     Args:
         decay: β.
         every: k.
-        initial: λ_L and λ_R after the first step.
+        initial: λ and μ after the first step.
         max_dim: a longer side is left as it is.
         sides: which are rotated, as of `eigenbasis`.
         current: whether the gradient of a step is measured before that step, and the first step
-            made.
+            made. In its own basis it is diagonal but for rounding, of which a small ε makes steps.
         matrices: which axes of which parameters are rows and columns.
 
-    Shapes: as `eigenbasis`, and λ_L [rows], λ_R [columns]; L, R and λ in units of the largest entry
+    Shapes: as `eigenbasis`, and λ [rows], μ [columns]; L, R, λ and μ in units of the largest entry
     so far.
     Memory: 8 (m² + n²) + 4 (m + n) bytes for m n parameters.
 
@@ -279,8 +283,8 @@ def leading_basis(
 ):  # fmt: skip
     """The leading singular vectors of one gradient: GaLore's subspace.
 
-        P ← the first r left singular vectors of g      at every k-th step, of right ones for columns
-        R = Pᵀ g,  u = P u
+        P ← the first r left singular vectors of g      at every k-th step; for columns right ones
+        x = Pᵀ g
 
     Args:
         rank: r, at most the shorter side.
@@ -308,7 +312,7 @@ def _at_least_one(owner: str, rank: int) -> int:
 
 @dataclass(frozen=True)
 class _Random(_OneSided):
-    equation = "P = 𝒩(0, 1 / r)      drawn anew at every k-th step"
+    equation = "P = 𝒩(0, 1 / rank)      drawn anew at every k-th step"
 
     def measured(self, g, slots, when, *, key):
         return slots
@@ -328,9 +332,9 @@ def random_basis(
     """Random directions of the short side: APOLLO's subspace.
 
         P ← 𝒩(0, 1 / r)      [short side, r], drawn anew at every k-th step
-        R = Pᵀ g
+        x = Pᵀ g
 
-    R has the lengths of the columns of g, about. The vectors are not orthonormal: what comes back
+    x has the lengths of the columns of g, about. The vectors are not orthonormal: what comes back
     should be lengths, `in_basis(inner, random_basis(), back="columns")`.
 
     Args:

@@ -1,12 +1,13 @@
 """What a basis is: orthonormal vectors on either side of a matrix, found from its gradients.
 
-    R = Q_Lᵀ g Q_R      the projection into the basis
-    u = Q_L u Q_Rᵀ      the way back
+    x = Uᵀ g V      the projection into the basis
+    u = U x Vᵀ      the way back
 
 A side without vectors is left as it is. A basis is measured at every step and found anew at every
 k-th; in between, that work is skipped. It is a constant to differentiation.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -63,7 +64,7 @@ class BasisRule:
         return view.rows > view.columns
 
     def on(self, seen: Oriented) -> "BasisRule":
-        """The rule for matrices that are seen so: itself, if it does not ask which side is which."""
+        """The rule for matrices seen so: itself, where it does not ask which side is which."""
         return self
 
     def slots(self, seen: Oriented) -> dict[str, MatrixSlot]:
@@ -96,7 +97,8 @@ class BasisRule:
 
     def projections(self, seen: Oriented) -> Oriented:
         """How the projections of a leaf fall into matrices, one axis of the batch after another."""
-        slots, sides = self.slots(seen), [seen.rows, seen.columns]
+        slots = self.slots(seen)
+        sides: list[Any] = [seen.rows, seen.columns]
         for i, name in enumerate((self.left, self.right)):
             axes = slots[name].axes if name else ()
             if axes:
@@ -120,8 +122,8 @@ class Plan(NamedTuple):
 
 
 class Basis(Call, Transform):
-    """A basis of the gradients of matrices, for `in_basis`. By itself it changes nothing, u ← u, and
-    finds its vectors.
+    """A basis of the gradients of matrices, for `in_basis`. By itself it finds its vectors, and
+    changes nothing: u ← u.
     """
 
     @cached_property
@@ -171,10 +173,7 @@ class Basis(Call, Transform):
         if gradient is not None:
             g = trees.align(structure, gradient, self.name, "the gradients", "the updates")
         here = Here(self, state, structure, u, p)
-        rows = [(x, here.slots[i], (), here.which[i]) for i, x in here.matrices(g)]
-        results = here.run(_found, rows)
-        for i, (slots, _) in zip(here.present, results, strict=True):
-            here.slots[i] = slots
+        here.run(_found, {i: (here.seen[i].apart(g[i]),) for i in here.present})
         return structure.unflatten(u), here.state()
 
 
@@ -216,21 +215,24 @@ class Here:
         paths = lambda: trees.paths(structure.unflatten(u))  # noqa: E731
         self.numbers = Numbers(basis, state.step, paths, u if p is None else p)
 
-    def matrices(self, leaves):
-        """The number of each leaf that is one, and its matrices."""
-        return [(i, self.seen[i].apart(leaves[i])) for i in self.present]
-
-    def run(self, f, rows, static=(), common=()):
-        """`f((rule, numbers, static), *row, own, when, shared, *common)` for each matrix."""
-        names, rule = self.basis.rule.measured, self.basis.rule
-        shared, keys, whole = self.numbers.shared(names), [], []
-        for i, row in zip(self.present, rows, strict=True):
-            own = self.numbers.own(names, i)
+    def run(self, f, rows: dict[int, tuple], static=(), vectors: dict[int, tuple] | None = None):
+        """What f makes of each matrix, and of its vectors; the slots that it gives are those from
+        now on. It is called as `f((rule, numbers, static), *row, slots, vectors, which, own, when,
+        shared)`.
+        """
+        rule, vectors = self.basis.rule, vectors or {}
+        shared, keys, whole = self.numbers.shared(rule.measured), [], []
+        for i, row in rows.items():
+            own = self.numbers.own(rule.measured, i)
             known = (shared | own).items()
             fixed = tuple((k, type(x), x) for k, x in known if isinstance(x, float | int))
             keys.append((rule.on(self.seen[i]), fixed, static))
-            whole.append((*row, arrays(own)))
-        return run_alike(f, keys, whole, (self.when, arrays(shared), *common))
+            whole.append((*row, self.slots[i], vectors.get(i, ()), self.which[i], arrays(own)))
+        results = run_alike(f, keys, whole, (self.when, arrays(shared)))
+        made, turned = {}, {}
+        for i, (out, slots, new) in zip(rows, results, strict=True):
+            made[i], self.slots[i], turned[i] = out, slots, new
+        return made, turned
 
     def state(self) -> RuleState:
         """The state after this step."""
@@ -267,7 +269,7 @@ def renewed(key, g, slots, vectors, which, numbers, when):
     return jax.lax.cond(when.due, anew, lambda *same: same, slots, vectors)
 
 
-def each_matrix(f, x):
+def each_matrix(f, x) -> Callable[..., Any]:
     """f on a matrix, or on each of a batch of them."""
     return jax.vmap(f) if x.ndim == 3 else f
 
@@ -291,4 +293,4 @@ def _found(key, g, slots, vectors, which, own, when, shared):
 
     with mixed(g):
         new, _ = each_matrix(one, g)(g.astype(dtype), widened(slots, dtype), which)
-    return narrowed(new, slots), ()
+    return (), narrowed(new, slots), ()

@@ -1,4 +1,4 @@
-"""A transformation that runs in a basis: on the projections of the matrices, its steps brought back."""
+"""A transformation that runs in a basis: on the projections of matrices, its steps brought back."""
 
 from collections.abc import Iterator
 from functools import lru_cache, partial
@@ -91,11 +91,11 @@ class _Turning:
         leaves = jax.tree.leaves(state)
         return {i: tuple(self.places[i].apart(leaves[j]) for j in at) for i, at in self.at.items()}
 
-    def put(self, state, turned):
+    def put(self, state, turned: dict[int, tuple]):
         """The state with others in their place."""
         leaves = jax.tree.leaves(state)
-        for (i, at), new in zip(self.at.items(), turned, strict=True):
-            for j, x in zip(at, new, strict=True):
+        for i, at in self.at.items():
+            for j, x in zip(at, turned[i], strict=True):
                 leaves[j] = self.places[i].together(x)
         return self.whole.unflatten(leaves)
 
@@ -105,12 +105,12 @@ class _Turning:
 
 def _enter(key, given, slots, vectors, which, own, when, shared):
     """The projections of updates, gradients and parameters."""
-    rule, _, (early,) = key
+    rule, _, late = key
     dtype = computing(given[0], slots)
     numbers = widened(shared | own, dtype)
 
     def one(given, slots, vectors, which):
-        if early:
+        if not late:
             g = given[0] if given[1] is None else given[1]
             slots, vectors = renewed(key, g, slots, vectors, which, numbers, when)
         u, g, p = given
@@ -136,10 +136,9 @@ def _leave(key, step, low, given, scale, slots, vectors, which, own, when, share
 
     def one(step, low, given, slots, vectors, which):
         u, g = given
-        if back == "step":
-            full = rule.up(step, slots)
-        else:
-            full = u * _ratio(step, low, 0 if back == "columns" else None).astype(u.dtype)
+        axis = 0 if back == "columns" else None
+        stretched = lambda: u * _ratio(step, low, axis).astype(u.dtype)  # noqa: E731
+        full = rule.up(step, slots) if back == "step" else stretched()
         if late:
             full = jnp.where(when.first, jnp.zeros_like(full), full)
             g = u if g is None else g
@@ -198,45 +197,45 @@ class InBasis(Wrapper):
         g = None
         if gradient is not None:
             g = trees.align(structure, gradient, self.name, "the gradients", "the updates")
-        rule, inner = self.basis.rule, state.inner
+        rule, late, inner = self.basis.rule, self.basis.rule.late, state.inner
         here = Here(self.basis, state.basis, structure, u, p)
         places = {i: rule.projections(here.seen[i]) for i in here.present}
         turning = _Turning(self.inner, inner, structure, places if self.carry else {})
-        early = turning.of(inner) if not rule.late else {}
 
         apart = {i: here.seen[i].apart for i in here.present}
-        given = {i: [x if x is None else to(x[i]) for x in (u, g, p)] for i, to in apart.items()}
-        rows = [(given[i], here.slots[i], early.get(i, ()), here.which[i]) for i in here.present]
-        entered = here.run(_enter, rows, (not rule.late,))
-        low: list[Any] = [x and [*x] for x in (u, g, p if rule.full else None)]
-        for i, (projected, here.slots[i], _) in zip(here.present, entered, strict=True):
-            for column, x in zip(low, projected, strict=True):
+        rows = {i: [x if x is None else to(x[i]) for x in (u, g, p)] for i, to in apart.items()}
+        held = {} if late else turning.of(inner)
+        low, turned = here.run(_enter, {i: (row,) for i, row in rows.items()}, late, held)
+        inner = inner if late else turning.put(inner, turned)
+
+        columns: list[Any] = [x and [*x] for x in (u, g, p if rule.full else None)]
+        for i, place in places.items():
+            for column, x in zip(columns, low[i], strict=True):
                 if column is not None:
-                    column[i] = places[i].together(x)
-        if early:
-            inner = turning.put(inner, (turned for _, _, turned in entered))
-
-        projected, measured, known = (x if x is None else structure.unflatten(x) for x in low)
+                    column[i] = place.together(x)
+        projected, measured, known = (x if x is None else structure.unflatten(x) for x in columns)
         steps, inner = self.run(projected, inner, known, measured, extra)
-        if rule.late:  # a basis comes of the first gradient, and no step
+        if late:  # of the first gradient comes a basis, and no step
             inner = pick(here.when.first, state.inner, inner)
-        late = turning.of(inner) if rule.late else {}
 
-        out, rows = structure.flatten_up_to(steps), []
-        numbers = Numbers(self, state.basis.step, lambda: trees.paths(updates), u if p is None else p)
-        for i, (projected, _, _) in zip(here.present, entered, strict=True):
-            scale = jnp.asarray((numbers.shared(_scaled) | numbers.own(_scaled, i))["scale"])
-            both = places[i].apart(out[i]), projected[0]
-            rest = here.slots[i], late.get(i, ()), here.which[i]
-            rows.append((*both, given[i][:2], scale, *rest))
-        left = here.run(_leave, rows, (rule.late, self.back))
-        if rule.late:
-            out = [x if x is None else jnp.where(here.when.first, 0, x) for x in out]
-        for i, (full, here.slots[i], _) in zip(here.present, left, strict=True):
-            out[i] = here.seen[i].together(full)
+        out, leaves = structure.flatten_up_to(steps), u if p is None else p
+        numbers = Numbers(self, state.basis.step, lambda: trees.paths(updates), leaves)
+        scales = {i: numbers.shared(_scaled) | numbers.own(_scaled, i) for i in places}
+        back = {
+            i: (place.apart(out[i]), low[i][0], rows[i][:2], jnp.asarray(scales[i]["scale"]))
+            for i, place in places.items()
+        }
+        held = turning.of(inner) if late else {}
+        full, turned = here.run(_leave, back, (late, self.back), held)
+        inner = turning.put(inner, turned) if late else inner
         if late:
-            inner = turning.put(inner, (turned for _, _, turned in left))
+            out = [x if x is None else jnp.where(here.when.first, 0, x) for x in out]
+        for i, x in full.items():
+            out[i] = here.seen[i].together(x)
         return structure.unflatten(out), self.State(here.state(), inner)
+
+
+ScaleType = Literal["columns", "matrix"]
 
 
 def _scaled(*, scale):
@@ -259,8 +258,8 @@ def in_basis(
 ):  # fmt: skip
     """Run a transformation in a basis: on the projections of matrices, its steps brought back.
 
-        R = Q_Lᵀ g Q_R      and so the updates of the parts before it
-        u = s Q_L inner(R) Q_Rᵀ
+        x = Uᵀ g V      and so the updates of the parts before it
+        u = s U inner(x) Vᵀ
 
     So SOAP is Adam in the eigenbasis of the gradients, `in_basis(scale_by_adam(), eigenbasis())`,
     and `in_basis(scale_by_lion(), eigenbasis())` is SOAP of Lion. In a chain the updates so far and
@@ -268,7 +267,7 @@ def in_basis(
     b2)))` is SOAP that averages in the coordinates of the weights, which is the same.
 
     Where the basis changes, what the inner transformation remembers is carried over: a sum of
-    gradients is turned into the new basis, m ← Q_new Q_oldᵀ m, and squares stay with the vectors
+    gradients is turned into the new basis, m ← Uᵀ U₋₁ m V₋₁ᵀ V, and squares stay with the vectors
     that they belong to. It is given the parameters in the basis, where this spans the space, and
     none in a subspace. Leaves that are no matrix it sees as they are. What an (init, update) pair
     from elsewhere remembers is not known, and stays.
@@ -284,9 +283,9 @@ def in_basis(
 
     SOAP before Muon, its orthogonal steps in the coordinates of the weights:
 
-    >>> tx = gx.chain(gx.in_basis(gx.scale_by_adam()), gx.scale_by_learning_rate(3e-3))
-    >>> state = tx.init({"kernel": jnp.ones((2, 3))})
-    >>> gx.get(state, "left_basis")["kernel"].shape
+    >>> parts = gx.in_basis(gx.scale_by_adam()), gx.orthogonalize(), gx.scale(-0.02)
+    >>> tx, params = gx.chain(*parts), {"kernel": jnp.ones((2, 3))}
+    >>> gx.get(tx.init(params), "left_basis")["kernel"].shape
     (2, 2)
 
     Memory: that of the basis, and of the inner transformation on the projections.

@@ -11,15 +11,17 @@ import gradxform as gx
 from gradxform.core.leafwise import Leafwise
 from gradxform.display.latex import equations, own_letter
 from gradxform.display.notation import LEFT, SUMS, _tokens, to_latex
+from gradxform.matrices.basis import Basis
 from gradxform.matrices.kron import Kron
 from gradxform.matrices.matrixwise import Matrixwise
 
 GIVEN = "u g p t f i j 𝒩"  # what every rule may name: f is the loss, i and j are axes
 FUNCTIONS = {
     "max", "min", "sign", "mean", "size", "atan2", "tanh", "any", "isnan", "decay_rate_fn", "value",
-    "inputs", "outputs", "triu",
+    "inputs", "outputs", "triu", "diag", "rank", "rows", "columns",
 }  # fmt: skip
 RANDOM = {"key"}  # what only draws has no letter
+BESIDE = RANDOM | {"initial", "size"}  # nor has where a basis begins, or the unit of its slots
 
 
 def rules(tx):
@@ -33,7 +35,9 @@ def rules(tx):
         slots = [name for name, _ in tx.slots + getattr(tx, "memory", ())]
         yield tx.name, functions, dict.fromkeys([*hypers, *slots])
         return
-    if hasattr(tx, "rule"):
+    if isinstance(tx, Basis):
+        yield tx.name, [tx.rule], [x for x in (*tx.hypers, *tx.rule.names) if x not in BESIDE]
+    elif hasattr(tx, "rule"):
         yield tx.name, [tx.rule], []
     if isinstance(tx, Kron):
         yield tx.name, [tx], ["precond_probability", "precond_lr", "q_left", "q_right"]

@@ -68,6 +68,8 @@ def _two_examples(updates, params):
 
 _DRAWN = {"magnitudes": "in double precision it draws other numbers"}
 
+_PROJECTOR = {"counter": "each projector has a key of its own, that of its step"}
+
 _RANDOM = _DRAWN | {
     "subtree": "each leaf draws from its own key, split by the number of leaves",
     "temporary": "the random bits are drawn before they are added",
@@ -123,7 +125,7 @@ _BETTING = {
 _SUMMED = {"temporary": "XLA:CPU stores quotients before it adds them up"}
 
 _PROJECTING = {
-    "temporary": "the decomposition and the way back from the subspace are products of matrices",
+    "temporary": "the decomposition and the way back from the subspace are products of matrices"
 }
 
 _PRODUCTS = {"temporary": "products of matrices are stored"}
@@ -167,13 +169,19 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "adam_l2": {"l2": 0.1},
     "adam_mini": {"blocks": (0,)},
     "apply_every": {"k": 2},
+    "apollo": {"rank": 1, "update_proj_gap": 2},
     "asgd": {"learning_rate": 0.1},
     "came": {"learning_rate": 0.1, "b3": 0.99},  # 1 - 0.9999 keeps few digits of float32
     "dadapt_adamw": {"estim_lr0": 0.01},
     "dog": {"init_step": ("heuristic", 0.01)},
+    "eigenbasis": {"decay": 0.9, "every": 2},
     "galore": {"rank": 1, "update_proj_gap": 2},
     "kl_shampoo": {"precondition_frequency": 2},
+    "in_basis": {"basis": gx.eigenbasis(0.9, 2)},
+    "kl_eigenbasis": {"decay": 0.9, "every": 2},
+    "kl_soap": {"precondition_frequency": 2},
     "lawa": {"window": 2},
+    "leading_basis": {"rank": 1, "every": 2},
     "masked": {"inner": gx.chain(gx.ema(0.9), gx.scale_by_rms(0.99))},
     "mechanize": {"base_optimizer": gx.sgd(1.0), "s_init": 0.01},
     "momentum": {"dampening": 0.1},
@@ -191,15 +199,18 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "polyak_sgd": {"max_learning_rate": 0.5},
     "prodigy": {"estim_lr0": 0.1, "estim_lr_coef": 10.0},
     "qhadam": {"nu2": 0.8},
+    "random_basis": {"rank": 1, "every": 2},
     "reduce_on_plateau": {"factor": 0.5, "patience": 2},
     "rmsprop": {"learning_rate": 0.01},
     "sam": {"adv_optimizer": gx.sgd(0.1)},
+    "scale_by_apollo": {"rank": 1, "update_proj_gap": 2},
     "scale_by_asgd": {"learning_rate": 0.1, "t0": 0.0},
     "scale_by_distance_over_gradients": {"reps_rel": 0.01},
     "scale_by_dowg": {"init_estim_sq_dist": 0.1},
     "scale_by_factored_rms": {"min_dim_size_to_factor": 2},
     "scale_by_galore": {"rank": 1, "update_proj_gap": 2},
     "scale_by_kl_shampoo": {"precondition_frequency": 2},
+    "scale_by_kl_soap": {"precondition_frequency": 2},
     "scale_by_polyak": {"f_min": 0.1, "max_learning_rate": 0.5},
     "scale_by_quasi_hyperbolic_rms": {"nu": 0.8},
     "scale_by_radam": {"threshold": 1.5},
@@ -207,6 +218,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "scale_by_schedule": {"step_size_fn": gx.linear_schedule(1.0, 0.5, 10)},
     "scale_by_shampoo": {"decay": 0.9, "relative_eps": 0.01, "precondition_frequency": 2},
     "scale_by_simplified_ademamix": {"alpha": 0.5},
+    "scale_by_soap": {"precondition_frequency": 2},
     "scale_by_sophia": {
         "b2": 0.5,
         "eps": 0.1,
@@ -220,6 +232,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "schedule_free_sgd": {"learning_rate": 0.1, "warmup_steps": 2},
     "shampoo": {"b2": 0.9, "relative_eps": 0.01, "precondition_frequency": 2},
     "skip_spikes": {"threshold": 1.5, "warmup": 1},
+    "soap": {"precondition_frequency": 2},
     "sophia": {"eps": 1e-3, "gamma": 1.0, "clip_threshold": 100.0, "update_interval": 2},
     "swa": {"start": 1, "period": 2},
     "two_emas": {"alpha": 2.0},
@@ -362,6 +375,11 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
         ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
         _PRODUCTS,
     ),
+    **dict.fromkeys(("orthogonalize",), _PRODUCTS),
+    **dict.fromkeys(("galore", "in_basis", "scale_by_galore"), _PROJECTING),
+    **dict.fromkeys(("eigenbasis", "kl_eigenbasis", "leading_basis"), _PROJECTING),
+    **dict.fromkeys(("kl_soap", "scale_by_kl_soap", "scale_by_soap", "soap"), _PROJECTING),
+    **dict.fromkeys(("apollo", "scale_by_apollo"), _LENGTH | _DRAWN | _PROJECTOR),
     **dict.fromkeys(
         ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
         _PRODUCTS,

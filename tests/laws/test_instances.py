@@ -7,6 +7,7 @@ from instances import ARGUMENTS, EXCEPTIONS, EXTRA, FLAGS, OTHERS, TRANSFORMATIO
 
 import gradxform as gx
 from gradxform.core.chain import Chain, Named
+from gradxform.matrices.basis import Basis
 from gradxform.testing import LAWS
 from gradxform.testing.tools import constructors, representative
 
@@ -20,7 +21,7 @@ def instances_of():
         if isinstance(tx, Named):  # what takes matrices alone runs in a partition
             parts = tx.arguments.get("transforms", {})
         for part in (tx, *parts.values()):
-            if isinstance(part, Named):
+            if isinstance(part, Named | Basis):
                 seen = found.setdefault(part._function, set())
                 seen.add(part.arguments.get("convention"))
     return found

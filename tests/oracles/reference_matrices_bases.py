@@ -113,7 +113,7 @@ class _KlShampoo(_Shampoo):
 
 
 def _power_iteration(a, q, in_order):
-    """Vyas et al. 2024, algorithm 4: one power iteration in the order of the eigenvalues, and it."""
+    """Vyas et al. 2024, algorithm 4: a power iteration in the order of the eigenvalues, and that."""
     values = np.diag(q.T @ a @ q)
     order = np.argsort(-values, kind="stable") if in_order else np.arange(len(values))
     return np.linalg.qr(a @ q[:, order])[0], order
