@@ -51,6 +51,7 @@ SYMBOLS: dict[str, str] = {
     "left_basis": "U", "right_basis": "V", "left_values": "λ",
     "every": "k", "precondition_frequency": "k", "shampoo_beta": "β", "growth": "γ", "norm": "n",
     "left": "L", "right": "R", "left_basis": "U", "right_basis": "V", "left_values": "λ",
+    "every": "k", "shampoo_beta": "β", "growth": "γ", "norm": "n", "left_basis": "U", "right_basis": "V", "left_values": "λ",
     "right_values": "μ", "projector": "P",
     "max_lr": "α_max", "start": "t₀", "mean": "μ", "variance": "v", "found_nan": "nan",
     "consistent_rms": "c",

@@ -43,6 +43,5 @@ from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.placement import *
 from gradxform.matrices.shampoo import *
 from gradxform.matrices.spectral import *
-from gradxform.matrices.in_basis import *
 
 __all__ = [name for name, x in vars().items() if name[0] != "_" and hasattr(x, "__module__")]

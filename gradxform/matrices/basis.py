@@ -96,18 +96,19 @@ class BasisRule:
         return x if right is None else x @ jnp.conj(right).T
 
     def projections(self, seen: Oriented) -> Oriented:
-        """How the projections of a leaf fall into matrices, one axis of the batch after another."""
+        """How the projections of a leaf fall into matrices: where nothing is lost, as the leaf; one
+        axis of the batch after another in a subspace.
+        """
+        if self.full:
+            return seen
         slots = self.slots(seen)
         sides: list[Any] = [seen.rows, seen.columns]
         for i, name in enumerate((self.left, self.right)):
-            axes = slots[name].axes if name else ()
-            if axes:
-                lengths = {"rows": seen.rows, "columns": seen.columns}
-                sides[i] = lengths.get(axes[1], axes[1])
+            if name and slots[name].axes:
+                sides[i] = slots[name].axes[1]
         rows, columns = reversed(sides) if seen.flipped else sides
         shape = (*seen.view.batch, rows, columns)
-        batched = len(seen.view.batch)
-        view = View(shape, tuple(range(len(shape))), batched, rows, columns, 1, 1)
+        view = View(shape, tuple(range(len(shape))), len(shape) - 2, rows, columns, 1, 1)
         return Oriented(view, seen.flipped)
 
 
@@ -173,11 +174,48 @@ class Basis(Call, Transform):
         if gradient is not None:
             g = trees.align(structure, gradient, self.name, "the gradients", "the updates")
         here = Here(self, state, structure, u, p)
-        here.run(_found, {i: (here.seen[i].apart(g[i]),) for i in here.present})
+        here.run(_found, {i: ((g[i],), (), (0, 0)) for i in here.present})
         return structure.unflatten(u), here.state()
 
 
 a_basis = define(Basis)
+
+
+class _Leaf(NamedTuple):
+    """How the arrays of a leaf fall into matrices: those like the parameter, those like its
+    projection, the slots of the basis; and how many of the first two there are of a result.
+    """
+
+    seen: Oriented
+    low: Oriented
+    slots: tuple[tuple[str, MatrixSlot], ...]
+    gives: tuple[int, int]
+
+    @property
+    def many(self) -> int | None:
+        """How many matrices, where they have an axis."""
+        return self.seen.many if self.seen.batch else None
+
+    def apart(self, arrays):
+        """The arrays as matrices."""
+        full, low, slots, which = arrays
+        return *self._each("apart", full, low, slots), which
+
+    def together(self, result):
+        """A result in the leaf's layout."""
+        return self._each("together", *result)
+
+    def _each(self, way: str, full, low, slots):
+        turn, turn_low = getattr(self.seen, way), getattr(self.low, way)
+        kept = {k: getattr(slot, way)(slots[k], self.seen) for k, slot in self.slots}
+        return tuple(x if x is None else turn(x) for x in full), tuple(map(turn_low, low)), kept
+
+    def like(self, arrays):
+        """The arrays that a result is sharded as."""
+        full, low, slots, _ = arrays
+        here, there = self.gives
+        projected = full[0] if self.low == self.seen else low[0]
+        return (full[0],) * here, (projected,) * there, slots
 
 
 class Here:
@@ -197,11 +235,7 @@ class Here:
             k: trees.align(structure, state.slots[k], basis.name, f"the slot {k!r}", like)
             for k in names
         }
-        self.made = {i: basis.rule.slots(self.seen[i]) for i in self.present}
-        self.slots: dict[int, Any] = {
-            i: {k: self.made[i][k].apart(flat[k][i], self.seen[i]) for k in names}
-            for i in self.present
-        }
+        self.slots: dict[int, Any] = {i: {k: flat[k][i] for k in names} for i in self.present}
         every = one_number(basis.name, "every", basis.hypers["every"], state.step)
         self.period = jnp.asarray(every, jnp.int32)
         due = is_multiple(state.step, self.period)
@@ -210,36 +244,38 @@ class Here:
         for i in self.present:
             how = self.seen[i]
             these = jnp.arange(first, first + how.many, dtype=jnp.int32)
-            self.which[i] = these if how.view.batch else these[0]
+            self.which[i] = these if how.batch else these[0]
             first += how.many
         paths = lambda: trees.paths(structure.unflatten(u))  # noqa: E731
         self.numbers = Numbers(basis, state.step, paths, u if p is None else p)
 
-    def run(self, f, rows: dict[int, tuple], static=(), vectors: dict[int, tuple] | None = None):
-        """What f makes of each matrix, and of its vectors; the slots that it gives are those from
-        now on. It is called as `f((rule, numbers, static), *row, slots, vectors, which, own, when,
-        shared)`.
+    def run(self, f, rows: dict[int, tuple], static=()):
+        """What f makes of each matrix. A row has arrays like the parameter and arrays like its
+        projection, and how many of both it makes; the slots that it gives are those from now on.
+        It is called as `f((rule, numbers, static), full, low, slots, which, own, when, shared)`.
         """
-        rule, vectors = self.basis.rule, vectors or {}
-        shared, keys, whole = self.numbers.shared(rule.measured), [], []
-        for i, row in rows.items():
-            own = self.numbers.own(rule.measured, i)
+        rule, keys, leaves, whole = self.basis.rule, [], [], []
+        shared = self.numbers.shared(rule.measured)
+        for i, (full, low, gives) in rows.items():
+            seen, own = self.seen[i], self.numbers.own(rule.measured, i)
             known = (shared | own).items()
             fixed = tuple((k, type(x), x) for k, x in known if isinstance(x, float | int))
-            keys.append((rule.on(self.seen[i]), fixed, static))
-            whole.append((*row, self.slots[i], vectors.get(i, ()), self.which[i], arrays(own)))
-        results = run_alike(f, keys, whole, (self.when, arrays(shared)))
-        made, turned = {}, {}
-        for i, (out, slots, new) in zip(rows, results, strict=True):
-            made[i], self.slots[i], turned[i] = out, slots, new
-        return made, turned
+            keys.append((rule.on(seen), fixed, static))
+            slots = tuple(rule.slots(seen).items())
+            leaves.append(_Leaf(seen, rule.projections(seen), slots, gives))
+            whole.append((full, low, self.slots[i], self.which[i], arrays(own)))
+        found: Any = run_alike(f, keys, leaves, whole, (self.when, arrays(shared)))
+        made = {}
+        for i, (full, low, slots) in zip(rows, found, strict=True):
+            made[i], self.slots[i] = (full, low), slots
+        return made
 
     def state(self) -> RuleState:
         """The state after this step."""
         flat = {k: [None] * len(self.seen) for k in self.basis.rule.names}
         for i, slots in self.slots.items():
             for k, x in slots.items():
-                flat[k][i] = self.made[i][k].together(x, self.seen[i])
+                flat[k][i] = x
         kept = {k: self.structure.unflatten(x) for k, x in flat.items()}
         return RuleState(self.when.t, kept)
 
@@ -284,13 +320,14 @@ def narrowed(new, old):
     return jax.tree.map(lambda o, n: n.astype(o.dtype), old, new)
 
 
-def _found(key, g, slots, vectors, which, own, when, shared):
+def _found(key, full, low, slots, which, own, when, shared):
+    (g,) = full
     dtype = computing(g, slots)
     numbers = widened(shared | own, dtype)
 
     def one(g, slots, which):
-        return renewed(key, g, slots, (), which, numbers, when)
+        return renewed(key, g, slots, (), which, numbers, when)[0]
 
     with mixed(g):
-        new, _ = each_matrix(one, g)(g.astype(dtype), widened(slots, dtype), which)
-    return (), narrowed(new, slots), ()
+        new = each_matrix(one, g)(g.astype(dtype), widened(slots, dtype), which)
+    return (), (), narrowed(new, slots)

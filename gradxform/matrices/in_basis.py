@@ -18,8 +18,8 @@ from gradxform.core.transform import check_updates
 from gradxform.display.code import code
 from gradxform.matrices.bases import eigenbasis
 from gradxform.matrices.basis import Basis, Here, computing, each_matrix, narrowed, renewed, widened
-from gradxform.matrices.matrixwise import MatrixSlot, Matrixwise, Oriented
-from gradxform.numerics import abs_sq, mixed, safe_divide, safe_sqrt, wide_dtype
+from gradxform.matrices.matrixwise import MatrixSlot, Matrixwise
+from gradxform.numerics import abs_sq, mixed, real_dtype, safe_divide, safe_sqrt, wide_dtype
 from gradxform.wrappers.wrapper import Wrapper, pick
 
 __all__ = ["in_basis"]
@@ -71,7 +71,7 @@ def _rules(tx: Transform, state) -> Iterator[tuple[Any, Any]]:
 class _Turning:
     """The slots of the inner transformation that turn with the basis."""
 
-    def __init__(self, tx: Transform, state, structure, places: dict[int, Oriented]):
+    def __init__(self, tx: Transform, state, structure, shapes: dict[int, tuple[int, ...]]):
         leaves, self.whole = jax.tree.flatten(state)
         numbered = self.whole.unflatten(range(len(leaves)))
         columns = [
@@ -80,47 +80,46 @@ class _Turning:
             for name, make in part.slots
             if turns(make)
         ]
-        self.places = places
         self.at = {
-            i: [x[i] for x in columns if x[i] is not None and leaves[x[i]].shape == here.view.shape]
-            for i, here in places.items()
+            i: [x[i] for x in columns if x[i] is not None and leaves[x[i]].shape == shape]
+            for i, shape in shapes.items()
         }
 
     def of(self, state) -> dict[int, tuple]:
-        """The slots of each leaf, as matrices."""
+        """The slots of each leaf."""
         leaves = jax.tree.leaves(state)
-        return {i: tuple(self.places[i].apart(leaves[j]) for j in at) for i, at in self.at.items()}
+        return {i: tuple(leaves[j] for j in at) for i, at in self.at.items()}
 
     def put(self, state, turned: dict[int, tuple]):
         """The state with others in their place."""
         leaves = jax.tree.leaves(state)
         for i, at in self.at.items():
             for j, x in zip(at, turned[i], strict=True):
-                leaves[j] = self.places[i].together(x)
+                leaves[j] = x
         return self.whole.unflatten(leaves)
 
 
 # --- what happens to one matrix
 
 
-def _enter(key, given, slots, vectors, which, own, when, shared):
-    """The projections of updates, gradients and parameters."""
+def _enter(key, full, low, slots, which, own, when, shared):
+    """The projections of updates, gradients and parameters; and what turns."""
     rule, _, late = key
-    dtype = computing(given[0], slots)
+    dtype = computing(full[0], slots)
     numbers = widened(shared | own, dtype)
+    vectors = low if rule.full else low[1:]
 
-    def one(given, slots, vectors, which):
+    def one(full, slots, vectors, which):
         if not late:
-            g = given[0] if given[1] is None else given[1]
+            g = full[0] if full[1] is None else full[1]
             slots, vectors = renewed(key, g, slots, vectors, which, numbers, when)
-        u, g, p = given
-        seen = u, g, p if rule.full else None
-        return jax.tree.map(lambda x: rule.down(x, slots), seen), slots, vectors
+        return tuple(rule.down(x, slots) for x in full if x is not None), slots, vectors
 
-    wide = [widened(x, dtype) for x in (given, slots, vectors)]
-    with mixed(given[0]):
-        low, new, turned = each_matrix(one, given[0])(*wide, which)
-    return low, narrowed(new, slots), narrowed(turned, vectors)
+    wide = [widened(x, dtype) for x in (full, slots, vectors)]
+    with mixed(full[0]):
+        projected, new, turned = each_matrix(one, full[0])(*wide, which)
+    turned = () if late else narrowed(turned, vectors)
+    return (), (*projected, *turned), narrowed(new, slots)
 
 
 def _ratio(x, y, axis=None):
@@ -128,28 +127,28 @@ def _ratio(x, y, axis=None):
     return safe_divide(size, whole)
 
 
-def _leave(key, step, low, given, scale, slots, vectors, which, own, when, shared):
-    """The step in full."""
+def _leave(key, full, low, slots, which, own, when, shared):
+    """The step in full; and what turns."""
     rule, _, (late, back) = key
-    dtype = computing(given[0], slots)
+    dtype = computing(full[0], slots)
     numbers = widened(shared | own, dtype)
+    vectors = low[2:]
 
-    def one(step, low, given, slots, vectors, which):
-        u, g = given
+    def one(full, step, projected, slots, vectors, which):
+        u, g = full
         axis = 0 if back == "columns" else None
-        stretched = lambda: u * _ratio(step, low, axis).astype(u.dtype)  # noqa: E731
-        full = rule.up(step, slots) if back == "step" else stretched()
+        stretched = lambda: u * _ratio(step, projected, axis).astype(u.dtype)  # noqa: E731
+        out = rule.up(step, slots) if back == "step" else stretched()
         if late:
-            full = jnp.where(when.first, jnp.zeros_like(full), full)
+            out = jnp.where(when.first, jnp.zeros_like(out), out)
             g = u if g is None else g
             slots, vectors = renewed(key, g, slots, vectors, which, numbers, when)
-        return full, slots, vectors
+        return out, slots, vectors
 
-    wide = [widened(x, dtype) for x in (step, low, given, slots, vectors)]
-    with mixed(given[0]):
-        full, new, turned = each_matrix(one, given[0])(*wide, which)
-        full = full * widened(scale, dtype)
-    return full.astype(given[0].dtype), narrowed(new, slots), narrowed(turned, vectors)
+    wide = [widened(x, dtype) for x in (full, *low[:2], slots, vectors)]
+    with mixed(full[0]):
+        out, new, turned = each_matrix(one, full[0])(*wide, which)
+    return (out.astype(full[0].dtype),), narrowed(turned, vectors), narrowed(new, slots)
 
 
 STATIC = ("carry", "back", "called")
@@ -179,18 +178,19 @@ class InBasis(Wrapper):
 
     def init(self, params):
         leaves, structure = jax.tree.flatten(params, is_leaf=trees.is_none)
-        rule, low = self.basis.rule, []
-        for x, how in zip(leaves, self.basis.seen(params), strict=True):
-            if how is None:
-                low.append(x)
-                continue
-            here, dtype = rule.projections(how), wide_dtype(x.dtype)
-            if rule.full:
-                low.append(here.together(how.apart(x)).astype(dtype))
-            else:
-                low.append(jnp.zeros_like(x, shape=here.view.shape, dtype=dtype))
+        low, seen = list(leaves), self.basis.seen(params)
+        for i, how in enumerate(seen):
+            if how is not None:
+                low[i] = self._projection(leaves[i], how)
         basis = self.basis.init(params)
         return self.State(basis, self.inner.init(structure.unflatten(low)))
+
+    def _projection(self, x, how):
+        """That of a leaf at first: itself, or zeros in a subspace."""
+        rule, dtype = self.basis.rule, wide_dtype(x.dtype)
+        if rule.full:
+            return x.astype(dtype)
+        return jnp.zeros(rule.projections(how).view.shape, dtype)
 
     def step(self, updates, state, params, gradient, extra):
         u, p, structure = check_updates(self.name, updates, params)
@@ -199,39 +199,43 @@ class InBasis(Wrapper):
             g = trees.align(structure, gradient, self.name, "the gradients", "the updates")
         rule, late, inner = self.basis.rule, self.basis.rule.late, state.inner
         here = Here(self.basis, state.basis, structure, u, p)
-        places = {i: rule.projections(here.seen[i]) for i in here.present}
-        turning = _Turning(self.inner, inner, structure, places if self.carry else {})
+        shapes = {i: rule.projections(here.seen[i]).view.shape for i in here.present}
+        turning = _Turning(self.inner, inner, structure, shapes if self.carry else {})
 
-        apart = {i: here.seen[i].apart for i in here.present}
-        rows = {i: [x if x is None else to(x[i]) for x in (u, g, p)] for i, to in apart.items()}
-        held = {} if late else turning.of(inner)
-        low, turned = here.run(_enter, {i: (row,) for i, row in rows.items()}, late, held)
-        inner = inner if late else turning.put(inner, turned)
+        entering = [u, g, p if rule.full else None]
+        held, rows = {} if late else turning.of(inner), {}
+        many = sum(x is not None for x in entering)
+        for i in here.present:
+            full, vectors = tuple(x and x[i] for x in entering), held.get(i, ())
+            like = () if rule.full else (self._projection(u[i], here.seen[i]),)
+            rows[i] = full, (*like, *vectors), (0, many + len(vectors))
+        low = {i: x for i, (_, x) in here.run(_enter, rows, late).items()}
+        inner = inner if late else turning.put(inner, {i: x[many:] for i, x in low.items()})
 
-        columns: list[Any] = [x and [*x] for x in (u, g, p if rule.full else None)]
-        for i, place in places.items():
-            for column, x in zip(columns, low[i], strict=True):
-                if column is not None:
-                    column[i] = place.together(x)
-        projected, measured, known = (x if x is None else structure.unflatten(x) for x in columns)
+        given = []
+        for column in entering:
+            n = sum(x is not None for x in given)
+            own = column and [low[i][n] if i in low else x for i, x in enumerate(column)]
+            given.append(own if own is None else structure.unflatten(own))
+        projected, measured, known = given
         steps, inner = self.run(projected, inner, known, measured, extra)
         if late:  # of the first gradient comes a basis, and no step
             inner = pick(here.when.first, state.inner, inner)
 
-        out, leaves = structure.flatten_up_to(steps), u if p is None else p
-        numbers = Numbers(self, state.basis.step, lambda: trees.paths(updates), leaves)
-        scales = {i: numbers.shared(_scaled) | numbers.own(_scaled, i) for i in places}
-        back = {
-            i: (place.apart(out[i]), low[i][0], rows[i][:2], jnp.asarray(scales[i]["scale"]))
-            for i, place in places.items()
-        }
-        held = turning.of(inner) if late else {}
-        full, turned = here.run(_leave, back, (late, self.back), held)
-        inner = turning.put(inner, turned) if late else inner
+        out, held, rows = structure.flatten_up_to(steps), turning.of(inner) if late else {}, {}
+        for i in here.present:
+            full, vectors = (u[i], g and g[i]), held.get(i, ())
+            rows[i] = full, (out[i], low[i][0], *vectors), (1, len(vectors))
+        left = here.run(_leave, rows, (late, self.back))
+        inner = turning.put(inner, {i: x for i, (_, x) in left.items()}) if late else inner
+
         if late:
             out = [x if x is None else jnp.where(here.when.first, 0, x) for x in out]
-        for i, x in full.items():
-            out[i] = here.seen[i].together(x)
+        leaves = u if p is None else p
+        numbers = Numbers(self, state.basis.step, lambda: trees.paths(updates), leaves)
+        for i, ((full,), _) in left.items():
+            scale = (numbers.shared(_scaled) | numbers.own(_scaled, i))["scale"]
+            out[i] = full * jnp.asarray(scale, real_dtype(full.dtype)).astype(full.dtype)
         return structure.unflatten(out), self.State(here.state(), inner)
 
 
@@ -273,7 +277,8 @@ def in_basis(
     from elsewhere remembers is not known, and stays.
 
     Args:
-        inner: what runs on the projections [.., rows, columns].
+        inner: what runs on the projections. These lie as the parameters, and [.., r, columns] in a
+            subspace of r dimensions.
         basis: by default `eigenbasis()`. Its `matrices` says what is a matrix.
         scale: s, for matrices alone.
         carry: False leaves all that the inner transformation remembers as it is.

@@ -4,8 +4,8 @@ from gradxform.optimizers.adaptive import *
 from gradxform.optimizers.descent import *
 from gradxform.optimizers.layerwise import *
 from gradxform.optimizers.matrix import *
-from gradxform.optimizers.matrix_norms import *
 from gradxform.optimizers.matrix_bases import *
+from gradxform.optimizers.matrix_norms import *
 from gradxform.optimizers.memory import *
 from gradxform.optimizers.orthogonal import *
 from gradxform.optimizers.products import *

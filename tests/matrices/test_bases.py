@@ -210,7 +210,7 @@ def test_each_matrix_runs_as_if_it_were_alone(monkeypatch, way):
         "wide": (2, 2),
         "b": None,
     }
-    assert jax.tree.map(jnp.shape, gx.get(state, "m"))["heads"] == (3, 5, 2)
+    assert jax.tree.map(jnp.shape, gx.get(state, "m"))["heads"] == (5, 3, 2)
     expected = jax.jit(lambda x: steps(alone, x)[0])
     heads = expected(tree["heads"].swapaxes(0, 1)).swapaxes(0, 1)
     np.testing.assert_allclose(out["heads"], heads, rtol=1e-4, atol=1e-5)
@@ -310,7 +310,7 @@ def test_what_is_inside_is_seen():
     (row,) = gx.describe(tx, params).rows
     assert row.rules[:3] == (
         "in_basis(scale=1)",
-        "eigenbasis(decay=0.7, every=10)",
+        "eigenbasis([3, 4], decay=0.7, every=10)",
         "ema(decay=0.8)",
     )
     assert row.slots["basis/left_basis"] == 4 * 9
