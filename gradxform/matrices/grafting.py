@@ -9,7 +9,8 @@ from gradxform.core import Count, Inner, Transform, transformation
 from gradxform.core import leaves as trees
 from gradxform.core.call import pytree
 from gradxform.matrices.declaration import Matrices, views
-from gradxform.numerics import abs_sq, increment, mixed, safe_divide, safe_sqrt, wide_dtype
+from gradxform.matrices.norms import lengths
+from gradxform.numerics import increment, mixed, safe_divide, wide_dtype
 from gradxform.wrappers.wrapper import Wrapper, cast, counter, updated
 
 __all__ = ["graft"]
@@ -25,21 +26,14 @@ class GraftState(NamedTuple):
     magnitude: trees.Tree
 
 
-def _lengths(x, axes):
-    """‖x‖ over some axes, of any size."""
-    scale = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axes, keepdims=True, initial=0)
-    scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, jnp.ones_like(scale))
-    return scale * safe_sqrt(jnp.sum(abs_sq(x / scale), axes, keepdims=True))
-
-
 def _grafted(view, u, magnitude, early):
     """u ‖magnitude‖ / ‖u‖ of each matrix, or of the leaf that is none; early, the magnitude."""
     dtype = wide_dtype(u.dtype)
     apart = (lambda x: x.astype(dtype)) if view is None else lambda x: view.apart(x.astype(dtype))
     step, other = apart(u), apart(magnitude)
-    axes = None if view is None else (-2, -1)
+    axes = tuple(range(u.ndim)) if view is None else (-2, -1)
     with mixed(u):
-        factor = safe_divide(_lengths(other, axes), _lengths(step, axes))
+        factor = safe_divide(lengths(other, axes), lengths(step, axes))
     new = jnp.where(early, other, step * factor.astype(dtype))
     return (new if view is None else view.together(new)).astype(u.dtype)
 

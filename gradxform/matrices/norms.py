@@ -23,7 +23,7 @@ __all__ = ["hyperball", "radial_brake", "update_floor"]
 
 def lengths(x, axes: int | tuple[int, ...] = (-2, -1)):
     """‖x‖ over some axes, which stay; no square is lost to the range of floats."""
-    scale = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axes, keepdims=True)
+    scale = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axes, keepdims=True, initial=0)
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, jnp.ones_like(scale))
     return scale * safe_sqrt(jnp.sum(abs_sq(x / scale), axes, keepdims=True))
 

@@ -24,7 +24,7 @@ def _hermitian(a):
 
 def _size(a):
     """The largest entry of each matrix, [..., 1, 1]; 1 for a matrix of zeros."""
-    size = jax.lax.stop_gradient(jnp.max(jnp.abs(a), axis=(-2, -1), keepdims=True))
+    size = jnp.max(jnp.abs(jax.lax.stop_gradient(a)), axis=(-2, -1), keepdims=True, initial=0)
     return jnp.where(size >= jnp.finfo(size.dtype).tiny, size, jnp.ones_like(size))
 
 

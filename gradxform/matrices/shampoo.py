@@ -14,8 +14,9 @@ from gradxform.core import transformation
 from gradxform.core.hyper import Count, Decay, Epsilon, Real
 from gradxform.matrices.declaration import Matrices
 from gradxform.matrices.matrixwise import MatrixSlot, matrixwise
+from gradxform.matrices.norms import lengths
 from gradxform.matrices.roots import adjoint, matrix_power
-from gradxform.numerics import abs_sq, debias, lerp, real_dtype, safe_sqrt
+from gradxform.numerics import debias, lerp, real_dtype
 
 __all__ = ["scale_by_kl_shampoo", "scale_by_shampoo"]
 
@@ -177,13 +178,6 @@ def scale_by_shampoo(
     return matrixwise(rule, slots=slots, **how, **numbers)
 
 
-def _rms(x):
-    """√mean |x|², of any size."""
-    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)))
-    scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))
-    return scale * safe_sqrt(jnp.mean(abs_sq(x / scale)))
-
-
 def _kl_shampoo(
     u, at, left, right, left_root, right_root, *, decay, eps, relative_eps, precondition_frequency
 ):
@@ -198,9 +192,10 @@ def _kl_shampoo(
     B ← 1 / √(R + ρ ‖R‖ + ε)      every k steps
     u ← A u B
     """
-    m, n = u.shape
+    m, n = (max(1, length) for length in u.shape)
     real = real_dtype(u.dtype)
-    size, unknown = _rms(at.g), jnp.max(jnp.abs(left)) == 0
+    unknown = jnp.max(jnp.abs(left), initial=0) == 0
+    size = lengths(at.g)[0, 0] / (m * n) ** 0.5
     some = size > 0
     seed = jnp.where(unknown, size, jnp.zeros_like(size))
     whitening = jax.lax.rsqrt(jnp.where(some, size, jnp.ones_like(size)))
