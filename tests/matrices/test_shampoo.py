@@ -117,6 +117,16 @@ def test_what_pytorch_optimizer_computed(names):
         close(path, GOLDEN[f"path/{name}"], 1e-8, err_msg=name)
 
 
+def test_the_reference_of_kl_shampoo_has_the_factors_of_heavyball():
+    """Which begins and corrects otherwise; diagonal gradients, of which its QR step is exact."""
+    known = recorded("kl_shampoo")
+    how = {"relative_eps": 0.0, "convention": "heavyball"}
+    path = ref.kl_shampoo(known["grads"], known["start"], LR, 0.8, 0.9, **how)
+    np.testing.assert_allclose(path, known["path"], rtol=2e-5, atol=2e-6)
+    other = ref.kl_shampoo(known["grads"], known["start"], LR, 0.8, 0.9)
+    assert np.abs(other - known["path"]).max() > 0.01
+
+
 # --- what must hold
 
 WIDE = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)

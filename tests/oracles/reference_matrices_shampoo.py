@@ -52,26 +52,33 @@ def shampoo(
 
 def kl_shampoo(
     grads, x0, learning_rate, b1=0.9, b2=0.98, weight_decay=0.0, *, relative_eps=1e-6,
-    precondition_frequency=1, steps=None,
+    precondition_frequency=1, convention="paper", steps=None,
 ):  # fmt: skip
     """Lin et al. 2025: L = b L + (1 - b)/n g R^-1 g^T and R = b R + (1 - b)/m g^T L^-1 g at once, both with the
     inverses of the step before (of the last step at which roots were found), and u = L^-1/2 m R^-1/2.
 
-    The paper leaves open where L and R begin; here at the root of the mean square of the first gradient.
+    The paper leaves open where L and R begin: here ("paper") at the root of the mean square of the first gradient,
+    in "heavyball" (3.2.1) at 0.1. There the first gradient only begins, u has the roots of the step before, b is that
+    of a corrected average, and the roots are by one QR step, which are exact where gradients are diagonal.
     """
     rate, walk = of_step(learning_rate), Walk(grads, x0, steps)
     rows, columns = walk.x.shape
+    late = convention == "heavyball"
     m, left = np.zeros_like(walk.x), None
     for t, g in walk:
-        m = b1 * m + (1 - b1) * g
         if left is None:
-            size = np.sqrt(np.mean(g * g))
+            size = 0.1 if late else np.sqrt(np.mean(g * g))
             left, right = size * np.eye(rows), size * np.eye(columns)
-            inverses = np.linalg.inv(left), np.linalg.inv(right)
-        left = b2 * left + (1 - b2) * g @ inverses[1] @ g.T / columns
-        right = b2 * right + (1 - b2) * g.T @ inverses[0] @ g / rows
+            roots = [power(x, -0.5) for x in (left, right)]
+            if late:
+                continue
+        m = b1 * m + (1 - b1) * g
+        old, inverses = roots, [x @ x for x in roots]
+        b = 1 - (1 - b2) / (1 - b2**t) if late else b2
+        left = b * left + (1 - b) * g @ inverses[1] @ g.T / columns
+        right = b * right + (1 - b) * g.T @ inverses[0] @ g / rows
         if (t - 1) % precondition_frequency == 0:
             roots = [power(x, -0.5, 0.0, relative_eps) for x in (left, right)]
-            inverses = roots[0] @ roots[0], roots[1] @ roots[1]
-        walk.x = walk.x - rate(t - 1) * (roots[0] @ m @ roots[1] + weight_decay * walk.x)
+        by_left, by_right = old if late else roots
+        walk.x = walk.x - rate(t - 1) * (by_left @ m @ by_right + weight_decay * walk.x)
     return walk.path
