@@ -51,12 +51,11 @@ class _Hyperball:
     @property
     def equation(self) -> str:
         sign = "-" if self.sign < 0 else "+"
-        return f"""w = p / ‖p‖ {sign} α u / ‖u‖
+        return f"""w = p {sign} α R u / ‖u‖
             p ← R w / ‖w‖"""
 
     def __call__(self, u, at, radius, *, learning_rate):
-        ahead = self.sign * learning_rate * safe_divide(u, lengths(u))
-        w = safe_divide(at.p, lengths(at.p)) + ahead
+        w = at.p + self.sign * learning_rate * radius * safe_divide(u, lengths(u))
         return radius * safe_divide(w, lengths(w)) - at.p, radius
 
 

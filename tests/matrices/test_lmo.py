@@ -10,7 +10,7 @@ from replay import GRADS, START, recorded, walks
 import gradxform as gx
 from gradxform.matrices.lmo import CHOICES
 
-GOLDEN = recorded("scion")
+GOLDEN = recorded("matrices_norms")
 RNG = np.random.default_rng(5)
 LIMIT = 1e-6  # pytorch_optimizer adds 1e-8 to norms
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_matrices_norms as ref
+from replay import GRADS as RECORDED
+from replay import START, close, recorded, walks
 
 import gradxform as gx
 from gradxform.matrices.spectral import hardcap
@@ -38,6 +40,14 @@ def test_hyperball_walks_on_the_sphere():
         np.testing.assert_allclose(ref.norm(path[-1]), ref.norm(W), rtol=1e-14)
     np.testing.assert_allclose(path, ref.hyperball(GRADS, W, 0.1), rtol=1e-13)
     np.testing.assert_allclose(state.slots["radius"]["kernel"], ref.norm(W))
+
+
+@pytest.mark.usefixtures("x64")
+def test_hyperball_is_that_of_heavyball():
+    start, grads = ({"w": jnp.asarray(x["w"])} for x in (START, RECORDED))
+    path = walks({"hyperball": gx.hyperball(0.05)}, start, grads)["hyperball"]["w"]
+    close(path, recorded("matrices_norms")["path/hyperball/w"])
+    close(path, ref.hyperball(RECORDED["w"], START["w"], 0.05))
 
 
 def test_hyperball_keeps_the_norm_of_each_matrix_of_a_stack_after_any_optimizer():
