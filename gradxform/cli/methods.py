@@ -89,6 +89,7 @@ METHODS: dict[str, Method] = _methods(
 # Learning rates between which the best one usually lies, by the module of a constructor whose own
 # default does not tell.
 GRIDS = {"signs": (1e-6, 1e-2), "descent": (1e-4, 1e0), "layerwise": (1e-4, 1e0)}
+GRIDS |= {"orthogonal": (1e-4, 1e0), "matrix": (1e-5, 1e-1), "shampoo": (1e-5, 1e-1)}
 
 # Optimizers that `compare` cannot race, and why.
 UNRACED = {
