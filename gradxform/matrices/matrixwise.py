@@ -160,10 +160,11 @@ class _OnMatrices:
     fans: tuple[int, int] | None
     flipped: bool | None
     turn: int = 0
+    entrywise: bool = False
 
     def __call__(self, u, at, *slots, **numbers):
         given = u, at.g, at.given_p, slots
-        if u.ndim == 2:
+        if u.ndim == 2 or self.entrywise:
             return self.one(at, *given, **numbers)
         out = jax.lax.map(lambda row: self.one(at, *row, **numbers), given)
         return out if isinstance(out, tuple) else (out,)
@@ -209,7 +210,7 @@ class _Leaf(NamedTuple):
 STATIC = ("name", "rule", "slots", "matrices", "direction", "keep_sides", "sided")
 
 
-@pytree(static=(*STATIC, "block_size", "turns"))
+@pytree(static=(*STATIC, "block_size", "turns", "entrywise"))
 class Matrixwise(Transform):
     """A rule on one matrix, lifted to a tree. Built by `matrixwise`."""
 
@@ -223,6 +224,7 @@ class Matrixwise(Transform):
     sided: bool = False
     block_size: int | None = None
     turns: int = 1
+    entrywise: bool = False
 
     def __repr__(self):
         shown = [code(self.rule), *(f"{k}={code(v)}" for k, v in self.hypers.items())]
@@ -295,7 +297,12 @@ class Matrixwise(Transform):
             arrays_of = (x and x[i] for x in (u, g, p))
             rows.append((*arrays_of, (slots,), (Inputs(arrays(own)),)))
         t = increment(state.step)
-        results: Any = run_alike(run_leaf, keys, leaves, rows, ((Inputs(shared),), (t,)))
+        common = (Inputs(shared),), (t,)
+        results: Any
+        if self.entrywise:
+            results = trees.map_leaves(run_leaf, keys, rows, common)
+        else:
+            results = run_alike(run_leaf, keys, leaves, rows, common)
         out = list(u)
         for i, (new, _, (slots,)) in zip(present, results, strict=True):
             out[i] = new
@@ -310,13 +317,13 @@ class Matrixwise(Transform):
         fans = (how.view.rows, how.view.columns) if self.sided else None
         flipped = how.flipped if self.sided else None
         static = tuple((k, type(x), x) for k, x in numbers.items() if isinstance(x, float | int))
-        on_matrices = _OnMatrices(self.rule, fans, flipped, turn)
+        on_matrices = _OnMatrices(self.rule, fans, flipped, turn, self.entrywise)
         return Rule(on_matrices, self.name, self.direction, static)
 
 
 def matrixwise(
     rule, *, slots=None, matrices=None, direction=False, keep_sides=False, sided=False,
-    block_size=None, turns=1, name=None, **hypers,
+    block_size=None, turns=1, entrywise=False, name=None, **hypers,
 ) -> Matrixwise:  # fmt: skip
     """Lift a rule, an equation on one matrix, to a transformation of trees.
 
@@ -334,10 +341,12 @@ def matrixwise(
             of their own; None for whole matrices.
         turns: into how many groups the matrices of each shape are dealt out, for a rule that asks
             `at.turn`; those of one shape and group share a program.
+        entrywise: whether the rule does the same to each entry, so that it is given the parameter
+            as it is, and nothing is transposed, stacked or exchanged for it.
         name: the name of its state in a chain; by default that of the rule.
         **hypers: numbers, arrays, schedules or tables by path.
     """
     own = tuple((slots or {}).items())
     name = name or getattr(rule, "__name__", type(rule).__name__).strip("_")
-    how = matrices, direction, keep_sides, sided, block_size, turns
+    how = matrices, direction, keep_sides, sided, block_size, turns, entrywise
     return Matrixwise(name, rule, own, dict(hypers), *how)

@@ -62,7 +62,8 @@ def scale_by_shape(
     numbers = {} if consistent_rms is None else {"consistent_rms": consistent_rms}
     rule = _scale_to_rms if numbers else _scale_by_width
     matrices = weight_dimension_numbers or matrix()
-    return matrixwise(rule, matrices=matrices, sided=True, name="scale_by_shape", **numbers)
+    how = {"sided": True, "entrywise": True, "name": "scale_by_shape"}
+    return matrixwise(rule, matrices=matrices, **how, **numbers)
 
 
 def newton_schulz(owner, ns_coeffs, ns_steps, eps, matrices, **how):
