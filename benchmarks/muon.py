@@ -39,19 +39,25 @@ def gpt(layers, width, vocabulary=512):
         return {"scale": draw(width), "bias": draw(width)}
 
     def layer():
-        attention = {name: {"kernel": draw(width, width)} for name in ("query", "key", "value", "out")}
+        attention = {
+            name: {"kernel": draw(width, width)} for name in ("query", "key", "value", "out")
+        }
         up = {"kernel": draw(width, 4 * width), "bias": draw(4 * width)}
         down = {"kernel": draw(4 * width, width), "bias": draw(width)}
         return {"ln_1": norm(), "attention": attention, "ln_2": norm(), "up": up, "down": down}
 
-    embeddings = {f"{name}_embed": {"embedding": draw(vocabulary, width)} for name in ("token", "position")}
+    embeddings = {
+        f"{name}_embed": {"embedding": draw(vocabulary, width)} for name in ("token", "position")
+    }
     return embeddings | {f"block_{i}": layer() for i in range(layers)} | {"ln": norm()}
 
 
 def dimensions(params):
     """Optax's declaration: the kernels, and nothing else, are matrices."""
     is_matrix = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
-    return jax.tree.map(lambda yes: optax.contrib.MuonDimensionNumbers() if yes else None, is_matrix)
+    return jax.tree.map(
+        lambda yes: optax.contrib.MuonDimensionNumbers() if yes else None, is_matrix
+    )
 
 
 PAIRS = {
@@ -111,7 +117,9 @@ class Contestant:
 def race(pair, tree, repeats, starts, clock):
     """Both contestants, in shuffled turns."""
     applied = (gx.apply_updates, optax.apply_updates)
-    both = [Contestant(make(), apply, tree, clock) for make, apply in zip(pair, applied, strict=True)]
+    both = [
+        Contestant(make(), apply, tree, clock) for make, apply in zip(pair, applied, strict=True)
+    ]
     for i in range(starts):
         for c in both[:: 1 if i % 2 else -1]:
             c.start()
@@ -137,8 +145,12 @@ def main():
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     args = parser.parse_args()
 
-    print(f"jax {jax.__version__}, optax {optax.__version__}, {jax.devices()[0].device_kind}, {args.clock} time")
-    print("| tree | leaves | method | step ms | / Optax's | trace, lower, compile s | / Optax's | start s | / Optax's | temporaries MB | Optax's |")
+    print(
+        f"jax {jax.__version__}, optax {optax.__version__}, {jax.devices()[0].device_kind}, {args.clock} time"
+    )
+    print(
+        "| tree | leaves | method | step ms | / Optax's | trace, lower, compile s | / Optax's | start s | / Optax's | temporaries MB | Optax's |"
+    )
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for size in args.trees.split(","):
         layers, width = map(int, size.split("x"))

@@ -95,7 +95,7 @@ def _factors(row, col, axes, eps):
     """
     rows, columns = axes
     kept = rows - (columns < rows)  # where the rows' axis lies once the columns' is gone
-    mean = jnp.broadcast_to(jnp.mean(row, axis=kept, keepdims=True), row.shape)
+    mean = jnp.zeros_like(row) + jnp.mean(row, axis=kept, keepdims=True)  # divided as row is
     share = jnp.where(jnp.isinf(mean), mean, safe_divide(row, mean))  # no step beside infinity
     by_row, by_column = _inverse_root(share, 0.0), _inverse_root(col, eps)
     return jnp.expand_dims(by_row, columns), jnp.expand_dims(by_column, rows)

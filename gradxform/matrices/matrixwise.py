@@ -202,9 +202,9 @@ class _Leaf(NamedTuple):
 
     @staticmethod
     def like(arrays):
-        """The arrays that the results are the next of."""
-        u, _, _, slots = arrays
-        return u, None, slots
+        """The arrays that the results are to lie as: the parameter, or what stands for it."""
+        u, g, p, slots = arrays
+        return next(x for x in (p, g, u) if x is not None), None, slots
 
 
 STATIC = ("name", "rule", "slots", "matrices", "direction", "keep_sides", "sided")

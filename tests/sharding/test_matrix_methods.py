@@ -93,9 +93,12 @@ def assert_equals_unsharded(make, layout, kind, how=jax.jit):
             assert x.sharding.is_equivalent_to(NamedSharding(mesh, spec), x.ndim), x.sharding
 
 
-METHODS = sorted(
-    name for name, f in constructors().items() if "matrices" in inspect.signature(f).parameters
-)
+def takes_matrices(constructor):
+    names = inspect.signature(constructor).parameters
+    return "matrices" in names or any(name.endswith("dimension_numbers") for name in names)
+
+
+METHODS = sorted(name for name, f in constructors().items() if takes_matrices(f))
 CASES = [(m, layout, kind) for m in METHODS for layout in LAYOUTS for kind in ("Auto", "Explicit")]
 CHEAP = {("orthogonalize", "both", "Auto"), ("orthogonalize", "rows", "Explicit")}
 
@@ -158,7 +161,7 @@ def gpt(blocks, width=16):
     return tree(0, {f"block_{i}": one for i in range(blocks)})
 
 
-MUON = gx.chain(gx.ema(0.95, nesterov=True), gx.orthogonalize(), gx.scale_by_learning_rate(0.1))
+MUON = gx.muon(0.1)
 
 
 def optax_muon():
