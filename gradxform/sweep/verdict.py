@@ -19,11 +19,13 @@ Behrens, 1929, and R. A. Fisher did). So it does not matter which method was cho
 what: the choice is among pairs that are all covered.
 """
 
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
 LEVEL, DRAWS = 0.95, 10_000
+ENOUGH = 6  # methods, for the median of their variances to say what is common
 MANY = 256  # methods beyond which a bound takes the place of all pairs
 ROOM, EFFORT = 4_000_000, 200_000_000  # numbers held at once, and in all
 
@@ -35,13 +37,14 @@ class Judged(NamedTuple):
         mean: [M], over seeds and rows; nan where a member is not finite.
         seeds: the variance that the choice of seeds gives the means.
         rows: the variance that the choice of rows gives them.
-        factor: how many standard errors an interval has on each side; nan where nothing is known.
+        factor: how many standard errors an interval has on each side, and how many where a method is
+            wild; nan where nothing is known.
     """
 
     mean: np.ndarray
     seeds: "_Seeds"
     rows: "_Rows"
-    factor: float
+    factor: tuple[float, float]
 
     def difference(self, first: int) -> np.ndarray:
         """The mean of each method less that of the first [M]."""
@@ -53,9 +56,10 @@ class Judged(NamedTuple):
         """
         found = np.full(len(self.mean), np.nan)
         at = np.flatnonzero(np.isfinite(self.mean))
-        if np.isfinite(self.factor) and first in at:
-            here = int(np.searchsorted(at, first))
-            found[at] = self.factor * np.sqrt(_variance(self.seeds, self.rows, here))
+        if np.isfinite(self.factor[0]) and first in at:
+            here, wild = int(np.searchsorted(at, first)), self.seeds.wild
+            factor = np.where(wild | wild[here], *self.factor[::-1])
+            found[at] = factor * np.sqrt(_variance(self.seeds, self.rows, here))
             found[first] = 0.0
         return found
 
@@ -72,6 +76,7 @@ class _Seeds(NamedTuple):
     pooled: float  # the variance of a method between seeds, where all have the same
     each: np.ndarray  # [M] its own
     freedom: float  # degrees of freedom of the pooled one
+    wild: np.ndarray  # [M] whether its own is too large to be pooled
 
 
 class _Rows(NamedTuple):
@@ -81,24 +86,27 @@ class _Rows(NamedTuple):
     all: np.ndarray  # [M, M] covariance of the means
 
 
-def judge(goodness, level: float = LEVEL, draws: int = DRAWS) -> Judged:
+def judge(goodness, level: float = LEVEL, draws: int = DRAWS, wild: bool = False) -> Judged:
     """Compare methods by the results of their members: [methods, seeds], or of each on every row of
     test data, [methods, seeds, rows], the same seeds and rows for all.
 
     A method with a result that is not finite is out. Of one seed, or one method, nothing is known.
+    With `wild`, those that vary far more between seeds than most are judged by their own seeds
+    alone: where many are tried, some hardly train, and pooled they would blur all intervals. One
+    that is as good as the others, but wild, may then be told apart more often than it should.
     """
     goodness = np.asarray(goodness, np.float64)
     goodness = goodness[..., None] if goodness.ndim == 2 else goodness
     alive = np.isfinite(goodness).all(axis=(1, 2))
     mean = np.where(alive, goodness.mean(axis=(1, 2)), np.nan)
     goodness = goodness[alive]
-    seeds, rows, factor = _of_seeds(goodness), _of_rows(goodness), np.nan
+    seeds, rows, factor = _of_seeds(goodness, wild), _of_rows(goodness), (np.nan, np.nan)
     if min(goodness.shape[:2]) > 1 and (seeds.pooled > 0 or rows.all.any()):
         factor = _factor(seeds, rows, level, draws)
     return Judged(mean, seeds, rows, factor)
 
 
-def _of_seeds(goodness: np.ndarray) -> _Seeds:
+def _of_seeds(goodness: np.ndarray, some_wild: bool) -> _Seeds:
     """The pooled variance between seeds, each method's own, and how well the former is known.
 
     The seeds give S - 1 vectors of methods; how many dimensions these fill, (tr Σ)² / tr Σ², says
@@ -108,16 +116,38 @@ def _of_seeds(goodness: np.ndarray) -> _Seeds:
     own = goodness.mean(axis=2)
     own = own - own.mean(axis=1, keepdims=True)
     methods, count = own.shape[0], own.shape[1] - 1
-    double = own - own.mean(axis=0) if methods else own
-    total = float(np.square(double).sum())
-    if min(methods, 1 + count) < 2 or not total:
-        return _Seeds(own, 0.0, np.zeros(methods), 1.0)
-    each = np.square(double).sum(axis=1) * methods / ((methods - 1) * count)
-    squares, filled = np.square(double.T @ double / total).sum(), methods - 1.0
-    if count > 1 and methods > 2:
+    wild = np.zeros(methods, bool)
+    if min(methods, 1 + count) < 2:
+        return _Seeds(own, 0.0, np.zeros(methods), 1.0, wild)
+    if some_wild and ENOUGH <= methods <= MANY:
+        wild = _wild(_each(own, own), count)
+    alike = np.flatnonzero(~wild)
+    each, double = _each(own, own[alike]), own[alike] - own[alike].mean(axis=0)
+    total, others = float(np.square(double).sum()), len(alike) - 1
+    if not total:
+        return _Seeds(own, 0.0, each, 1.0, wild)
+    squares, filled = np.square(double.T @ double / total).sum(), float(others)
+    if count > 1 and others > 1:
         excess = max(count * squares - 1, 1e-12)
         filled = min(filled, max(1.0, (count + 1 - 2 * squares) / excess))
-    return _Seeds(own, total / ((methods - 1) * count), each, count * filled)
+    return _Seeds(own, total / (others * count), each, count * filled, wild)
+
+
+def _each(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The variance between seeds of each method, less what the others have in common."""
+    methods, count = len(others), own.shape[1] - 1
+    double = own - others.mean(axis=0)
+    return np.square(double).sum(axis=1) * methods / ((methods - 1) * count)
+
+
+def _wild(each: np.ndarray, count: int) -> np.ndarray:
+    """Which methods vary more than chance makes of a common variance in 19 of 20 experiments: so
+    many times the median (quantiles of chi-square after E. B. Wilson and M. M. Hilferty, 1931).
+    Those that hardly train, or now and then, must not blur all intervals.
+    """
+    top = NormalDist().inv_cdf(1 - 0.05 / len(each))
+    most, middle = ((1 - 2 / (9 * count) + z * (2 / (9 * count)) ** 0.5) ** 3 for z in (top, 0.0))
+    return each > most / middle * np.median(each)
 
 
 def _of_rows(goodness: np.ndarray) -> _Rows:
@@ -163,27 +193,38 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     return vectors * np.sqrt(np.maximum(values, 0))
 
 
-def _factor(seeds: _Seeds, rows: _Rows, level: float, draws: int) -> float:
-    """The quantile of the largest of all studentized differences, were all methods equal."""
+def _factor(seeds: _Seeds, rows: _Rows, level: float, draws: int) -> tuple[float, float]:
+    """The quantile of the largest of all studentized differences, were all methods equal; and that
+    where a method is wild, whose variance its own seeds alone must tell: a fifth of the errors.
+    """
     methods, count = seeds.own.shape
     rng, many = np.random.default_rng(0), methods > MANY and not rows.all.size
-    cost = methods if many else methods**2
-    draws = min(draws, max(1000, EFFORT // cost))
+    draws = min(draws, max(1000, EFFORT // (methods if many else methods**2)))
     deviations = np.sqrt(np.maximum(seeds.each, seeds.pooled) / count)
     root = _root(rows.alone) if rows.all.size else np.zeros((methods, 0))
     least = 2 * seeds.pooled / count  # no variance of a difference is below
     variance = np.full((1, 1), least) if many else _variance(seeds, rows)
     known = variance > 1e-12 * variance.max()
     weights = np.where(known, 1 / np.sqrt(np.where(known, variance, 1.0)), 0.0).astype(np.float32)
+    wild = seeds.wild[:, None] | seeds.wild
+    kinds = [np.where(pairs, weights, 0) for pairs in (~wild, wild)[: 1 + wild.any()] if not many]
     part, found = max(1, ROOM // (methods * (1 if many else methods))), []
     for start in range(0, draws, part):
         n = min(part, draws - start)
         possible = np.sqrt(seeds.freedom / rng.chisquare(seeds.freedom, (n, 1)))
+        if wild.any():
+            own = np.sqrt((count - 1) / rng.chisquare(count - 1, (n, methods)))
+            possible = np.where(seeds.wild, own, possible)
         means = possible * deviations * rng.standard_normal((n, methods))
         means = (means + rng.standard_normal((n, root.shape[1])) @ root.T).astype(np.float32)
         if many:
-            found.append(np.ptp(means, axis=1) * weights[0, 0])
+            found.append([np.ptp(means, axis=1) * weights[0, 0]])
         else:
             apart = np.abs(means[:, :, None] - means[:, None])
-            found.append((apart * weights).max(axis=(1, 2)))
-    return float(np.quantile(np.concatenate(found), level))
+            found.append([(apart * some).max(axis=(1, 2)) for some in kinds])
+    largest, share = np.concatenate(found, axis=1), 1 - level
+    if len(largest) == 1:
+        factor = float(np.quantile(largest, level))
+        return factor, factor
+    common = float(np.quantile(largest[0], 1 - 0.8 * share))
+    return common, max(common, float(np.quantile(largest[1], 1 - share / 5)))

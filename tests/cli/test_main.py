@@ -13,7 +13,9 @@ from gradxform.cli import catalogue
 from gradxform.cli import main as cli
 from gradxform.cli.compare import run as compare
 from gradxform.cli.experiment import Experiment
+from gradxform.cli.files import code_of
 from gradxform.cli.methods import CONSTRUCTORS, METHODS, OPTIMIZERS, RACED, UNRACED
+from gradxform.cli.own import method_of
 from gradxform.cli.problems import Problem
 from gradxform.cli.settings import Settings
 
@@ -30,6 +32,16 @@ def number(outputs): return 3
 def wrong(outputs): return nn.Dense(outputs + 1)
 def boom(outputs): raise RuntimeError("no\\nweights")
 def leave(outputs): raise SystemExit(0)
+"""
+METHODS_OF_ONES_OWN = """
+import gradxform as gx, optax
+def pair(learning_rate):
+    '''Adam of Optax, clipped.'''
+    return optax.chain(optax.clip(1.0), optax.adam(learning_rate))
+def ours(learning_rate): return gx.chain(gx.clip(1.0), gx.adam(learning_rate))
+def number(learning_rate): return 3
+def boom(learning_rate): raise RuntimeError("no\\nrate")
+three = 3
 """
 
 
@@ -73,6 +85,7 @@ def folder(tmp_path_factory):
     np.savez(path / "constant.npz", x=np.ones((30, 3)), y=np.full(30, 0.5))
     (path / "my_models.py").write_text(MODULE)
     (path / "broken_models.py").write_text("def (")
+    (path / "my_methods.py").write_text(METHODS_OF_ONES_OWN)
     return path
 
 
@@ -150,6 +163,15 @@ BAD = [
     ("--target-loss inf", "--target-loss must be positive and finite"),
     ("--methods sophia", "it needs obj_fn at its updates"),
     ("--methods Adam", "unknown method 'Adam'; did you mean adam?"),
+    (
+        "--methods my_methods:number",
+        "number(0.01) returned int; expected a transformation, or a pair",
+    ),
+    ("--methods sgd,my_methods:boom", "boom(0.01) failed: RuntimeError: no rate"),
+    ("--methods my_methods:three", "three(0.01) failed: TypeError: 'int' object is not callable"),
+    ("--methods my_methods:adm", "has no attribute 'adm'"),
+    ("--methods nowhere:f", "cannot import nowhere: ModuleNotFoundError"),
+    ("--methods my_methods:", "expected NAME or module:factory"),
     ("--processes 100000", "must be at least 1 and at most 1024"),
     ("--wait 0", "--wait must be positive and finite"),
     ("--data long.csv", "its rows have more fields than its first line, which names 3"),
@@ -229,7 +251,7 @@ def test_list_and_compare_know_every_public_optimizer(capsys):
 
 def epoch_of(experiment, name):
     """The shapes of one epoch of a method."""
-    run = compare.member(experiment, RACED[name], 0.1)
+    run = compare.member(experiment, method_of(name), 0.1)
     params = jax.eval_shape(experiment.model.init, jax.random.key(0))
     carry = jax.eval_shape(run.init, params, jax.random.key(0))
     return jax.eval_shape(lambda c: run.epoch(c, *experiment.parts[:2])[1], carry)
@@ -241,8 +263,25 @@ def check_that_it_can_be_raced(names):
         assert {"val_loss", "val_accuracy"} <= epoch_of(experiment, name).keys()
 
 
-def test_an_optimizer_beyond_the_textbook_can_be_raced():
-    check_that_it_can_be_raced(["momo"])
+def test_an_optimizer_beyond_the_textbook_can_be_raced(folder, monkeypatch):
+    """A public one, one's own, and a pair of Optax's."""
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    check_that_it_can_be_raced(["momo", "my_methods:ours", "my_methods:pair"])
+
+
+def test_a_pair_of_optax_is_a_method_with_one_number(folder, monkeypatch):
+    """Its steps are Optax's, the rate may be traced, and the report's code is a call of the factory."""
+    optax = pytest.importorskip("optax")
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    method = method_of("my_methods:pair")
+    assert (method.rate, method.title) == ("learning_rate", "Adam of Optax, clipped.")
+    g, tx = np.float32([3.0, -0.1]), method.make(0.2)
+    theirs = optax.chain(optax.clip(1.0), optax.adam(0.2))
+    step = jax.jit(lambda tx: tx.update(g, tx.init(g), g)[0])
+    np.testing.assert_allclose(step(tx), theirs.update(g, theirs.init(g), g)[0], rtol=1e-6)
+    assert jax.tree.leaves(tx) == [0.2]
+    assert code_of(tx) == "import my_methods\n\ntx = my_methods.pair(0.2)"
+    assert method_of("my_methods:ours").make(0.2).name != tx.name == "pair"
 
 
 @pytest.mark.slow
@@ -259,7 +298,9 @@ def test_help_version_and_nothing(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("gradxform ")
     assert cli.main(["compare", "--help"]) == 0
-    assert "examples:" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "examples:" in shown
+    assert "module:factory" in shown
     assert cli.main([]) == 2
 
 

@@ -1,9 +1,10 @@
 """Options are written once: what the commands, their help and the facts of a folder know of them."""
 
 import os
+import shlex
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from gradxform.cli import main as cli
 from gradxform.cli.problems import Problem
 from gradxform.cli.running import keep_programs
 from gradxform.cli.settings import Settings, flag
+from gradxform.sweep import Distribution
 
 
 @pytest.mark.parametrize("command", ["compare", "sweep"])
@@ -44,6 +46,37 @@ def test_facts_hold_what_changes_a_member_and_nothing_else():
     for name, other in (("quiet", True), ("methods", ("sgd",)), ("chunk", 3), ("no_cache", True)):
         assert Settings(**{name: other}).facts("d") == facts
     assert Settings().facts("other") != facts
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "compare --data wine --hidden 8,4 --methods sgd,adam --learning-rates 0.01:1:3 --target-loss 0.5 --l2 0.1",
+        "sweep --random 5 --axis learning_rate=1e-5:1 --axis b1=lin:0:0.9 --axis batch_size=8,16 --rungs 2,6",
+        "sweep --axis hidden=32,64x64 --axis nesterov=true,false --schedule cosine --seeds 3",
+        "compare",
+    ],
+)
+def test_the_command_of_settings_gives_them_again(words):
+    """What the report shows after --resume, or of a TOML file: the whole of it, and no more."""
+    name, *options = words.split()
+    found = read(name, options)
+    command = found.command(name)
+    again = read(name, shlex.split(command)[2:])
+    assert drawn(again) == drawn(found)
+    assert replace(again, axes={}) == replace(found, axes={})
+    assert replace(found, resume=True, out="there", quiet=True).command(name) == command
+
+
+def read(name, options):
+    given = vars(cli.parser().parse_args([name, *options]))
+    return Settings.of(name, {k: x for k, x in given.items() if k in Settings.__dataclass_fields__})
+
+
+def drawn(settings):
+    """The values of the axes, those that are drawn at some points."""
+    axes = settings.axes.items()
+    return {k: x.points(7) if isinstance(x, Distribution) else x for k, x in axes}
 
 
 def test_two_targets_are_refused(capsys):

@@ -1,8 +1,10 @@
 """`gradxform sweep`: flags, a TOML file, the files it writes, and one clear line for every mistake."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from gradxform.cli import main as cli
@@ -12,6 +14,8 @@ from gradxform.cli.problems import Problem
 from gradxform.cli.settings import Settings
 from gradxform.cli.sweep import plots as sweep_plots
 from gradxform.cli.sweep.experiment import Swept
+from gradxform.cli.sweep.judged import has_seeds, settings
+from gradxform.cli.sweep.write import answers, cells
 from gradxform.sweep import Distribution, grid, sweep
 from gradxform.sweep.engine import Engine
 
@@ -44,8 +48,15 @@ def test_it_writes_what_it_says(folder, capsys):
     lines = (folder / "members.csv").read_text().splitlines()
     assert len(lines) == 9
     assert lines[0].startswith("member,learning_rate,b1,seed,")
+    assert lines[0].endswith(",epochs,diverged")
     page = (folder / "report.html").read_text()
-    assert "Best of 8 members" in page
+    assert "Best: learning_rate 0.1, b1 0." in page
+    assert "settings cannot be told" in page
+    assert "the mean over 2 seeds" in page
+    assert "among the better half" in page
+    assert "vs first" in page
+    assert "validation accuracy,\u00a0%" in page
+    assert ">steps<" not in page
     assert "tx = adam(learning_rate=" in page
     assert page.count("<figure>") == 4
     assert "http" not in re.sub(r"data:[^\"]*", "", page).replace("http-equiv", "")
@@ -54,6 +65,46 @@ def test_it_writes_what_it_says(folder, capsys):
         for name in FILES
         if name.endswith("png")
     )
+
+
+def scored(scores, **axes):
+    """A sweep whose members have these scores, in the order of the space."""
+    found = sweep(
+        lambda at: {"val_accuracy": at}, grid(at=[float(x) for x in scores]), metric="val_accuracy"
+    )
+    return replace(found, space=grid(axes), mode="max")
+
+
+def test_settings_are_judged_over_their_seeds_and_single_ones_are_not():
+    """Three settings with three seeds: two are close, one is far; of one that lost a seed nothing is said."""
+    found = scored(
+        [0.95, 0.96, 0.97, 0.94, 0.96, 0.96, 0.5, 0.51, 0.49], b1=[0.1, 0.2, 0.3], seed=[0, 1, 2]
+    )
+    judged = settings(found)
+    assert [one.setting["b1"] for one in judged] == [0.1, 0.2, 0.3]
+    assert [one.alike for one in judged] == [True, True, False]
+    assert judged[1].difference == pytest.approx(-0.02 / 3, abs=1e-6)
+    assert 0.01 < judged[1].margin < 0.1
+    said = answers(found, judged)
+    assert (
+        said[0]
+        == "2 of 3 settings cannot be told from the best over 3 seeds, on these validation rows."
+    )
+    assert said[1] == "Best: b1 0.1: validation accuracy 96.0 %, the mean over 3 seeds."
+    heads, rows = cells(found, judged)
+    assert heads[:4] == ["", "b1", "validation accuracy,\u00a0%", "vs first"]
+    assert rows[0][2:4] == ["96.0 ± 1.0", "first"]
+    assert rows[2][3].startswith("−46.0 ± ")
+    lost = replace(found, diverged=np.arange(9) == 3)
+    judged = settings(lost)
+    assert [one.setting["b1"] for one in judged] == [0.1, 0.3, 0.2]
+    assert np.isnan(judged[2].margin)
+    assert cells(lost, judged)[1][2][3] == "–"
+    single = scored([0.95, 0.96, 0.5], b1=[0.1, 0.2, 0.3])
+    assert not has_seeds(single)
+    said = answers(single, [])
+    assert said[0] == "Best of 3 members: b1 0.2: validation accuracy 96.0 %."
+    assert "use --seeds 5" in said[1]
 
 
 def test_the_page_closes_what_it_opens(folder):

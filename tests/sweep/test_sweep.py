@@ -194,6 +194,7 @@ def test_best_table_and_sensitivity(result):
     found = result.sensitivity()
     assert next(iter(found)) == "learning_rate"
     assert found["learning_rate"]["importance"] > 0.5 > found["seed"]["importance"]
+    assert found["learning_rate"]["among_best"] < found["learning_rate"]["importance"]
     assert [row["value"] for row in found["b1"]["values"]] == [0.8, 0.95]
     assert result.best.params["w"].shape == (6,)
 

@@ -53,7 +53,7 @@ def settings(result: SweepResult) -> list[Judged]:
         members.sort(key=lambda i: result.space[i].get(SEED) or 0)
         if len(members) == most and not out[members].any():
             row[:] = better(result.scores[members], result.mode)
-    judged = judge(goodness)
+    judged = judge(goodness, wild=True)
     order = np.argsort(-np.nan_to_num(judged.mean, nan=-np.inf), kind="stable")
     sign = 1.0 if result.mode == "max" else -1.0
     apart = sign * judged.difference(order[0]), judged.margin(order[0])
