@@ -266,7 +266,8 @@ def check_that_it_can_be_raced(names):
 def test_an_optimizer_beyond_the_textbook_can_be_raced(folder, monkeypatch):
     """A public one, one's own, and a pair of Optax's."""
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    check_that_it_can_be_raced(["momo", "my_methods:ours", "my_methods:pair"])
+    with jax.numpy_dtype_promotion("standard"):  # as Optax wants it
+        check_that_it_can_be_raced(["momo", "my_methods:ours", "my_methods:pair"])
 
 
 def test_a_pair_of_optax_is_a_method_with_one_number(folder, monkeypatch):
@@ -278,7 +279,8 @@ def test_a_pair_of_optax_is_a_method_with_one_number(folder, monkeypatch):
     g, tx = np.float32([3.0, -0.1]), method.make(0.2)
     theirs = optax.chain(optax.clip(1.0), optax.adam(0.2))
     step = jax.jit(lambda tx: tx.update(g, tx.init(g), g)[0])
-    np.testing.assert_allclose(step(tx), theirs.update(g, theirs.init(g), g)[0], rtol=1e-6)
+    with jax.numpy_dtype_promotion("standard"):  # as Optax wants it
+        np.testing.assert_allclose(step(tx), theirs.update(g, theirs.init(g), g)[0], rtol=1e-6)
     assert jax.tree.leaves(tx) == [0.2]
     assert code_of(tx) == "import my_methods\n\ntx = my_methods.pair(0.2)"
     assert method_of("my_methods:ours").make(0.2).name != tx.name == "pair"
