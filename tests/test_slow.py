@@ -43,3 +43,16 @@ def test_the_step_benchmark_runs():
     out = subprocess.run(command, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
     assert out.stdout.count("| 150 |") == 2
+
+
+def test_the_transformer_benchmark_runs_and_goes_on(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "transformer.py"), "--quick", "--out"]
+    out = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert table.count("| `") == len(list(tmp_path.glob("*.json"))) > 1
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+    again = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "seed 1" not in again.stdout, "what was measured is not measured again"
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == table
