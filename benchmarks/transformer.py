@@ -147,24 +147,28 @@ class Task:
 # --- The methods: on hidden matrices, beside AdamW for the rest
 
 
-def adamw(rate, decay=0.0):
+def adamw(rate, weight_decay=0.0):
     """The baseline, and every method's companion."""
-    return gx.adamw(rate, b2=0.95, weight_decay=decay)
+    return gx.adamw(rate, b2=0.95, weight_decay=weight_decay)
 
 
-def with_decay(direction, rate, decay):
-    """A direction with decoupled decay, at a learning rate."""
-    return gx.chain(direction, gx.add_decayed_weights(decay), gx.scale_by_learning_rate(rate))
-
-
-# (rate, decay) -> what moves the hidden matrices; the learning rates of its sweep
-METHODS = {"adamw": (adamw, (1e-3, 3e-3, 1e-2, 3e-2))}
+# The learning rates of each method's sweep.
+METHODS = {
+    "adamw": (1e-3, 3e-3, 1e-2, 3e-2),
+    "muon": (5e-3, 1e-2, 2e-2, 4e-2),
+    "normuon": (5e-3, 1e-2, 2e-2, 4e-2),
+    "soap": (1e-3, 3e-3, 1e-2, 3e-2),
+    "shampoo": (1e-3, 3e-3, 1e-2, 3e-2),
+    "kron": (1e-3, 3e-3, 1e-2, 3e-2),
+}
 
 
 def optimizer(task, method, rate, decay, companion):
-    """A method on the hidden matrices, AdamW on the rest."""
-    schedule, make = task.size.schedule(), METHODS[method][0]
-    parts = {"matrix": make(rate * schedule, decay), "rest": adamw(companion * schedule)}
+    """A method, otherwise with its defaults, on the hidden matrices; AdamW on the rest."""
+    schedule = task.size.schedule()
+    make = adamw if method == "adamw" else getattr(gx, method)
+    hidden = make(rate * schedule, weight_decay=decay)
+    parts = {"matrix": hidden, "rest": adamw(companion * schedule)}
     return gx.partition(parts, gx.matrix_labels())
 
 
@@ -310,7 +314,7 @@ def main():
         parser.error(f"--steps must be a multiple of {size.every}; got {size.steps}")
 
     def settings_of(method):
-        settings = [{"rate": r, "decay": d} for r in METHODS[method][1] for d in DECAYS]
+        settings = [{"rate": r, "decay": d} for r in METHODS[method] for d in DECAYS]
         return settings[2:4] if arguments.quick else settings
 
     arguments.out.mkdir(parents=True, exist_ok=True)
