@@ -312,24 +312,24 @@ def turned(degrees):
     )
 
 
-def ravine(degrees):
-    Q = turned(degrees)
-    return lambda p: jnp.sum(jnp.array([0.5, 50.0]) * (Q.T @ p) ** 2)
+def ravine(p, Q):
+    return jnp.sum(jnp.array([0.5, 50.0]) * (Q.T @ p) ** 2)
 
 
-def walk(tx, f, start, steps):
-    """The points [steps + 1, 2] that an optimizer of a matrix [2, 1] visits."""
+@jax.jit
+def walk(tx, Q, start):
+    """The 60 points that an optimizer of a matrix [2, 1] visits."""
 
     def step(carry, _):
         p, state = carry
-        gradient = jax.grad(lambda p: f(p["kernel"][:, 0]))(p)
+        gradient = jax.grad(lambda p: ravine(p["kernel"][:, 0], Q))(p)
         updates, state = tx.update(gradient, state, p)
         p = gx.apply_updates(p, updates)
         return (p, state), p["kernel"][:, 0]
 
     p = {"kernel": start[:, None]}
-    way = jax.lax.scan(step, (p, tx.init(p)), length=steps)[1]
-    return np.concatenate([start[None], way])
+    way = jax.lax.scan(step, (p, tx.init(p)), length=60)[1]
+    return jnp.concatenate([start[None], way])
 
 
 rate = 0.1 * gx.cooldown(60)
@@ -340,9 +340,12 @@ optimizers = {
 figure = Picture(figsize=(9, 3.4), layout="constrained")
 ended = {}
 for axes, degrees in zip(figure.subplots(1, 2), (0, 45), strict=True):
-    start = turned(degrees) @ jnp.array([-2.0, 0.6])
-    f = ravine(degrees)
-    found = {name: walk(tx, f, start, 60) for name, tx in optimizers.items()}
+    Q = turned(degrees)
+    f = lambda p, Q=Q: ravine(p, Q)
+    found = {
+        name: np.asarray(walk(tx, Q, Q @ jnp.array([-2.0, 0.6])))
+        for name, tx in optimizers.items()
+    }
     ended[degrees] = {name: float(f(way[-1])) for name, way in found.items()}
     style.dress(axes)
     plot.contour(
@@ -510,8 +513,8 @@ assert difference.mean() + half < 0
 #
 #    <details><summary>Hint</summary>
 #
-#    Every step is α long in every direction, whether the gradient is. Without an average only the sign of a direction
-#    is left to change: it jumps back and forth over the goal by α. A schedule is the remedy, not momentum.
+#    Every step is α long in every direction, however small the gradient. Close to the goal only the sign of a direction
+#    can change: it jumps back and forth over it. A schedule is the remedy, not momentum.
 #    </details>
 #
 # 2. Give the factorisation a sixth direction of noise: a target that is redrawn at every step with size 0.02. Which
