@@ -1,6 +1,6 @@
 """A small Transformer that learns to write letter by letter, trained for a fixed number of steps by AdamW and by matrix methods.
 
-    python benchmarks/transformer.py [--methods adamw,muon] [--seeds 5] [--steps 400] [--out benchmarks/transformer]
+    python benchmarks/transformer.py [--methods adamw,muon] [--seeds 5] [--steps 300] [--out benchmarks/transformer]
 
 The text ships with Python: the topics of its `help()`, the last tenth held out. Hidden matrices are the method's; embeddings,
 head, norms and biases are AdamW's in every method, with the learning rate that AdamW itself was found to like best. All
@@ -54,7 +54,7 @@ class Size:
     context: int = 64
     batch: int = 32
     held_out: int = 96  # windows of the text
-    steps: int = 400
+    steps: int = 300
     every: int = 20  # steps from one evaluation to the next
 
     def schedule(self):
@@ -154,12 +154,12 @@ def adamw(rate, weight_decay=0.0):
 
 # The learning rates of each method's sweep.
 METHODS = {
-    "adamw": (1e-3, 3e-3, 1e-2, 3e-2),
-    "muon": (5e-3, 1e-2, 2e-2, 4e-2),
-    "normuon": (5e-3, 1e-2, 2e-2, 4e-2),
-    "soap": (1e-3, 3e-3, 1e-2, 3e-2),
-    "shampoo": (1e-3, 3e-3, 1e-2, 3e-2),
-    "kron": (1e-3, 3e-3, 1e-2, 3e-2),
+    "adamw": (3e-3, 6e-3, 1.2e-2, 2.4e-2),
+    "muon": (1e-2, 2e-2, 4e-2, 8e-2),
+    "normuon": (1e-2, 2e-2, 4e-2, 8e-2),
+    "soap": (3e-3, 6e-3, 1.2e-2, 2.4e-2),
+    "shampoo": (3e-3, 6e-3, 1.2e-2, 2.4e-2),
+    "kron": (3e-3, 6e-3, 1.2e-2, 2.4e-2),
 }
 
 
