@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 import shutil
 import sys
 import textwrap
@@ -103,7 +104,7 @@ def showing(name: str, methods: dict, constructors: dict) -> str:
     parameters = inspect.signature(made).parameters.values()
     needed = {p.name for p in parameters if p.default is p.empty}
     doc = inspect.getdoc(made) or ""
-    if method and not doc.startswith(method.title):
+    if method and not " ".join(doc.split()).startswith(method.title):
         doc = f"{method.title}\n\n{doc}"
     sections = [(name, doc)]
     if needed <= {"learning_rate"}:
@@ -118,10 +119,12 @@ def showing(name: str, methods: dict, constructors: dict) -> str:
 
 def composition(tx) -> str:
     """The code of a transformation, and of what it is a name for, step by step."""
-    steps = [_code(tx)]
+    steps = [_code(repr(tx))]
     while hasattr(tx, "expand"):
-        tx = tx.expand()
-        steps.append("  = " + _code(tx).replace("\n", "\n    "))
+        name, tx = _opening(repr(tx)), tx.expand()
+        if _opening(repr(tx)) == name:
+            break
+        steps.append("  = " + _code(repr(tx)).replace("\n", "\n    "))
     return "\n".join(steps)
 
 
@@ -138,16 +141,31 @@ def defaults(constructor, arguments) -> str:
     )
 
 
-def _code(tx) -> str:
-    """The code of a transformation, a chain with one part per line."""
-    text = repr(tx)
-    if not text.startswith("chain(") or len(text) <= 88:
+def _opening(text: str) -> str:
+    """What stands before the first bracket, and the bracket."""
+    found = re.match(r"[^(\[{'\"]*(?:'[^']*': )?[^(\[{'\"]*[(\[{]", text)
+    return found[0] if found else ""
+
+
+def _code(text: str, width: int = 84) -> str:
+    """Code in lines that are not too long: calls and dicts with one part per line, several where no
+    part is a call.
+    """
+    opening = _opening(text)
+    if len(text) <= width or not opening or text[-1] not in ")]}":
         return text
-    parts, depth, start = [], 0, len("chain(")
+    parts, depth, quote, start = [], 0, "", len(opening)
     for at, letter in enumerate(text[start:-1], start):
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
+        if quote or letter in "'\"":
+            quote = (quote or letter) * (letter != quote)
+        else:
+            depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0 and not quote:
             parts.append(text[start:at].strip())
             start = at + 1
     parts.append(text[start:-1].strip())
-    return "chain(\n" + "".join(f"    {part},\n" for part in parts) + ")"
+    if any(map(_opening, parts)):
+        lines = [_code(part, width - 4).replace("\n", "\n    ") + "," for part in parts]
+    else:
+        lines = textwrap.wrap(", ".join(parts) + ",", width - 4, break_long_words=False)
+    return opening + "\n" + "".join(f"    {line}\n" for line in lines) + text[-1]

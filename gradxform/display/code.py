@@ -20,7 +20,7 @@ def code(x) -> str:
     if scalar or isinstance(x, np.dtype | type(jnp.float32)):
         return repr(jnp.dtype(x).name)
     array = isinstance(x, np.ndarray | np.generic | jax.Array)
-    if isinstance(x, Tracer) or (hasattr(x, "dtype") and not array):
+    if isinstance(x, Tracer) or (hasattr(x, "dtype") and hasattr(x, "shape") and not array):
         return f"{getattr(x, 'dtype', '')}{list(getattr(x, 'shape', ()))}"
     if array:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):

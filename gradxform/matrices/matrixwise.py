@@ -5,6 +5,7 @@ are the short side. Matrices of one shape run one program: called for each of th
 stack (`placement` chooses).
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -227,7 +228,8 @@ class Matrixwise(Transform):
     entrywise: bool = False
 
     def __repr__(self):
-        shown = [code(self.rule), *(f"{k}={code(v)}" for k, v in self.hypers.items())]
+        rule = code(self.rule) if inspect.isfunction(self.rule) else self.name
+        shown = [rule, *(f"{k}={code(v)}" for k, v in self.hypers.items())]
         return f"matrixwise({', '.join(shown)})"
 
     def reads_gradient(self) -> bool:
