@@ -29,6 +29,7 @@ from gradxform.interop.optax import real as _optax
 from gradxform.interop.optax.state import import_optax_state
 from gradxform.interop.torch_state import import_torch_state
 from gradxform.matrices import *
+from gradxform.matrices.matrixwise import MatrixSlot, matrixwise
 from gradxform.optimizers import *
 from gradxform.rules import *
 from gradxform.schedules import *

@@ -85,7 +85,8 @@ def scale_by_muon(
     """`muon` without its learning rate and without regard to shapes, for matrices alone.
 
         m ← β m + (1 - β) g
-        m̂ = β m / (1 - βᵗ⁺¹) + (1 - β) g / (1 - βᵗ)    nesterov=True; else m / (1 - βᵗ)
+        m̂ = β m / (1 - βᵗ⁺¹) + (1 - β) g / (1 - βᵗ)    nesterov=True
+        m̂ = m / (1 - βᵗ)                               nesterov=False
         u = orthogonalize(m̂)                           times ⟨m̂, u⟩ where adaptive=True
 
     Args:

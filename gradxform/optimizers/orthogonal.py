@@ -66,7 +66,8 @@ def muon(
     """Muon: momentum whose singular values are all made 1, for matrices; AdamW for the rest.
 
         m ← β m + (1 - β) g
-        m̂ = β m / (1 - βᵗ⁺¹) + (1 - β) g / (1 - βᵗ)    nesterov=True; else m / (1 - βᵗ)
+        m̂ = β m / (1 - βᵗ⁺¹) + (1 - β) g / (1 - βᵗ)    nesterov=True
+        m̂ = m / (1 - βᵗ)                               nesterov=False
         u = √(max(1, outputs / inputs)) orthogonalize(m̂)
         p ← p - α (u + λ p)
 
