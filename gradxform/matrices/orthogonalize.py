@@ -329,19 +329,19 @@ def orthogonalize(
         X ← a X + b X Xᵀ X + c X Xᵀ X Xᵀ X      k steps
         u ← X
 
-    The tables, and where singular values in [0.01, 1] of ‖u‖ end: "quintic" (5 steps,
-    about 0.7 to 1.2; "standard" is Optax's name), "polar_express" (5, its norm widened by 1.02),
-    "deepseek" (8 of "quintic" and 2 that converge, to 1), "dion" (5).
+    The tables, and where singular values from 0.01 ‖u‖ on end: "quintic" (5 steps, about 0.7 to
+    1.2; "standard" is Optax's name), "polar_express" (5, its norm widened by 1.02; 0.85 to 1.15),
+    "deepseek" (8 of "quintic" and 2 that converge, to 1), "dion" (5, 0.7 to 1.15).
 
     Args:
         ns_steps: k, of a triple; a table has its own number of steps.
         preconditioning: what u is divided by: "frobenius" or "spectral", its norms; "aol", the
             roots of the sums of |u uᵀ| along its rows; "schatten", the root of ‖u uᵀ‖.
         method: "svd" takes the decomposition itself, for reference.
-        gram: whether the polynomials are those of X Xᵀ, two steps at a time, with one
-            product with X after them: as exact, for X is renewed before rounding has grown. By
-            default where that takes fewer multiplications, at 1.5 columns for each row and more
-            (three quarters of them at 4), and `compute_dtype` is not given.
+        gram: whether the polynomials are those of X Xᵀ, two steps at a time, with one product with
+            X after them: as exact, for X is renewed before rounding has grown. By default where
+            that takes fewer multiplications, beyond 1.5 columns for each row (35 of 45 at 4), and
+            `compute_dtype` is not given.
         compute_dtype: what products are rounded to first, such as "bfloat16"; sums are float32.
 
     Shapes: u [rows, columns], with as many columns as rows or more; what is tall is transposed.
@@ -354,7 +354,7 @@ def orthogonalize(
 
     Source: K. Jordan et al., Muon (2024); N. Amsel et al., The Polar Express (2025), algorithm 1;
     T. Boissin et al., Turbo-Muon (2025) for "aol"; E. Grishina et al., Accelerating Newton-Schulz
-    Iteration (2025) for "schatten".
+    Iteration (2025) for "schatten"; Dao AI Lab, Gram Newton-Schulz (2026) for X Xᵀ renewed.
     """
     if method == "svd":
         return matrixwise(Polar(), matrices=matrices, name="orthogonalize")

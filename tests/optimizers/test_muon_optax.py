@@ -10,6 +10,7 @@ import pytest
 from optax import contrib
 
 import gradxform as gx
+from gradxform.interop.optax.names import mismatch
 
 STEPS = 100
 LIMIT = {"float32": 1e-5, "float64": 1e-9}
@@ -152,3 +153,25 @@ def test_follows_optax(names, dtype):
         pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
         gaps[name] = max(float(np.max(np.abs(a - b))) for a, b in pairs)
     assert {name: gap for name, gap in gaps.items() if not gap < LIMIT[dtype]} == {}
+
+
+@pytest.mark.parametrize("name", ["muon", "scale_by_muon"])
+def test_every_call_of_optax_s_is_taken(name):
+    assert mismatch(getattr(contrib, name), getattr(gx.contrib, name)) is None
+    assert mismatch(contrib._muon.scale_by_shape, gx.scale_by_shape) is None
+
+
+def test_contrib_sends_what_optax_does_and_names_an_embedding():
+    shapes = {"embed": (2000, 16), "conv": (3, 3, 4, 8), "kernel": (4, 8), "bias": (8,)}
+    params = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in shapes.items()}
+    with pytest.warns(UserWarning, match="'embed' has the shape of an embedding, .2000, 16.; "):
+        state = jax.eval_shape(gx.contrib.muon(0.02).init, params)
+    held = {k: x for k, x in state["muon"]["ema"].slots["m"].items() if x is not None}
+    assert held.keys() == {"embed", "kernel"}
+    given = gx.by_path({"kernel": gx.matrix(), "**": None})
+    tx = gx.muon(0.02, muon_weight_dimension_numbers=given)
+    assert tx == gx.muon(0.02, matrices=given)
+    state = jax.eval_shape(tx.init, params)
+    held = {k: x for k, x in state["muon"]["ema"].slots["m"].items() if x is not None}
+    assert held.keys() == {"kernel"}
+    jax.eval_shape(lambda p: tx.update(p, tx.init(p), p), params)

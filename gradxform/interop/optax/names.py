@@ -104,6 +104,10 @@ HOW = {
     "around a whole optimizer it warns; what stands before it counts as for `chain`",
     "microbatch": 'no `in_axes=` and `num_real_microbatches=`; `accumulator` is "sum", "mean" or '
     '"concat", or Optax\'s enumeration',
+    **dict.fromkeys(
+        ["muon", "scale_by_muon"],
+        "`adaptive=True` takes the dual norm of each matrix of a stack, not of the whole array",
+    ),
     "nadam": "no `nesterov=`: without it, it is `adam`",
     "nadamw": "no `nesterov=`: without it, it is `adamw`",
     "noisy_sgd": f"`key=0` by default; {_NO_SEED}",
