@@ -149,7 +149,8 @@ def main():
         f"jax {jax.__version__}, optax {optax.__version__}, {jax.devices()[0].device_kind}, {args.clock} time"
     )
     print(
-        "| tree | leaves | method | step ms | / Optax's | trace, lower, compile s | / Optax's | start s | / Optax's | temporaries MB | Optax's |"
+        "| tree | leaves | method | step ms | / Optax's | trace, lower, compile s | / Optax's | start s "
+        "| / Optax's | temporaries MB | Optax's |"
     )
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for size in args.trees.split(","):

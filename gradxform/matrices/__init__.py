@@ -21,10 +21,6 @@ grafting       the steps of one transformation with the lengths of another's
 basis          what a basis is
 bases          eigenvectors, leading singular vectors, random directions
 in_basis       the transformation that runs another one in a basis
-kron           whitening by factors that are learned
-galore         gradients in a subspace
-kron           whitening by factors that are learned
-galore         gradients in a subspace
 growth         how fast the norm of a step may grow
 """
 

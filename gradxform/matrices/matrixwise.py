@@ -300,11 +300,7 @@ class Matrixwise(Transform):
             rows.append((*arrays_of, (slots,), (Inputs(arrays(own)),)))
         t = increment(state.step)
         common = (Inputs(shared),), (t,)
-        results: Any
-        if self.entrywise:
-            results = trees.map_leaves(run_leaf, keys, rows, common)
-        else:
-            results = run_alike(run_leaf, keys, leaves, rows, common)
+        results = self._run(keys, leaves, rows, common)
         out = list(u)
         for i, (new, _, (slots,)) in zip(present, results, strict=True):
             out[i] = new
@@ -313,6 +309,11 @@ class Matrixwise(Transform):
         names = (name for name, _ in self.slots)
         kept = {k: structure.unflatten(x) for k, x in zip(names, flat, strict=True)}
         return structure.unflatten(out), RuleState(t, kept)
+
+    def _run(self, keys, leaves, rows, common) -> Any:
+        if self.entrywise:
+            return trees.map_leaves(run_leaf, keys, rows, common)
+        return run_alike(run_leaf, keys, leaves, rows, common)
 
     def _rule(self, how: Oriented, numbers, turn: int) -> Rule:
         """What a program is traced for: matrices that differ in none of it share one."""
