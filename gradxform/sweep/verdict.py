@@ -37,7 +37,7 @@ class Judged(NamedTuple):
         mean: [M], over seeds and rows; nan where a member is not finite.
         seeds: the variance that the choice of seeds gives the means.
         rows: the variance that the choice of rows gives them.
-        factor: how many standard errors an interval has on each side, and how many where a method is
+        factor: how many standard errors an interval has on each side, and where a method is
             wild; nan where nothing is known.
     """
 
