@@ -24,7 +24,7 @@ def walk(tx, grads, start, turned=False):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("rank", [1, 2, 128])
+@pytest.mark.parametrize("rank", [2, *(pytest.param(r, marks=pytest.mark.slow) for r in (1, 128))])
 def test_dion(rank):
     tx = gx.dion(0.1, 0.9, rank, weight_decay=0.02)
     q = tx.init({"kernel": jnp.asarray(START)})["dion"]["scale_by_dion"].slots["q"]["kernel"]

@@ -37,8 +37,11 @@ def test_scion_is_that_of_pytorch_optimizer():
             np.testing.assert_allclose(paths[name][leaf], expected, **near, err_msg=name)
 
 
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in CHOICES if name != "spectral"]
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("name", ["spectral", *SLOW])
 def test_scion_is_that_of_numpy(name):
     grads, start = RNG.standard_normal((4, 3, 5)), RNG.standard_normal((3, 5))
     tx = gx.scion(0.1, 0.7, 2.0, 2.0, 2.0, norms=name)

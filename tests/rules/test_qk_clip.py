@@ -161,6 +161,7 @@ def test_what_is_missing_is_an_error():
         gx.qk_clip(heads="heads")
 
 
+@pytest.mark.slow  # the recipe does it in the default run
 def test_what_a_flax_module_sows_is_found():
     def measured(query, key, value, mask=None, module=None):
         logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(query.shape[-1])
