@@ -104,8 +104,8 @@ class BasisRule:
         slots = self.slots(seen)
         sides: list[Any] = [seen.rows, seen.columns]
         for i, name in enumerate((self.left, self.right)):
-            if name and slots[name].axes:
-                sides[i] = slots[name].axes[1]
+            if axes := slots[name].axes if name else None:
+                sides[i] = axes[1]
         rows, columns = reversed(sides) if seen.flipped else sides
         shape = (*seen.view.batch, rows, columns)
         view = View(shape, tuple(range(len(shape))), len(shape) - 2, rows, columns, 1, 1)
@@ -214,8 +214,8 @@ class _Leaf(NamedTuple):
         """The arrays that a result is sharded as."""
         full, low, slots, _ = arrays
         here, there = self.gives
-        projected = full[0] if self.low == self.seen else low[0]
-        return (full[0],) * here, (projected,) * there, slots
+        projected = full if self.low == self.seen else low
+        return (full[0],) * here, projected[:1] * there, slots
 
 
 class Here:
