@@ -95,7 +95,7 @@ def _factors(row, col, axes, eps):
     """
     rows, columns = axes
     kept = rows - (columns < rows)  # where the rows' axis lies once the columns' is gone
-    mean = jnp.zeros_like(row) + jnp.mean(row, axis=kept, keepdims=True)  # divided as row is
+    mean = jnp.mean(row, axis=kept, keepdims=True) + jnp.zeros_like(row)  # sharded as it is
     share = jnp.where(jnp.isinf(mean), mean, safe_divide(row, mean))  # no step beside infinity
     by_row, by_column = _inverse_root(share, 0.0), _inverse_root(col, eps)
     return jnp.expand_dims(by_row, columns), jnp.expand_dims(by_column, rows)
@@ -330,7 +330,8 @@ class _BlockRms(_Blocks):
 
     def __call__(self, u, at, v, *, decay, eps):
         v = lerp(jnp.mean(abs_sq(at.g), axis=self.reduced(u), keepdims=True), v, decay)
-        return divide_by_root(u, jnp.broadcast_to(debias(v, decay, at.t), u.shape), eps, 0.0), v
+        square = debias(v, decay, at.t) + jnp.zeros_like(jnp.real(u))  # sharded as it is
+        return divide_by_root(u, square, eps, 0.0), v
 
 
 @transformation
