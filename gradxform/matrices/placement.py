@@ -219,9 +219,10 @@ def over_mesh(inner: Inner, mesh: Any = None, axes: Any = None):
     exchange of the updates goes before a step and one after it. Where there are fewer matrices of a
     shape than devices, or a rest, some devices run copies.
 
-    State: what a method remembers of a parameter lies as the parameter where `init` sees its
-    layout: outside `jax.jit`, and in Explicit mode. In Auto mode under `jax.jit(tx.init)` give
-    `out_shardings`, as for every optimizer.
+    State: what a method remembers like a parameter (momenta) lies as the parameter where `init`
+    sees its layout: outside `jax.jit`, and in Explicit mode. In Auto mode under `jax.jit(tx.init)`
+    it does not, as of every optimizer: give `out_shardings`. Factors of a matrix begin whole on
+    every device; they lie where `out_shardings` of init and of the step put them.
 
     Args:
         mesh: the mesh, where no type tells it.
