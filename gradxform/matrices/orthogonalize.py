@@ -200,8 +200,12 @@ class NewtonSchulz:
         x, gram = self._start(u, jnp.asarray(eps, real), low)
         blocks = self.blocks(*u.shape)
         if len(blocks) < len(self.table.steps):
-            for block in blocks:
-                x, gram = self._block(x, gram, block, low), None
+            if gram is not None:
+                x, blocks = self._block(x, gram, blocks[0], low), blocks[1:]
+            for block, same in groupby(blocks):  # a loop is compiled once
+                run = lambda _, x, block=block: self._block(x, None, block, low)  # noqa: E731
+                times = len([*same])
+                x = jax.lax.fori_loop(0, times, run, x) if times > 1 else run(0, x)
             return x
         one = lambda x, step: (_polynomial(_times(x, x, low), step, low, x), None)  # noqa: E731
         if gram is not None:
