@@ -92,10 +92,10 @@ def table(records, seeds):
     many = len(records["adamw"]["facts"]["settings"])
     return f"""# A character-level Transformer, AdamW and matrix methods
 
-Made by `python benchmarks/transformer.py` with gradxform {facts["gradxform"]} and JAX {facts["jax"]} on {facts["cores"]} CPU cores.
-{size["layers"]} layers of width {size["width"]}, {size["heads"]} heads, context {size["context"]}, batches of {size["batch"]};
-{size["steps"]} steps; the topics of Python's `help()` (SHA-256 {facts["text"]}…), the last tenth held out. Loss in nats for
-each letter, every {size["every"]} steps on {size["held_out"]} windows.
+Made by `python benchmarks/transformer.py` with gradxform {facts["gradxform"]} and JAX {facts["jax"]} on {facts["cores"]} CPU cores,
+LAPACK in one thread. {size["layers"]} layers of width {size["width"]}, {size["heads"]} heads, context {size["context"]};
+{size["steps"]} steps in batches of {size["batch"]}; the topics of Python's `help()` (SHA-256 {facts["text"]}…), the last
+tenth held out. Loss in nats for each letter, every {size["every"]} steps on {size["held_out"]} windows.
 
 {chr(10).join(f"| {line} |" for line in lines)}
 
