@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from gradxform.cli.problems import need
-from gradxform.plot.style import Theme, dress, upper_limit
+from gradxform.plot.style import Theme, dress, logarithmic_scale, upper_limit
 from gradxform.sweep.result import SweepResult, shown
 
 LINES = 300  # curves and lines drawn at most: the best ones, and others taken evenly from the rest
@@ -70,6 +70,17 @@ def limits(mode: str, values: np.ndarray, log: bool) -> tuple[float, float]:
         return low / 1.15, max(high * 1.15, low * 1.3)
     room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return low - room, high + room
+
+
+def vertical(axis, low: float, high: float, log: bool) -> None:
+    """The vertical axis between two ends; a logarithmic one has so many numbers as there is room
+    for.
+    """
+    logarithmic_scale(axis, "y", log)
+    if log:
+        subs = (1.0, 2.0, 5.0) if high < 200 * low else (1.0,)
+        axis.yaxis.set_major_locator(need("matplotlib.ticker").LogLocator(subs=subs))
+    axis.set_ylim(low, high)
 
 
 def places(values: list) -> tuple[np.ndarray, list]:

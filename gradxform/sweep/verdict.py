@@ -175,7 +175,9 @@ def _variance(seeds: _Seeds, rows: _Rows, first: int | None = None) -> np.ndarra
     else:
         found = np.square(seeds.own - seeds.own[first]).sum(axis=1)
         pick = first
-    found = np.maximum(found / count, 2 * seeds.pooled) / (count + 1)
+    wild = np.where(seeds.wild, seeds.each, 0.0)
+    wild = (wild[:, None] + wild)[pick] if wild.any() else 0.0
+    found = np.maximum(found / count, np.maximum(2 * seeds.pooled, wild)) / (count + 1)
     if not rows.all.size:
         return found
     return np.maximum(found + _spread(rows.alone)[pick], _spread(rows.all)[pick])
@@ -195,7 +197,7 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 
 def _factor(seeds: _Seeds, rows: _Rows, level: float, draws: int) -> tuple[float, float]:
     """The quantile of the largest of all studentized differences, were all methods equal; and that
-    where a method is wild, whose variance its own seeds alone must tell: a fifth of the errors.
+    where a method is wild, whose variance its own seeds alone must tell: half of the errors.
     """
     methods, count = seeds.own.shape
     rng, many = np.random.default_rng(0), methods > MANY and not rows.all.size
@@ -226,5 +228,5 @@ def _factor(seeds: _Seeds, rows: _Rows, level: float, draws: int) -> tuple[float
     if len(largest) == 1:
         factor = float(np.quantile(largest, level))
         return factor, factor
-    common = float(np.quantile(largest[0], 1 - 0.8 * share))
-    return common, max(common, float(np.quantile(largest[1], 1 - share / 5)))
+    common = float(np.quantile(largest[0], 1 - share / 2))
+    return common, max(common, float(np.quantile(largest[1], 1 - share / 2)))

@@ -13,19 +13,10 @@ import textwrap
 
 import numpy as np
 
-from gradxform.cli.axes import entry, head, legend, panels
+from gradxform.cli.axes import entry, head, legend, panels, vertical
 from gradxform.cli.compare.table import Goal, Result, Row
 from gradxform.cli.problems import need
-from gradxform.plot.style import (
-    LIGHT,
-    Theme,
-    band,
-    crosses,
-    dress,
-    logarithmic_scale,
-    png,
-    upper_limit,
-)
+from gradxform.plot.style import LIGHT, Theme, band, crosses, dress, png, upper_limit
 
 
 def summary(goal: Goal, rows: list[Row], title: str, theme: Theme = LIGHT, narrow=False) -> bytes:
@@ -163,7 +154,7 @@ def sensitivity(
             )
     axes[0].set_xscale("log")  # the panels share their axes
     axes[0].xaxis.set_minor_locator(need("matplotlib.ticker").NullLocator())
-    _error_axis(axes[0], low / 1.2, high)
+    vertical(axes[0], low / 1.2, high, True)
     return png(figure)
 
 
@@ -206,7 +197,7 @@ def curves(
             axis.plot(epochs, loss.mean(axis=1), style, zorder=3, **how)
     axis = axes[0]  # the panels share their axes
     axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=4, steps=[1, 2, 5, 10]))
-    _error_axis(axis, low / 1.25, high * 1.25)
+    vertical(axis, low / 1.25, high * 1.25, True)
     return png(figure)
 
 
@@ -240,14 +231,6 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
         return 0.1, 1.0
     high = max(upper_limit(values[values > 0], True), 1.5 * least)
     return max(least if (values > 0).all() else least / 2, high * 1e-6), high
-
-
-def _error_axis(axis, low: float, high: float) -> None:
-    """A logarithmic axis with so many numbers as there is room for."""
-    logarithmic_scale(axis, "y", True)
-    subs = (1.0, 2.0, 5.0) if high < 200 * low else (1.0,)
-    axis.yaxis.set_major_locator(need("matplotlib.ticker").LogLocator(subs=subs))
-    axis.set_ylim(low, high)
 
 
 def _panels(rows: list[Row], values: dict, theme: Theme, narrow: bool, names, entries: list):

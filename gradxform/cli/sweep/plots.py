@@ -27,6 +27,7 @@ from gradxform.cli.axes import (
     some,
     suits_logarithm,
     unit,
+    vertical,
 )
 from gradxform.cli.problems import need
 from gradxform.cli.words import is_accuracy, measure, measured
@@ -66,19 +67,18 @@ def curves(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False) -> b
         if result.diverged[i]:
             continue
         line, marker = TOP[place]
-        label = f"{place + 1}. {describe(result, i, 46 if narrow else 90)}"
+        text = f"{place + 1}. {describe(result, i, 46 if narrow else 90)}"
         how = {
             "markevery": (place * 2, max(1, len(steps) // 8)),
             "zorder": 6 - place,
-            "label": label,
+            "label": text,
         }
         axis.plot(steps, values[i], line, color=colours[place], lw=1.8, marker=marker, ms=4, **how)
     if result.diverged.any():
         lost = f"diverged ({result.diverged.sum()} of {len(result)})"
         axis.plot([], [], "x", color=theme.diverged, ms=5, label=lost)
     axis.plot([], [], color=theme.others, lw=1.2, label="the other members")
-    logarithmic_scale(axis, "y", log)
-    axis.set_ylim(low, high)
+    vertical(axis, low, high, log)
     if len(steps) == 1:
         axis.set_xlim(0, 2)
     axis.xaxis.set_major_locator(need("matplotlib.ticker").MaxNLocator(integer=True))
@@ -112,10 +112,10 @@ def sensitivity(result: SweepResult, theme: Theme = LIGHT, narrow: bool = False)
         axis.plot(at, medians, "--", color=theme.training, lw=1.5, zorder=3)
         if best in kept and not result.diverged[best]:
             axis.plot(x[kept == best], scores[[best]], "D", color=theme.ink, ms=7, zorder=5)
-        shares = f"{about['importance']:.0%}, among the better half {about['among_best']:.0%}"
-        head(axis, f"{name}: {shares}", theme)
-        logarithmic_scale(axis, "y", log)
-        axis.set_ylim(low, high)
+        head(axis, f"{name}: {about['importance']:.0%}", theme)
+        among = f"better half {about['among_best']:.0%}"
+        head(axis, among, theme, "right", fontsize=8.5, color=theme.faint)
+        vertical(axis, low, high, log)
         if labels:
             turned = {"fontsize": 7.5, "rotation": 20 if len(labels) > 3 else 0}
             axis.set_xticks(range(len(labels)), [short(v, 14) for v in labels], **turned)
