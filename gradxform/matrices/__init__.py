@@ -23,7 +23,6 @@ bases          eigenvectors, leading singular vectors, random directions
 in_basis       the transformation that runs another one in a basis
 growth         how fast the norm of a step may grow
 kron           whitening by factors that are learned
-muon           Muon's parts: averages, orthogonalisation, how long a step is
 galore         gradients in a subspace
 """
 
@@ -39,7 +38,6 @@ from gradxform.matrices.kron import *
 from gradxform.matrices.lmo import *
 from gradxform.matrices.muon import *
 from gradxform.matrices.norms import *
-from gradxform.matrices.muon import *
 from gradxform.matrices.orthogonalize import *
 from gradxform.matrices.placement import *
 from gradxform.matrices.shampoo import *

@@ -394,9 +394,6 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     "scale_by_shampoo_blocks": {"temporary": _ROOTS["temporary"]},
     "graft": _LENGTH,
     **dict.fromkeys(
-        ("orthogonalize", "scale_by_adamuon", "scale_by_muon", "scale_by_normuon"), _PRODUCTS
-    ),
-    **dict.fromkeys(
         (
             "mechanize",
             "momo",
