@@ -16,6 +16,7 @@ import numpy as np
 from gradxform.core import Epsilon, transformation
 from gradxform.core.hyper import DType
 from gradxform.display.code import code
+from gradxform.matrices import placement
 from gradxform.matrices.declaration import Matrices
 from gradxform.matrices.matrixwise import matrixwise
 from gradxform.numerics import abs_sq, real_dtype, safe_divide, safe_sqrt
@@ -189,7 +190,8 @@ class NewtonSchulz:
         together = _restarting(self.table.steps)
         if self.gram is None:
             cost = lambda of: sum((4 * len(b) - 3) * rows + 2 * columns for b in of)  # noqa: E731
-            return together if self.dtype is None and cost(together) < cost(alone) else alone
+            fewer = self.dtype is None and cost(together) < cost(alone)
+            return together if fewer and placement.exact() else alone
         return together if self.gram else alone
 
     def orthogonal(self, u, eps):
@@ -344,8 +346,8 @@ def orthogonalize(
         method: "svd" takes the decomposition itself, for reference.
         gram: whether the polynomials are those of X Xᵀ, two steps at a time, with one product with
             X after them: as exact, for X is renewed before rounding has grown. By default where
-            that takes fewer multiplications, beyond 1.5 columns for each row (35 of 45 at 4), and
-            `compute_dtype` is not given.
+            that takes fewer multiplications, beyond 1.5 columns for each row (35 of 45 at 4), on a
+            CPU and without `compute_dtype`: it needs products in full precision.
         compute_dtype: what products are rounded to first, such as "bfloat16"; sums are float32.
 
     Shapes: u [rows, columns], with as many columns as rows or more; what is tall is transposed.

@@ -52,6 +52,13 @@ def way() -> str:
     return "calls" if jax.default_backend() == "cpu" else "stack"
 
 
+def exact() -> bool:
+    """Whether products of float32 are those of float32 here unless one asks for less. GPUs and TPUs
+    round first, and are several times slower where they must not.
+    """
+    return jax.default_backend() == "cpu"
+
+
 def over(arrays) -> Over | None:
     """The mesh that stacks are divided over: that which the types of the arrays name, the current
     one, or that of `over_mesh`. None for a single device, and inside a `shard_map`.

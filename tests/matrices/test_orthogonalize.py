@@ -169,6 +169,14 @@ def test_wide_matrices_go_through_their_gram_matrix(columns, how, share):
     assert multiplications(traced.jaxpr) == share * 5 * (2 * columns + 8) * 8**2
 
 
+def test_where_products_are_rounded_the_gram_matrix_waits_to_be_asked_for(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    blocks = [
+        len(NewtonSchulz(table_of("test", "quintic"), gram=g).blocks(8, 32)) for g in (None, True)
+    ]
+    assert blocks == [5, 3]
+
+
 @pytest.mark.parametrize(
     ("ns_coeffs", "error", "message"),
     [
