@@ -259,6 +259,8 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
     "momentum_torch": ("momentum", {"dampening": 0.5, "convention": "torch"}),
     "momo_adapted": ("momo", {"lower_bound": 0.1, "adapt_lower_bound": True}),
     "params_ema_biased": ("params_ema", {"debias": False}),
+    # in bfloat16 another order of sums may round the other way
+    "muon_torch": ("muon", {"convention": "torch", "compute_dtype": "float32"}),
     "polyak_sgd_paper": ("polyak_sgd", {"variant": "sps+", "convention": "paper"}),
     "prodigy_safeguarded": ("prodigy", {"beta3": 0.9, "safeguard_warmup": True}),
     "quasi_hyperbolic_debiased": ("quasi_hyperbolic", {"debias": True}),
