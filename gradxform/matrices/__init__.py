@@ -22,8 +22,6 @@ basis          what a basis is
 bases          eigenvectors, leading singular vectors, random directions
 in_basis       the transformation that runs another one in a basis
 growth         how fast the norm of a step may grow
-kron           whitening by factors that are learned
-galore         gradients in a subspace
 """
 
 from gradxform.matrices.bases import *
