@@ -228,6 +228,16 @@ def test_show_knows_every_public_constructor():
         made = OPTIMIZERS[name].constructor if name in OPTIMIZERS else made
         for argument in inspect.signature(made).parameters:
             assert f"\n  {argument} " in text, name
+        composed = text.partition("\nComposition\n")[2].partition("\nDefaults\n")[0]
+        assert max(map(len, ["", *composed.splitlines()])) <= 120, name
+        assert "None[" not in composed, name
+
+
+def test_a_composition_of_groups_is_told_once_in_lines_that_fit(capsys):
+    assert cli.main(["show", "muon"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("= partition(") == 1
+    assert "\n                  matrixwise(orthogonalize, eps=1e-08),\n" in text
 
 
 def test_list_and_compare_know_every_public_optimizer(capsys):
