@@ -129,8 +129,6 @@ def _parted(value) -> bool:
     given = {id(x) for parts in map(_parts, _arguments(value).values()) for x in parts.values()}
     found: Any = _rules(value, given) if hasattr(value, "expand") else ()
     wholes = (part.expand() for part in found if part is not value and hasattr(part, "expand"))
-    found = _rules(value, given) if hasattr(value, "expand") else ()
-    wholes = (x.expand() for x in found if x and x is not value and hasattr(x, "expand"))
     return any(hasattr(whole, "transforms") for whole in wholes)
 
 
