@@ -21,7 +21,7 @@ METHODS = [
 
 
 def test_the_family_has_them():
-    assert {"muon", "normuon", "shampoo", "kron"} <= set(METHODS)
+    assert {"muon", "normuon", "shampoo", "soap", "kron"} <= set(METHODS)
 
 
 @pytest.mark.parametrize("kind", [MLP, CNN])
@@ -38,7 +38,7 @@ def test_they_take_the_models_as_they_are(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_they_learn_the_digits(tmp_path, model):
-    names = "adamw,muon,normuon,shampoo,kron"
+    names = "muon,kron,soap,shampoo"
     command = f"compare --methods {names} --model {model} --hidden 16 --learning-rates 0.01,0.1"
     command += f" --seeds 1 --epochs 2 --quiet --out {tmp_path / 'out'}"
     assert cli.main(command.split()) == 0
