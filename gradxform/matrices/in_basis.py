@@ -190,7 +190,7 @@ class InBasis(Wrapper):
         rule, dtype = self.basis.rule, wide_dtype(x.dtype)
         if rule.full:
             return x.astype(dtype)
-        return jnp.zeros(rule.projections(how).view.shape, dtype)
+        return jnp.zeros_like(x, dtype, shape=rule.projections(how).view.shape)
 
     def step(self, updates, state, params, gradient, extra):
         u, p, structure = check_updates(self.name, updates, params)

@@ -126,7 +126,8 @@ class MatrixSlot:
         sides = [long[a] if isinstance(a, str) else min(a, seen.rows) for a in self.axes]
         one = jnp.eye(*sides, dtype=dtype) if self.fill == "eye" else jnp.ones(sides, dtype)
         one = jnp.zeros_like(one) if self.fill == "zeros" else one
-        return jnp.broadcast_to(one, (*seen.batch, *sides)) + jnp.zeros((), dtype)
+        # which varies over devices, within a shard_map, as the parameter does
+        return jnp.broadcast_to(one, (*seen.batch, *sides)) + jnp.zeros_like(p, dtype, shape=())
 
     def apart(self, x, seen: Oriented):
         """As the rule sees it, with one axis of matrices in front where there are many."""
