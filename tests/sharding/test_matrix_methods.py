@@ -99,14 +99,19 @@ def takes_matrices(constructor):
 
 
 METHODS = sorted(name for name, f in constructors().items() if takes_matrices(f))
-CASES = [(m, layout, kind) for m in METHODS for layout in LAYOUTS for kind in ("Auto", "Explicit")]
+WAYS = [(layout, kind) for layout in LAYOUTS for kind in ("Auto", "Explicit")]
 CHEAP = {("orthogonalize", "both", "Auto"), ("orthogonalize", "rows", "Explicit")}
 
 
-@pytest.mark.parametrize(
-    ("method", "layout", "kind"),
-    [pytest.param(*case, marks=() if case in CHEAP else pytest.mark.slow) for case in CASES],
-)
+def cases():
+    """Every method in every way: the slow tail has one way of each method, -m mesh all others."""
+    for i, method in enumerate(METHODS):
+        for j, way in enumerate(WAYS):
+            mark = pytest.mark.slow if j == i % len(WAYS) else pytest.mark.mesh
+            yield pytest.param(method, *way, marks=() if (method, *way) in CHEAP else mark)
+
+
+@pytest.mark.parametrize(("method", "layout", "kind"), list(cases()))
 def test_sharded_equals_unsharded(method, layout, kind):
     assert_equals_unsharded(TRANSFORMATIONS[method].make, layout, kind)
 
