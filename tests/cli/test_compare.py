@@ -97,6 +97,7 @@ def test_it_prints_the_table_and_the_answer(run):
     assert "[2/2] adam: best validation" in run.err
 
 
+@pytest.mark.slow
 def test_a_member_of_the_vmap_is_the_member_trained_alone():
     experiment = experiment_of(
         learning_rates=(0.01, 0.1), seeds=2, schedule="cosine", weight_decay=0.01
@@ -263,6 +264,7 @@ def test_damaged_results_are_named(run, tmp_path, damage, capsys):
     assert "settings.json is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_finished_and_says_how_to_go_on(
     run, tmp_path, monkeypatch, capsys
 ):

@@ -127,6 +127,7 @@ def test_the_page_closes_what_it_opens(folder):
     assert not parser.open
 
 
+@pytest.mark.slow
 def test_resume_trains_only_what_is_missing(folder, capsys):
     """With --resume the finished chunk stays as it is; without, the folder is refused."""
     chunks = sorted((folder / "chunks").iterdir())

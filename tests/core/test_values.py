@@ -518,7 +518,7 @@ COMPOSED = {
 @pytest.mark.parametrize(
     "name",
     [
-        *one_in(2, [name for name in CORE if name not in COMPOSED]),
+        *one_in(4, [name for name in CORE if name not in COMPOSED]),
         *(pytest.param(name, marks=pytest.mark.slow) for name in CORE if name in COMPOSED),
     ],
 )

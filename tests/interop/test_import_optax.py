@@ -119,7 +119,7 @@ def find(package, name):
     )
 
 
-@pytest.mark.parametrize("name", one_in(3, SCHEDULED))
+@pytest.mark.parametrize("name", one_in(6, SCHEDULED))
 @pytest.mark.parametrize("rate", [0.05, falling], ids=["number", "schedule"])
 def test_a_named_optimizer_goes_on(name, rate):
     mine = getattr(gx, name.removeprefix("contrib."))(learning_rate=rate)

@@ -199,7 +199,9 @@ def training(dtype):
         return jax.device_get(jax.jit(partial(descend, several))(*problem(dtype)))
 
 
-@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(x, marks=pytest.mark.slow) for x in ("float64", "float32")]
+)
 def test_every_method_follows_optax(dtype):
     paths, losses = training(dtype)
     gaps = {}

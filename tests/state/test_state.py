@@ -100,7 +100,9 @@ def recorded(state):
     try:
         return gx.get(state, "learning_rate")
     except KeyError as error:
-        own = [x for x in re.findall(r"'([^' ]+)'", str(error)) if not x.startswith(("adam/", "rest/"))]
+        own = [
+            x for x in re.findall(r"'([^' ]+)'", str(error)) if not x.startswith(("adam/", "rest/"))
+        ]
         (path,) = [x for x in own if "/" in x]
         return gx.get(state, path)
 
