@@ -316,6 +316,7 @@ def test_a_method_that_fails_does_not_lose_the_others(run, tmp_path, monkeypatch
     assert [line["method"] for line in lines_of(folder / "table.csv")] == ["sgd"]
 
 
+@pytest.mark.slow
 def test_regression_with_a_factory_and_every_training_option(tmp_path, monkeypatch, capsys):
     (tmp_path / "line_models.py").write_text(
         "import flax.linen as nn\n\ndef line(outputs): return nn.Dense(outputs)\n"

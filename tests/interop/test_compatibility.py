@@ -349,6 +349,7 @@ def test_other_small_names():
     )
 
 
+@pytest.mark.slow
 def test_masks_are_functions_of_the_parameters():
     params = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "norm": jnp.ones(3)}
     masks = (

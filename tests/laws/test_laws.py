@@ -15,8 +15,8 @@ CHEAP = {"abstract_init", "value"}
 # what the runner keeps for all rules, and what is in most rules the same: by one in so many
 KEPT_BY_THE_RUNNER = ("tools", "pair", "extra", "associative", "schedule", "subtree", "retrace")
 DEAR = ("zero_gradient", "vmap", "sharding", "jit", "table", "dtypes", "donation", "temporary")
-SELDOM = {"counter": 6, "magnitudes": 6}
-SELDOM |= dict.fromkeys(KEPT_BY_THE_RUNNER, 4) | dict.fromkeys(DEAR, 2)
+SELDOM = {"counter": 6, "magnitudes": 9, "platforms": 4}
+SELDOM |= dict.fromkeys(KEPT_BY_THE_RUNNER, 6) | dict.fromkeys(DEAR, 3)
 
 
 @cache

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from thinned import one_in
 
 import gradxform as gx
 
@@ -279,7 +280,9 @@ def with_identity(parts):
 
 
 @pytest.mark.filterwarnings("ignore:chain. chain measures")  # not what Optax's nested chains do
-@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", one_in(2, [np.float32, jnp.bfloat16]), ids=["float32", "bfloat16"]
+)
 @pytest.mark.parametrize("name", FLAT)
 def test_nested_chains_and_identity_change_nothing(name, dtype):
     """Also in bfloat16, where a rounding between two parts would show."""

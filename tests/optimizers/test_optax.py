@@ -232,7 +232,7 @@ def largest_gap(one, other):
     ("model", "dtype"),
     [
         ("mlp", "float64"),
-        ("cnn", "float32"),
+        pytest.param("cnn", "float32", marks=pytest.mark.slow),
         pytest.param("mlp", "float32", marks=pytest.mark.slow),
         pytest.param("cnn", "float64", marks=pytest.mark.slow),
     ],

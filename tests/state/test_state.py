@@ -172,6 +172,7 @@ def test_a_record_belongs_to_no_optimizer_and_can_be_donated():
     assert float(gx.get(state, "learning_rate")) == jnp.float32(0.1)
 
 
+@pytest.mark.slow
 def test_stacked_optimizers_record_each_its_own():
     stacked = gx.stack([gx.adam(rate) for rate in (0.1, 0.2)])
     states = jax.vmap(lambda tx: after(tx, 2))(stacked)
