@@ -91,7 +91,7 @@ class _Coefficients:
         what = "a triple (a, b, c), a table of triples, or the name of a table"
         try:
             table = np.asarray(x, float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             table = np.zeros(0)
         if table.ndim not in (1, 2) or table.shape[-1] != 3 or not table.size:
             raise TypeError(f"{owner}: {name} must be {what}; got {code(x)}")
@@ -111,8 +111,8 @@ Preconditioning = Literal["frobenius", "spectral", "aol", "schatten"]
 def table_of(owner: str, ns_coeffs, ns_steps: int = 5) -> Table:
     """The coefficients for each step."""
     named = TABLES[ns_coeffs] if isinstance(ns_coeffs, str) else ns_coeffs
-    if ns_steps < 1:
-        raise ValueError(f"{owner}: ns_steps must lie in [1, inf); got {ns_steps}")
+    if not 1 <= ns_steps <= 1000:
+        raise ValueError(f"{owner}: ns_steps must lie in [1, 1000]; got {ns_steps}")
     if isinstance(named[0], float):
         return Table((named,) * ns_steps)
     return named if isinstance(named, Table) else Table(named)

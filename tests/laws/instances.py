@@ -231,6 +231,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "schedule_free_adamw": {"learning_rate": 0.1, "warmup_steps": 2},
     "schedule_free_sgd": {"learning_rate": 0.1, "warmup_steps": 2},
     "shampoo": {"b2": 0.9, "relative_eps": 0.01, "precondition_frequency": 2},
+    "scion": {"radius": 1.0, "sign_radius": 1.0},  # at 3000 three steps leave no digits
     "skip_spikes": {"threshold": 1.5, "warmup": 1},
     # where gradients have no rank, a small ε makes steps of rounding
     "soap": {"precondition_frequency": 2, "eps": 1.0},
@@ -365,33 +366,16 @@ EXCEPTIONS: dict[str, Mapping[str, str]] = {
     **dict.fromkeys(("adafactor", "came", "mars", "reduce_variance", "scale_by_came"), _LENGTH),
     **dict.fromkeys(("hyperball", "radial_brake"), _LENGTH),
     "reduce_variance_exact": _LENGTH | _WHOLE_TREE_LOSS,
-    **dict.fromkeys(("galore", "scale_by_galore"), _PROJECTING),
     **dict.fromkeys(("kron", "scale_by_kron"), _LEARNING),
     **dict.fromkeys(("adamuon", "muon", "normuon"), _PRODUCTS),
     **dict.fromkeys(
         ("orthogonalize", "scale_by_adamuon", "scale_by_muon", "scale_by_normuon"), _PRODUCTS
     ),
     **dict.fromkeys(("scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"), _PRODUCTS),
-    **dict.fromkeys(("orthogonalize",), _PRODUCTS),
-    **dict.fromkeys(("galore", "in_basis", "scale_by_galore"), _PROJECTING),
-    **dict.fromkeys(
-        ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
-        _PRODUCTS,
-    ),
-    **dict.fromkeys(("orthogonalize",), _PRODUCTS),
     **dict.fromkeys(("galore", "in_basis", "scale_by_galore"), _PROJECTING),
     **dict.fromkeys(("eigenbasis", "kl_eigenbasis", "leading_basis"), _PROJECTING),
     **dict.fromkeys(("kl_soap", "scale_by_kl_soap", "scale_by_soap", "soap"), _PROJECTING),
     **dict.fromkeys(("apollo", "scale_by_apollo"), _LENGTH | _DRAWN | _PROJECTOR),
-    **dict.fromkeys(
-        ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
-        _PRODUCTS,
-    ),
-    **dict.fromkeys(
-        ("orthogonalize", "scale_by_dion", "scale_by_lmo", "scion", "dion", "spectral_clip"),
-        _PRODUCTS,
-    ),
-    **dict.fromkeys(("orthogonalize",), _PRODUCTS),
     **dict.fromkeys(("kl_shampoo", "scale_by_kl_shampoo", "scale_by_shampoo", "shampoo"), _ROOTS),
     "scale_by_shampoo_blocks": {"temporary": _ROOTS["temporary"]},
     "graft": _LENGTH,
