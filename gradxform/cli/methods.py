@@ -93,7 +93,7 @@ GRIDS |= {"orthogonal": (1e-4, 1e0), "matrix": (1e-5, 1e-1), "shampoo": (1e-5, 1
 
 # Optimizers that `compare` cannot race, and why.
 UNRACED = {
-    "hyperball": "takes matrices alone, after an optimizer: it is a part and none by itself",
+    "hyperball": "needs matrices alone, after an optimizer: it is a part and none by itself",
     "dpsgd": "needs the gradient of each example, and how private it is to be",
     "sophia": "needs obj_fn at its updates, the loss as a function of the parameters",
 }
