@@ -69,7 +69,7 @@ class BasisRule:
 
     def slots(self, seen: Oriented) -> dict[str, MatrixSlot]:
         """What it remembers, by name."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no slots")
 
     def measured(self, g, slots, when: When, **numbers) -> dict[str, Any]:
         """The slots after a gradient."""
@@ -77,7 +77,7 @@ class BasisRule:
 
     def found(self, g, slots, when: When, which, **numbers) -> dict[str, Any]:
         """The new vectors; `which` tells this matrix from the others."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no found")
 
     def _vectors(self, slots):
         sides = (slots.get(name) for name in (self.left, self.right))

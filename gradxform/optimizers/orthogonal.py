@@ -39,10 +39,16 @@ def two_dimensional(path, leaf):
     return matrix(0, 1) if leaf.ndim == 2 else None
 
 
-def _beside_adam(parts, matrices, adam):
-    """The parts for the matrices, and AdamW for the rest."""
-    labels = matrix_labels(matrices, "muon", "adam")
-    return partition({"muon": chain(*parts), "adam": adam}, labels)
+def _beside_adam(parts, matrices, rates, decays, mask, averages, nesterov=False):
+    """The parts, with decay and learning rate, for the matrices, and AdamW for the rest.
+
+    `rates` and `decays` are those of the matrices and AdamW's own, None for the same; `averages`
+    are AdamW's b1, b2, eps, eps_root and mu_dtype.
+    """
+    rate, decay = (first if own is None else own for first, own in (rates, decays))
+    hidden = chain(*parts, *descent(rates[0], decays[0], mask))
+    adam = adamw(rate, *averages, decay, nesterov=nesterov)
+    return partition({"muon": hidden, "adam": adam}, matrix_labels(matrices, "muon", "adam"))
 
 
 @transformation(
@@ -113,19 +119,11 @@ def muon(
         ema(beta, not torch, mu_dtype, nesterov=nesterov),
         newton_schulz("muon", ns_coeffs, ns_steps, eps, matrices, **how),
         scale_by_shape(matrices or "names", consistent_rms),
-        *descent(learning_rate, weight_decay, weight_decay_mask),
     )
-    adam = adamw(
-        learning_rate if adam_learning_rate is None else adam_learning_rate,
-        adam_b1,
-        adam_b2,
-        eps if adam_eps is None else adam_eps,
-        adam_eps_root,
-        mu_dtype,
-        weight_decay if adam_weight_decay is None else adam_weight_decay,
-        nesterov=nesterov and not torch,
-    )
-    return _beside_adam(parts, matrices, adam)
+    rates, decays = (learning_rate, adam_learning_rate), (weight_decay, adam_weight_decay)
+    averages = adam_b1, adam_b2, eps if adam_eps is None else adam_eps, adam_eps_root, mu_dtype
+    given = matrices, rates, decays, weight_decay_mask, averages
+    return _beside_adam(parts, *given, nesterov=nesterov and not torch)
 
 
 @transformation
@@ -166,15 +164,11 @@ def normuon(
     """
     how = {"ns_coeffs": ns_coeffs, "ns_steps": ns_steps, "ns_eps": ns_eps, "mu_dtype": mu_dtype}
     how |= {"compute_dtype": compute_dtype, "matrices": matrices}
-    parts = (
-        scale_by_normuon(beta, b2, eps, nesterov=nesterov, **how),
-        steps_by_shape(consistent_rms, matrices),
-        *descent(learning_rate, weight_decay, weight_decay_mask),
-    )
-    rate = learning_rate if adam_learning_rate is None else adam_learning_rate
-    decay = weight_decay if adam_weight_decay is None else adam_weight_decay
-    adam = adamw(rate, adam_b1, adam_b2, adam_eps, 0.0, mu_dtype, decay)
-    return _beside_adam(parts, matrices, adam)
+    step = scale_by_normuon(beta, b2, eps, nesterov=nesterov, **how)
+    rates, decays = (learning_rate, adam_learning_rate), (weight_decay, adam_weight_decay)
+    averages = adam_b1, adam_b2, adam_eps, 0.0, mu_dtype
+    parts = step, steps_by_shape(consistent_rms, matrices)
+    return _beside_adam(parts, matrices, rates, decays, weight_decay_mask, averages)
 
 
 @transformation
@@ -217,12 +211,8 @@ def adamuon(
     """
     how = {"ns_coeffs": ns_coeffs, "ns_steps": ns_steps, "ns_eps": ns_eps, "mu_dtype": mu_dtype}
     how |= {"compute_dtype": compute_dtype, "matrices": matrices}
-    parts = (
-        scale_by_adamuon(beta, b2, eps, nesterov=nesterov, **how),
-        steps_by_shape(consistent_rms, matrices),
-        *descent(learning_rate, weight_decay, weight_decay_mask),
-    )
-    rate = learning_rate if adam_learning_rate is None else adam_learning_rate
-    decay = weight_decay if adam_weight_decay is None else adam_weight_decay
-    adam = adamw(rate, adam_b1, adam_b2, adam_eps, 0.0, mu_dtype, decay)
-    return _beside_adam(parts, matrices, adam)
+    step = scale_by_adamuon(beta, b2, eps, nesterov=nesterov, **how)
+    rates, decays = (learning_rate, adam_learning_rate), (weight_decay, adam_weight_decay)
+    averages = adam_b1, adam_b2, adam_eps, 0.0, mu_dtype
+    parts = step, steps_by_shape(consistent_rms, matrices)
+    return _beside_adam(parts, matrices, rates, decays, weight_decay_mask, averages)
