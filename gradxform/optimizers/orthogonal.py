@@ -47,7 +47,7 @@ def _beside_adam(parts, matrices, rates, decays, mask, averages, nesterov=False)
     """
     rate, decay = (first if own is None else own for first, own in (rates, decays))
     hidden = chain(*parts, *descent(rates[0], decays[0], mask))
-    adam = adamw(rate, *averages, decay, nesterov=nesterov)
+    adam = adamw(rate, *averages, weight_decay=decay, nesterov=nesterov)
     return partition({"muon": hidden, "adam": adam}, matrix_labels(matrices, "muon", "adam"))
 
 
